@@ -1,0 +1,105 @@
+"""Every error a caller can see, and the two that never leave a node.
+
+Each public error is also the matching builtin, so `except TimeoutError` works. `definite` says
+whether the operation surely did not happen and never will; when in doubt it is false.
+"""
+
+
+class DccError(Exception):
+    """Root of everything dcc raises on purpose."""
+
+    definite = True
+    "The operation surely did not happen, and will not."
+
+
+class NodeUnavailable(DccError, ConnectionError):
+    """No node could be asked: nothing was sent, or nobody was ready. Retry later.
+
+    `partial` holds what a call of many keys did get: a dict for `get_many`, a list of the keys
+    that failed for `put_many`; None for calls of one key.
+    """
+
+    partial: object = None
+
+
+class WrongCluster(DccError, ConnectionError):
+    """The node belongs to a cluster of another name. Nothing happened; fix the address or name."""
+
+
+class OperationTimeout(DccError, TimeoutError):
+    """The deadline passed without an answer, for a call that changes nothing."""
+
+
+class MaybeStored(OperationTimeout):
+    """The write was sent, or stored by fewer owners than asked for; it may exist. Indefinite.
+
+    Read the key to find out, or write again: the newer version wins either way.
+    """
+
+    definite = False
+
+
+class QuorumNotReached(DccError):
+    """Fewer owners are alive than `w` or `r` asks for. Known beforehand: nothing was stored."""
+
+
+class AuthenticationFailed(DccError, PermissionError):
+    """The node refused this client's key, or the client the node's. Nothing happened."""
+
+
+class InvalidKey(DccError, ValueError):
+    """A key is empty or longer than 512 bytes as UTF-8. Nothing was sent."""
+
+
+class ValueTooLarge(DccError, ValueError):
+    """A value exceeds `value_bytes_max`. Nothing was stored."""
+
+
+class NotANumber(DccError, TypeError):
+    """incr or decr met a value that is not an ASCII integer. The value is unchanged."""
+
+
+class ClockSkew(DccError):
+    """A version or deadline lies too far ahead of the node's cluster time. Nothing was stored."""
+
+
+class Overloaded(DccError):
+    """A queue of the node is full; it answered at once instead of queueing. Back off, retry."""
+
+
+class SessionLapsed(DccError):
+    """The session's causal past can no longer be checked; it starts anew with the next call."""
+
+
+class ClientClosed(DccError, RuntimeError):
+    """The client was closed before or during the call. A write in flight may have happened."""
+
+
+class ProtocolError(DccError):
+    """A node answered something that this client cannot understand. Upgrade one of the two."""
+
+    definite = False
+
+
+class ConfigError(DccError, ValueError):
+    """A setting is impossible; the text names the setting and the bound. Nothing was started."""
+
+
+class UsageError(DccError):
+    """Our own code broke a contract of this package. State is unchanged; it is a bug here."""
+
+
+class PeerError(DccError):
+    """A peer broke the protocol. Never escapes the node: it becomes a counted drop."""
+
+
+class MalformedMessage(PeerError):
+    """Bytes that are no message: wrong shape, type, range or size. Dropped, nothing changed."""
+
+
+class UnsupportedVersion(PeerError):
+    """A message of a protocol version that this node does not speak. Dropped and counted."""
+
+
+class ForeignCluster(PeerError):
+    """A message of a cluster of another name. Dropped and counted, and its sender told."""

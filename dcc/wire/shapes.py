@@ -1,0 +1,206 @@
+"""Shapes: what one field of a message may be, checked before a message exists.
+
+A shape turns what msgpack decoded into the field's value or raises `MalformedMessage`; it never
+trusts a length or a type that a peer sent. Only shapes that can carry a value's bytes have an
+encoder; all other fields are packed as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from dcc.errors import MalformedMessage
+from dcc.limits import (
+    ADDRESS_BYTES_MAX,
+    BATCH_KEYS_MAX,
+    EXTRA_FRAMES_MAX,
+    INLINE_VALUE_BYTES_MAX,
+    KEY_BYTES_MAX,
+    MEMBERS_MAX,
+    NAME_BYTES_MAX,
+    REPLICAS_MAX,
+    SLOT_COUNT,
+)
+from dcc.types import PREV_UNKNOWN, Kind, Member, Record, Settings, Standing, Version
+
+Frames = list[bytes]
+"The value frames behind a message's first frame, in order."
+
+
+class Shape(NamedTuple):
+    """Decoder of one field and, where it can hold value bytes, its encoder."""
+
+    decode: Callable[[Any, Frames], Any]
+    encode: Callable[[Any, Frames], Any] | None = None
+
+
+def malformed(what: str, got: object) -> MalformedMessage:
+    """Return the error for a field that should have been `what`."""
+    return MalformedMessage(f"expected {what}, got {type(got).__name__}")
+
+
+def _int(low: int, high: int) -> Shape:
+    def decode(raw: Any, _frames: Frames) -> int:
+        # bool is an int to Python but not to other languages' msgpack.
+        if type(raw) is not int or not low <= raw <= high:
+            raise malformed(f"an integer {low}..{high}", raw)
+        return raw
+
+    return Shape(decode)
+
+
+def _bytes(low: int, high: int) -> Shape:
+    def decode(raw: Any, _frames: Frames) -> bytes:
+        if type(raw) is not bytes or not low <= len(raw) <= high:
+            raise malformed(f"{low}..{high} bytes", raw)
+        return raw
+
+    return Shape(decode)
+
+
+def _text(low: int, high: int) -> Shape:
+    def decode(raw: Any, _frames: Frames) -> str:
+        if type(raw) is not str or not low <= len(raw.encode()) <= high:
+            raise malformed(f"text of {low}..{high} bytes", raw)
+        return raw
+
+    return Shape(decode)
+
+
+def _enum(kind: type[IntEnum]) -> Shape:
+    members = {int(member): member for member in kind}
+
+    def decode(raw: Any, _frames: Frames) -> IntEnum:
+        if type(raw) is not int or raw not in members:
+            raise malformed(kind.__name__, raw)
+        return members[raw]
+
+    return Shape(decode)
+
+
+def _bool(raw: Any, _frames: Frames) -> bool:
+    if type(raw) is not bool:
+        raise malformed("a boolean", raw)
+    return raw
+
+
+def _weight(raw: Any, _frames: Frames) -> float:
+    if type(raw) is not float or not 0.0 < raw <= 1e6:
+        raise malformed("a weight above 0", raw)
+    return raw
+
+
+def _value_in(raw: Any, frames: Frames) -> bytes:
+    if type(raw) is bytes and len(raw) < INLINE_VALUE_BYTES_MAX:
+        return raw
+    if type(raw) is int and 0 <= raw < len(frames):
+        return frames[raw]
+    raise malformed("an inline value or the number of a frame", raw)
+
+
+def _value_out(value: bytes, frames: Frames) -> bytes | int:
+    if len(value) < INLINE_VALUE_BYTES_MAX:
+        return value
+    assert len(frames) < EXTRA_FRAMES_MAX, "batches are cut before they have too many frames"
+    frames.append(value)
+    return len(frames) - 1
+
+
+U8 = _int(0, 255)
+U32 = _int(0, (1 << 32) - 1)
+U64 = _int(0, (1 << 64) - 1)
+I64 = _int(-(1 << 63), (1 << 63) - 1)
+MS = _int(0, 1 << 47)
+"Milliseconds; a larger one would not fit a stamp."
+SLOT = _int(0, SLOT_COUNT - 1)
+BOOL = Shape(_bool)
+WEIGHT = Shape(_weight)
+KEY = _bytes(1, KEY_BYTES_MAX)
+PREFIX = _bytes(0, KEY_BYTES_MAX)
+TEXT = _text(0, 4096)
+BLOB = _bytes(0, 192 * 1024)
+FLAGS = _bytes(0, BATCH_KEYS_MAX)
+VALUE = Shape(_value_in, _value_out)
+
+
+def tuple_of(item: Shape, count_max: int) -> Shape:
+    """Return the shape of 0..`count_max` items as a tuple."""
+
+    def decode(raw: Any, frames: Frames) -> tuple[Any, ...]:
+        if type(raw) is not list or len(raw) > count_max:
+            raise malformed(f"a list of at most {count_max}", raw)
+        one = item.decode
+        return tuple([one(each, frames) for each in raw])
+
+    def encode(values: tuple[Any, ...], frames: Frames) -> list[Any]:
+        assert item.encode is not None
+        return [item.encode(value, frames) for value in values]
+
+    return Shape(decode, encode if item.encode else None)
+
+
+def struct_of(make: Callable[..., Any], *items: Shape) -> Shape:
+    """Return the shape of a named tuple `make` with exactly these fields, or more at the end."""
+    count = len(items)
+    decoders = [item.decode for item in items]
+
+    def decode(raw: Any, frames: Frames) -> Any:
+        if type(raw) is not list or len(raw) < count:
+            raise malformed(f"{count} fields", raw)
+        return make(*[one(each, frames) for one, each in zip(decoders, raw, strict=False)])
+
+    def encode(value: tuple[Any, ...], frames: Frames) -> list[Any]:
+        return [
+            item.encode(each, frames) if item.encode else each
+            for item, each in zip(items, value, strict=True)
+        ]
+
+    return Shape(decode, encode if any(item.encode for item in items) else None)
+
+
+class SlotAsk(NamedTuple):
+    """One slot of a `Pull`: what the asker has seen of it."""
+
+    slot: int
+    after: Version
+    "Go on behind this version: the slot did not fit one frame. NO_VERSION to begin."
+    clock: tuple[int, ...]
+    "Flat pairs (index into the message's origins, stamp)."
+    mark: int
+    "The asker's forget mark, a stamp; 0 = none."
+
+
+class SlotAnswer(NamedTuple):
+    """One slot of a `PullReply`."""
+
+    slot: int
+    complete: bool
+    "All that the asker lacks was sent, in this frame or earlier ones."
+    clock: tuple[int, ...]
+    "The answerer's clock as it was before the records of this frame were read."
+    mark: int
+    refill: tuple[int, ...]
+    "Empty, or the 64-bit hashes of all keys held: what is not listed and covered is forgotten."
+
+
+PAIRS = tuple_of(U64, 4096)
+ENUM = _enum
+VERSION = struct_of(Version, U64, U64, U64)
+ORIGIN = struct_of(lambda node, boot: (node, boot), U64, U64)
+SETTINGS = struct_of(Settings, _int(0, REPLICAS_MAX), U64, U64)
+RECORD = struct_of(Record, KEY, _enum(Kind), VALUE, VERSION, MS, _int(PREV_UNKNOWN, (1 << 64) - 1))
+NAME = _text(1, NAME_BYTES_MAX)
+ADDRESS = _text(3, ADDRESS_BYTES_MAX)
+MEMBER = struct_of(
+    Member, NAME, ADDRESS, ADDRESS, _text(0, NAME_BYTES_MAX), WEIGHT, U64, U64,
+    _enum(Standing), MS, BOOL,
+)  # fmt: skip
+MEMBERS = tuple_of(MEMBER, MEMBERS_MAX)
+RECORDS = tuple_of(RECORD, BATCH_KEYS_MAX)
+KEYS = tuple_of(KEY, BATCH_KEYS_MAX)
+SLOTS = tuple_of(SLOT, SLOT_COUNT)
+SLOT_ASK = struct_of(SlotAsk, SLOT, VERSION, PAIRS, U64)
+SLOT_ANSWER = struct_of(SlotAnswer, SLOT, BOOL, PAIRS, U64, PAIRS)
+ITEM = struct_of(lambda key, value: (key, value), KEY, VALUE)
