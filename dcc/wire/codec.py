@@ -13,21 +13,23 @@ multiple of the frame.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import MISSING, fields
+from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgpack
 from xxhash import xxh3_64_digest
 
-from dcc.errors import ForeignCluster, MalformedMessage, UnsupportedVersion
+from dcc.errors import ForeignCluster, MalformedMessage, PeerError, UnsupportedVersion
 from dcc.limits import (
     EXTRA_FRAMES_MAX,
     FRAME_BYTES_MAX,
     INLINE_VALUE_BYTES_MAX,
     VALUE_BYTES_MAX,
 )
-from dcc.wire.messages import TAG, WIRE, Message
+from dcc.wire.messages import WIRE, Message
 from dcc.wire.shapes import Frames
 
 MAGIC = b"dc"
@@ -37,9 +39,10 @@ HEADER_FIELDS = 7
 "tag, sender, boot, epoch, hops, request, at: items of the array before the message's own."
 
 ITEMS_MAX = 65_536
-"Longest array or map in a frame: bounds what a hostile header can make msgpack allocate."
+"Longest array in a frame."
 
-U64_MAX = (1 << 64) - 1
+UNWALKED_BYTES_MAX = 1_024
+"Frames up to here are unpacked at once: nested headers in them claim less than 3 MB together."
 
 
 class Header(NamedTuple):
@@ -65,30 +68,62 @@ def cluster_prefix(cluster: str) -> bytes:
     return MAGIC + bytes([PROTOCOL_VERSION]) + xxh3_64_digest(cluster.encode())[:5]
 
 
-def _names(cls: type[Any]) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(cls))
+class _Layout:
+    """How one class of message is taken apart and put together; built once at import.
+
+    A message is filled through its slots' descriptors: the constructor of a frozen dataclass of
+    eleven fields costs more than unpacking and checking all of them. What it would do is done.
+    """
+
+    def __init__(self, tag: int, cls: type[Any]) -> None:
+        own = fields(cls)
+        assert len(own) == len(cls.SHAPE), f"{cls.__name__}: one shape per field"
+        self.tag, self.cls = tag, cls
+        self.values_of = _getter([field.name for field in own])
+        self.encoders = tuple(
+            (i, shape.encode) for i, shape in enumerate(cls.SHAPE) if shape.encode
+        )
+        self.fields = tuple(
+            (shape.decode, getattr(cls, field.name).__set__)
+            for shape, field in zip(cls.SHAPE, own, strict=True)
+        )
+        self.required = sum(field.default is MISSING for field in own)
+        self.defaults = tuple(field.default for field in own)
+
+    def decode(self, items: list[Any], frames: Frames) -> Any:
+        """Return the message in `items` behind the header; MalformedMessage if it is none.
+
+        Fields that a newer sender appended are ignored, those that an older one does not know
+        take their defaults.
+        """
+        raw = items[HEADER_FIELDS:]
+        message = _new(self.cls)
+        # zip stops at the shorter side.
+        for (check, fill), item in zip(self.fields, raw, strict=False):
+            fill(message, check(item, frames))
+        if len(raw) < len(self.fields):
+            self._default(message, len(raw))
+        return message
+
+    def _default(self, message: Any, given: int) -> None:
+        if given < self.required:
+            raise MalformedMessage(f"{self.cls.__name__} with {given} fields")
+        for i in range(given, len(self.fields)):
+            self.fields[i][1](message, self.defaults[i])
 
 
-def _getter(cls: type[Any]) -> Any:
-    names = _names(cls)
+_new = object.__new__
+_new_header = partial(tuple.__new__, Header)
+
+
+def _getter(names: list[str]) -> Callable[[Any], Any]:
     if len(names) > 1:
         return attrgetter(*names)
-    return lambda message: tuple(getattr(message, name) for name in names)
+    return lambda message: tuple([getattr(message, name) for name in names])
 
 
-def _required(cls: type[Any]) -> int:
-    return sum(field.default is MISSING for field in fields(cls))
-
-
-_FIELDS_OF = {cls: _getter(cls) for cls in TAG}
-_ENCODERS = {
-    cls: tuple((i, shape.encode) for i, shape in enumerate(cls.SHAPE) if shape.encode)
-    for cls in TAG
-}
-_DECODERS = {
-    tag: (cls, tuple(zip(_names(cls), cls.SHAPE, strict=True)), _required(cls))
-    for tag, cls in WIRE.items()
-}
+_BY_TAG = {tag: _Layout(tag, cls) for tag, cls in WIRE.items()}
+_BY_CLASS = {layout.cls: layout for layout in _BY_TAG.values()}
 
 
 class Codec:
@@ -103,14 +138,16 @@ class Codec:
         self, message: Message, *, epoch: int = 0, hops: int = 0, request: int = 0, at: int = 0
     ) -> list[bytes]:
         """Return the frames of `message`: the first, and one for each large value."""
-        cls = type(message)
+        layout = _BY_CLASS[type(message)]
         frames: Frames = []
-        values = _FIELDS_OF[cls](message)
-        if _ENCODERS[cls]:
+        values = layout.values_of(message)
+        if layout.encoders:
             values = list(values)
-            for i, encode in _ENCODERS[cls]:
+            for i, encode in layout.encoders:
                 values[i] = encode(values[i], frames)
-        packed = self._pack((TAG[cls], self._sender, self._boot, epoch, hops, request, at, *values))
+        packed = self._pack(
+            (layout.tag, self._sender, self._boot, epoch, hops, request, at, *values)
+        )
         return [self.prefix + packed, *frames]
 
     def relay(self, frames: Frames, *, epoch: int, hops: int, request: int) -> Frames:
@@ -125,42 +162,62 @@ class Codec:
         Raises:
             MalformedMessage, UnsupportedVersion, ForeignCluster: nothing else, for any bytes.
         """
-        if not frames:
-            raise MalformedMessage("no frame")
         check_sizes(frames)
-        self.check_prefix(frames[0])
-        items = unpack_items(frames[0])
+        first = frames[0]
+        if not first.startswith(self.prefix):
+            raise self._stranger(first)
+        items = unpack_items(first)
         header = _header(items)
-        return header, _message(header.tag, items, frames[1:])
+        layout = _BY_TAG.get(header.tag)
+        if layout is None:
+            raise MalformedMessage(f"unknown tag {header.tag}")
+        message: Message = layout.decode(items, frames[1:])
+        return header, message
 
     def check_prefix(self, frame: bytes) -> None:
         """Raise the error that tells how the first 8 bytes differ, or return."""
-        if frame.startswith(self.prefix):
-            return
+        if not frame.startswith(self.prefix):
+            raise self._stranger(frame)
+
+    def _stranger(self, frame: bytes) -> PeerError:
         if len(frame) < PREFIX_BYTES or not frame.startswith(MAGIC):
-            raise MalformedMessage("not a dcc frame")
+            return MalformedMessage("not a dcc frame")
         if frame[2] != PROTOCOL_VERSION:
-            raise UnsupportedVersion(f"protocol version {frame[2]}, spoken is {PROTOCOL_VERSION}")
-        raise ForeignCluster("a frame of a cluster of another name")
+            return UnsupportedVersion(f"protocol version {frame[2]}, spoken is {PROTOCOL_VERSION}")
+        return ForeignCluster("a frame of a cluster of another name")
 
 
 def check_sizes(frames: Frames) -> None:
     """Raise MalformedMessage unless count and length of `frames` are within the limits."""
+    if not frames:
+        raise MalformedMessage("no frame")
     if len(frames) > EXTRA_FRAMES_MAX + 1:
         raise MalformedMessage(f"{len(frames)} frames, at most {EXTRA_FRAMES_MAX + 1}")
     if len(frames[0]) > FRAME_BYTES_MAX:
         raise MalformedMessage(f"{len(frames[0])} bytes, at most {FRAME_BYTES_MAX}")
+    if len(frames) == 1:
+        return
     for frame in frames[1:]:
         if not INLINE_VALUE_BYTES_MAX <= len(frame) <= VALUE_BYTES_MAX:
             raise MalformedMessage(f"a value frame of {len(frame)} bytes")
 
 
 def unpack_items(frame: bytes) -> list[Any]:
-    """Return the msgpack array behind the prefix; MalformedMessage for anything else."""
+    """Return the msgpack array behind the prefix; MalformedMessage for anything else.
+
+    msgpack allocates an array when it meets its header. So that headers alone, nested a thousand
+    deep, cannot claim gigabytes, a longer frame is walked first without building anything: every
+    claimed item is then known to stand in the frame, at a byte or more each.
+    """
+    packed = frame[PREFIX_BYTES:]
+    items_max = UNWALKED_BYTES_MAX
     try:
-        items = msgpack.unpackb(
-            frame[PREFIX_BYTES:], max_array_len=ITEMS_MAX, max_map_len=0, max_ext_len=0
-        )
+        if len(packed) > UNWALKED_BYTES_MAX:
+            walker = msgpack.Unpacker(max_buffer_size=FRAME_BYTES_MAX)
+            walker.feed(packed)
+            walker.skip()
+            items_max = ITEMS_MAX
+        items = msgpack.unpackb(packed, max_array_len=items_max, max_map_len=0, max_ext_len=0)
     except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
         raise MalformedMessage("not the msgpack of a message") from error
     if type(items) is not list or len(items) < HEADER_FIELDS:
@@ -169,23 +226,11 @@ def unpack_items(frame: bytes) -> list[Any]:
 
 
 def _header(items: list[Any]) -> Header:
-    for item in items[:HEADER_FIELDS]:
-        if type(item) is not int or not 0 <= item <= U64_MAX:
-            raise MalformedMessage("a header field is not an unsigned integer")
-    return Header(*items[:HEADER_FIELDS])
-
-
-def _message(tag: int, items: list[Any], frames: Frames) -> Message:
-    if tag not in _DECODERS:
-        raise MalformedMessage(f"unknown tag {tag}")
-    cls, shapes, required = _DECODERS[tag]
-    raw = items[HEADER_FIELDS:]
-    if len(raw) < required:
-        raise MalformedMessage(f"{cls.__name__} with {len(raw)} fields, needs {required}")
-    # zip stops at the shorter side: fields that a newer sender appended are ignored, fields that
-    # an older one does not know take their defaults.
-    values = {
-        name: shape.decode(one, frames) for (name, shape), one in zip(shapes, raw, strict=False)
-    }
-    made: Message = cls(**values)
-    return made
+    head = items[:HEADER_FIELDS]
+    a, b, c, d, e, f, g = head
+    # The upper bound is msgpack's own; comparing types also refuses booleans.
+    whole = type(a) is type(b) is type(c) is type(d) is type(e) is type(f) is type(g) is int
+    if not whole or min(head) < 0:
+        raise MalformedMessage("a header field is not an unsigned integer")
+    header: Header = _new_header(head)
+    return header

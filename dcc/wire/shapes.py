@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
+from functools import partial
 from typing import Any, NamedTuple
 
 from dcc.errors import MalformedMessage
@@ -73,9 +74,10 @@ def _enum(kind: type[IntEnum]) -> Shape:
     members = {int(member): member for member in kind}
 
     def decode(raw: Any, _frames: Frames) -> IntEnum:
-        if type(raw) is not int or raw not in members:
+        member = members.get(raw) if type(raw) is int else None
+        if member is None:
             raise malformed(kind.__name__, raw)
-        return members[raw]
+        return member
 
     return Shape(decode)
 
@@ -108,9 +110,16 @@ def _value_out(value: bytes, frames: Frames) -> bytes | int:
     return len(frames) - 1
 
 
+def _u64(raw: Any, _frames: Frames) -> int:
+    # msgpack has no integer above 64 bits.
+    if type(raw) is not int or raw < 0:
+        raise malformed("an unsigned integer", raw)
+    return raw
+
+
 U8 = _int(0, 255)
 U32 = _int(0, (1 << 32) - 1)
-U64 = _int(0, (1 << 64) - 1)
+U64 = Shape(_u64)
 I64 = _int(-(1 << 63), (1 << 63) - 1)
 MS = _int(0, 1 << 47)
 "Milliseconds; a larger one would not fit a stamp."
@@ -141,15 +150,16 @@ def tuple_of(item: Shape, count_max: int) -> Shape:
     return Shape(decode, encode if item.encode else None)
 
 
-def struct_of(make: Callable[..., Any], *items: Shape) -> Shape:
-    """Return the shape of a named tuple `make` with exactly these fields, or more at the end."""
+def struct_of(make: type[tuple[Any, ...]], *items: Shape) -> Shape:
+    """Return the shape of a tuple of class `make` with these fields, or more at the end."""
     count = len(items)
     decoders = [item.decode for item in items]
+    new = partial(tuple.__new__, make)
 
     def decode(raw: Any, frames: Frames) -> Any:
         if type(raw) is not list or len(raw) < count:
             raise malformed(f"{count} fields", raw)
-        return make(*[one(each, frames) for one, each in zip(decoders, raw, strict=False)])
+        return new([one(each, frames) for one, each in zip(decoders, raw, strict=False)])
 
     def encode(value: tuple[Any, ...], frames: Frames) -> list[Any]:
         return [
@@ -158,6 +168,15 @@ def struct_of(make: Callable[..., Any], *items: Shape) -> Shape:
         ]
 
     return Shape(decode, encode if any(item.encode for item in items) else None)
+
+
+def _version(raw: Any, _frames: Frames) -> Version:
+    # struct_of(Version, U64, U64, U64) written out: every record and most messages have one.
+    if type(raw) is list and len(raw) >= 3:
+        stamp, node, boot = raw[:3]
+        if type(stamp) is type(node) is type(boot) is int and min(stamp, node, boot) >= 0:
+            return Version(stamp, node, boot)
+    raise malformed("three unsigned integers", raw)
 
 
 class SlotAsk(NamedTuple):
@@ -187,8 +206,8 @@ class SlotAnswer(NamedTuple):
 
 PAIRS = tuple_of(U64, 4096)
 ENUM = _enum
-VERSION = struct_of(Version, U64, U64, U64)
-ORIGIN = struct_of(lambda node, boot: (node, boot), U64, U64)
+VERSION = Shape(_version)
+ORIGIN = struct_of(tuple, U64, U64)
 SETTINGS = struct_of(Settings, _int(0, REPLICAS_MAX), U64, U64)
 RECORD = struct_of(Record, KEY, _enum(Kind), VALUE, VERSION, MS, _int(PREV_UNKNOWN, (1 << 64) - 1))
 NAME = _text(1, NAME_BYTES_MAX)
@@ -203,4 +222,4 @@ KEYS = tuple_of(KEY, BATCH_KEYS_MAX)
 SLOTS = tuple_of(SLOT, SLOT_COUNT)
 SLOT_ASK = struct_of(SlotAsk, SLOT, VERSION, PAIRS, U64)
 SLOT_ANSWER = struct_of(SlotAnswer, SLOT, BOOL, PAIRS, U64, PAIRS)
-ITEM = struct_of(lambda key, value: (key, value), KEY, VALUE)
+ITEM = struct_of(tuple, KEY, VALUE)
