@@ -35,6 +35,15 @@ class Gossip:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """Send a message back through the ROUTER to the routing id it came from. Machines only."""
+
+    route: bytes
+    message: Message
+    request: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Put frames on the DEALER to a node (key, or host:port of a seed)."""
 
@@ -82,4 +91,18 @@ class Notify:
     fields: dict[str, Any]
 
 
-Effect = Tell | Gossip | Send | Publish | Reply | Connect | Disconnect | Notify
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Send a message back through the ROUTER to this routing id. Machines only.
+
+    For an asker that is not connected the other way round: a joining node, or one that asks by
+    address because it believes this node dead.
+    """
+
+    route: bytes
+    message: Message
+    request: int = 0
+    "The request id of the question."
+
+
+Effect = Answer | Tell | Gossip | Answer | Send | Publish | Reply | Connect | Disconnect | Notify

@@ -145,6 +145,8 @@ class Member(NamedTuple):
     "Cluster milliseconds at which this standing was first claimed; retention counts from it."
     draining: bool
     "Leaving: owns no slot any more, still serves what it holds."
+    accuser: NodeKey = 0
+    "SUSPECT and DEAD: who claims it, so that independent accusers can be counted. 0 = nobody."
 
     @property
     def key(self) -> NodeKey:

@@ -214,7 +214,7 @@ NAME = _text(1, NAME_BYTES_MAX)
 ADDRESS = _text(3, ADDRESS_BYTES_MAX)
 MEMBER = struct_of(
     Member, NAME, ADDRESS, ADDRESS, _text(0, NAME_BYTES_MAX), WEIGHT, U64, U64,
-    _enum(Standing), MS, BOOL,
+    _enum(Standing), MS, BOOL, U64,
 )  # fmt: skip
 MEMBERS = tuple_of(MEMBER, MEMBERS_MAX)
 RECORDS = tuple_of(RECORD, BATCH_KEYS_MAX)
