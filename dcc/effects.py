@@ -91,18 +91,4 @@ class Notify:
     fields: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Send a message back through the ROUTER to this routing id. Machines only.
-
-    For an asker that is not connected the other way round: a joining node, or one that asks by
-    address because it believes this node dead.
-    """
-
-    route: bytes
-    message: Message
-    request: int = 0
-    "The request id of the question."
-
-
-Effect = Answer | Tell | Gossip | Answer | Send | Publish | Reply | Connect | Disconnect | Notify
+Effect = Tell | Gossip | Answer | Send | Publish | Reply | Connect | Disconnect | Notify
