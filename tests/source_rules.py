@@ -1,0 +1,340 @@
+"""Rules that the source itself must keep, as functions from a file to what is wrong in it.
+
+Each rule reads the syntax tree, so that a comment or a string is never mistaken for code. Layers
+and shells are read from `docs/design.md`: the document and the check cannot disagree.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+CODE_LINES_MAX = 500
+FUNCTION_LINES_MAX = 50
+
+TOP_LAYER = 6
+"`dcc/__init__.py` and `dcc/__main__.py`: they may name everything, and nobody may import them."
+
+OPEN_LAYERS = (0, 5)
+"Layers whose packages may import each other, as long as there is no circle."
+
+TYPE_ONLY = {("effects", "wire")}
+"Imports for annotations alone that point upwards."
+
+SHELL_MODULES = {
+    "asyncio", "concurrent", "ctypes", "http", "logging", "multiprocessing", "os",
+    "prometheus_client", "queue", "secrets", "select", "selectors", "signal", "socket", "ssl",
+    "structlog", "subprocess", "tempfile", "threading", "time", "urllib", "uuid", "zmq",
+}  # fmt: skip
+BANNED_CALLS = {
+    "print": "return a Notify",
+    "open": "files belong to a shell",
+    "input": "input belongs to a shell",
+    "id": "differs between runs; name things by key",
+    "hash": "differs with PYTHONHASHSEED; use xxhash",
+    "eval": "never",
+    "exec": "never",
+    "breakpoint": "never",
+}
+CLOCK_READS = frozenset({"now", "utcnow", "today"})
+ORDERLESS = frozenset({"sorted", "set", "frozenset", "any", "all", "sum", "len", "min", "max"})
+"What may take a set as it comes: the result does not depend on the order."
+
+# Spelled so that this file passes its own rule.
+UNFINISHED = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One Python file: its path below the root, with slashes, and its text."""
+
+    path: str
+    text: str
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """The syntax tree."""
+        return ast.parse(self.text)
+
+    @property
+    def module(self) -> str:
+        """The dotted name."""
+        return self.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+    @property
+    def package(self) -> str:
+        """The part of dcc it belongs to: `store` for dcc/store/eviction.py, "" for dcc itself."""
+        parts = self.module.split(".")
+        return parts[1] if len(parts) > 1 else ""
+
+
+def sources(*folders: str) -> list[Source]:
+    """Return all Python files below `folders`, in a fixed order."""
+    found = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    return [Source(str(path.relative_to(ROOT)), path.read_text("utf-8")) for path in found]
+
+
+# ------------------------------------------------------------------ the document
+
+
+def layers(design: str) -> dict[str, int]:
+    """Return package → layer from the table in the design document."""
+    rows = re.findall(r"^\| (\d) \| ((?:`\w+` ?)+)\|", design, re.MULTILINE)
+    return {name: int(number) for number, names in rows for name in re.findall(r"\w+", names)}
+
+
+def shells(design: str) -> list[str]:
+    """Return the paths below dcc/ that the design document names as shells."""
+    paragraph = re.search(r"^Shells, the only places.*?:\n(.*?)\.$", design, re.M | re.S)
+    assert paragraph, "docs/design.md names the shells"
+    found: list[str] = []
+    for name in re.findall(r"`([^`]+)`", paragraph[1]):
+        parts = re.split(r"\{([^}]*)\}", name)
+        choices = [part.split(",") if i % 2 else [part] for i, part in enumerate(parts)]
+        found += ["".join(choice) for choice in product(*choices)]
+    return found
+
+
+def is_shell(path: str, shell_paths: list[str]) -> bool:
+    """Return whether dcc/… at `path` is one of the shells."""
+    inside = path.removeprefix("dcc/")
+    return inside == "__main__.py" or any(
+        inside == shell or (shell.endswith("/") and inside.startswith(shell))
+        for shell in shell_paths
+    )
+
+
+# ------------------------------------------------------------------ imports
+
+
+def imports(source: Source) -> Iterator[tuple[int, str]]:
+    """Yield line and full dotted name of everything that `source` imports, at any depth."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = source.module.split(".")
+                keep = len(parts) - node.level + source.path.endswith("__init__.py")
+                base = ".".join([*parts[:keep], *([base] if base else [])])
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def own_imports(source: Source) -> Iterator[tuple[int, str]]:
+    """Yield line and package for each import of another part of dcc ("" = dcc itself)."""
+    for line, name in imports(source):
+        parts = name.split(".")
+        if parts[0] == "dcc":
+            yield line, parts[1] if len(parts) > 1 else ""
+
+
+def wrong_layers(source: Source, layer_of: dict[str, int]) -> Iterator[str]:
+    """Yield each import of dcc that does not point down."""
+    mine = source.package
+    here = layer_of.get(mine, TOP_LAYER)
+    if mine and mine != "__main__" and mine not in layer_of:
+        yield f"{source.path}:1: package {mine} is in no layer of docs/design.md"
+    for line, other in own_imports(source):
+        there = layer_of.get(other, TOP_LAYER)
+        same = there == here and here in OPEN_LAYERS
+        if other != mine and not there < here and not same and (mine, other) not in TYPE_ONLY:
+            yield f"{source.path}:{line}: {mine or 'dcc'} imports {other or 'dcc'}, which is above"
+
+
+def circles(all_sources: list[Source]) -> Iterator[str]:
+    """Yield each package that reaches itself through imports of other packages."""
+    edges: dict[str, set[str]] = {}
+    for source in all_sources:
+        others = {other for _, other in own_imports(source) if other != source.package}
+        keep = {other for other in others if (source.package, other) not in TYPE_ONLY}
+        edges.setdefault(source.package, set()).update(keep)
+    for start in sorted(edges):
+        seen: set[str] = set()
+        ahead = list(edges[start])
+        while ahead:
+            at = ahead.pop()
+            if at not in seen:
+                seen.add(at)
+                ahead += edges.get(at, set())
+        if start in seen:
+            yield f"package {start or 'dcc'} imports itself through others"
+
+
+def core_imports_shell(source: Source, shell_paths: list[str]) -> Iterator[str]:
+    """Yield each import of a shell."""
+    for line, name in imports(source):
+        for cut in (name, name.rpartition(".")[0]):
+            path = cut.replace(".", "/") + ".py"
+            if path.startswith("dcc/") and is_shell(path, shell_paths):
+                yield f"{source.path}:{line}: the core imports the shell {cut}"
+                break
+
+
+# ------------------------------------------------------------------ the core
+
+
+def impure(source: Source) -> Iterator[str]:
+    """Yield each way in which a core file reaches for the world or for chance."""
+    for line, name in imports(source):
+        top = name.partition(".")[0]
+        if top in SHELL_MODULES:
+            yield f"{source.path}:{line}: the core imports {top}"
+        if name.startswith("random.") and name != "random.Random":
+            yield f"{source.path}:{line}: {name}; take a random.Random instead"
+    for node in ast.walk(source.tree):
+        complaint = _impure_node(node)
+        if complaint:
+            yield f"{source.path}:{getattr(node, 'lineno', 0)}: {complaint}"
+
+
+def _impure_node(node: ast.AST) -> str:
+    match node:
+        case ast.Attribute(value=ast.Name(id="random"), attr=name) if name != "Random":
+            return f"random.{name}; use the injected generator"
+        case ast.Call(func=ast.Attribute(attr="Random") | ast.Name(id="Random"), args=[]):
+            return "a generator without a seed"
+        case ast.Call(func=ast.Name(id=name)) if name in BANNED_CALLS:
+            return f"{name}(): {BANNED_CALLS[name]}"
+        case ast.Call(func=ast.Attribute(attr=name, value=owner)) if name in CLOCK_READS and (
+            ast.unparse(owner) in ("datetime", "date", "datetime.datetime", "datetime.date")
+        ):
+            return f"{ast.unparse(owner)}.{name}(): time is passed in"
+        case ast.ExceptHandler(type=None):
+            return "a bare except"
+        case ast.ExceptHandler(type=ast.Name(id="Exception" | "BaseException" as name)):
+            return f"except {name}: only a shell's outermost loop may"
+    return ""
+
+
+def unordered(source: Source) -> Iterator[str]:
+    """Yield each iteration over a set whose order can show.
+
+    Found by their looks: set displays and calls, set operations on them, and names or attributes
+    that this file annotates as sets.
+    """
+    known = _annotated_sets(source.tree)
+    harmless = {
+        id(argument)
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Call) and _called(node) in ORDERLESS
+        for argument in node.args
+    }
+    for node in ast.walk(source.tree):
+        for over in _iterated(node, harmless):
+            if _is_set(over, known):
+                yield f"{source.path}:{over.lineno}: iterates a set, {ast.unparse(over)}; sort it"
+
+
+def _iterated(node: ast.AST, harmless: set[int]) -> list[ast.expr]:
+    match node:
+        case ast.For(iter=over):
+            return [over]
+        case ast.ListComp() | ast.DictComp():
+            return [] if id(node) in harmless else [part.iter for part in node.generators]
+        case ast.GeneratorExp():
+            return [] if id(node) in harmless else [part.iter for part in node.generators]
+        case ast.Call(args=[over, *_]) if _called(node) in ("list", "tuple", "iter", "enumerate"):
+            return [] if id(node) in harmless else [over]
+        case ast.Starred(value=over):
+            return [over]
+    return []
+
+
+def _called(node: ast.Call) -> str:
+    return node.func.id if isinstance(node.func, ast.Name) else ""
+
+
+def _annotated_sets(tree: ast.Module) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.AnnAssign(target=target, annotation=kind) if _names_set(kind):
+                found.add(ast.unparse(target))
+            case ast.arg(arg=name, annotation=kind) if kind and _names_set(kind):
+                found.add(name)
+    return found
+
+
+def _names_set(kind: ast.expr) -> bool:
+    return re.match(r"(set|frozenset|Set|AbstractSet)\b", ast.unparse(kind)) is not None
+
+
+def _is_set(node: ast.expr, known: set[str]) -> bool:
+    match node:
+        case ast.Set() | ast.SetComp():
+            return True
+        case ast.Call(func=ast.Name(id="set" | "frozenset")):
+            return True
+        case ast.BinOp(left=left, op=ast.Sub() | ast.BitOr() | ast.BitAnd() | ast.BitXor()):
+            return _is_set(left, known) or _is_set(node.right, known) or _is_keys(left)
+        case ast.Name() | ast.Attribute():
+            return ast.unparse(node) in known
+    return False
+
+
+def _is_keys(node: ast.expr) -> bool:
+    match node:
+        case ast.Call(func=ast.Attribute(attr="keys" | "items")):
+            return True
+    return False
+
+
+# ------------------------------------------------------------------ sizes and words
+
+
+def code_lines(source: Source) -> set[int]:
+    """Return the numbers of lines that hold code: no blanks, comments or bare strings."""
+    prose: set[int] = set()
+    for node in ast.walk(source.tree):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str())):
+                prose.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    skip = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source.text).readline):
+        if token.type not in (*skip, tokenize.ENDMARKER):
+            lines.update(range(token.start[0], token.end[0] + 1))
+    return lines - prose
+
+
+def oversized(source: Source) -> Iterator[str]:
+    """Yield the file and each function that has grown past its bound."""
+    code = code_lines(source)
+    if len(code) > CODE_LINES_MAX:
+        yield f"{source.path}:1: {len(code)} lines of code, at most {CODE_LINES_MAX}"
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            count = sum(node.lineno <= line <= node.end_lineno for line in code)
+            if count > FUNCTION_LINES_MAX:
+                yield f"{source.path}:{node.lineno}: {node.name} has {count} lines of code"
+
+
+def undocumented(source: Source) -> Iterator[str]:
+    """Yield the file when it has code but does not open by saying what it is."""
+    if source.tree.body and not ast.get_docstring(source.tree):
+        yield f"{source.path}:1: no docstring that says what this file is"
+
+
+def unfinished(path: str, text: str) -> Iterator[str]:
+    """Yield each mark of unfinished work."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if UNFINISHED.search(line):
+            yield f"{path}:{number}: finish it or open an issue: {line.strip()}"
+
+
+def titles(path: str, text: str) -> Iterator[str]:
+    """Yield the document unless it has exactly one title, in its first line."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    found = re.findall(r"^# .+$", prose, re.M)
+    if len(found) != 1 or not text.startswith(found[0]):
+        yield f"{path}:1: {len(found)} titles; one, in the first line"
