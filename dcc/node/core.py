@@ -1,0 +1,465 @@
+"""The node without I/O: composes the machines, routes every message to the one that decides.
+
+What arrives is decoded here and nowhere else; a `PeerError` ends here as a counted drop. What the
+machines answer in messages leaves as frames. The shell (`loop`) and the simulator drive it alike:
+bytes and `now` in, effects out, `tick` when `wake_at()` has come.
+
+`serve` is the one exception to effects: a GET of one small frame that can be answered from the
+store goes from bytes to bytes in one short function, because most requests are that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+from dcc.clock import ClusterClock
+from dcc.config import NodeConfig
+from dcc.effects import (
+    Answer,
+    Disconnect,
+    Effect,
+    Gossip,
+    Notify,
+    Publish,
+    Reply,
+    Send,
+    Tell,
+)
+from dcc.errors import ForeignCluster, MalformedMessage, PeerError, UnsupportedVersion
+from dcc.gossip.membership import Membership
+from dcc.node.clearing import Clearings
+from dcc.node.counters import Counters
+from dcc.node.fastpath import FastPath
+from dcc.node.forwards import Forwards
+from dcc.node.requests import Requests
+from dcc.node.stats import statistics
+from dcc.replication.exchange import Exchange
+from dcc.replication.holdings import Holdings, Instant
+from dcc.replication.questions import Questions, Verdict
+from dcc.replication.reads import Reads
+from dcc.replication.streams import Streams
+from dcc.replication.sync import SyncTable
+from dcc.replication.writes import Writes
+from dcc.ring.hashing import slot_of
+from dcc.types import Boot, Member, Now, Settings, Standing, node_key, topic_of
+from dcc.units import MILLISECOND, NEVER, SECOND
+from dcc.wire import messages as m
+from dcc.wire.codec import Codec, Header, unpack_items
+
+VIEW_PAUSE_NS = 50 * MILLISECOND
+"Between two takings of the member table: a storm of joins costs a few, not one each."
+
+VIEWS_PAUSE_NS = 1 * SECOND
+"Between two offers to exchange views with one peer whose epoch differs."
+
+MEMBERSHIP = (m.Ping, m.Ack, m.PingReq, m.Nack, m.Rumors, m.PushPull, m.PushPullReply)
+
+
+class NodeCore:
+    """One node; see docs/design.md for the contract with its shell."""
+
+    def __init__(self, config: NodeConfig, *, boot: Boot, rng: Random, now: Now) -> None:
+        self.config, self.boot = config, boot
+        self.key = node_key(config.name)
+        self.clock = ClusterClock(now, max_skew_ms=config.max_skew_ms)
+        self.codec = Codec(config.cluster, sender=self.key, boot=boot)
+        self.held = Holdings(config, key=self.key, boot=boot, clock=self.clock)
+        self.membership = Membership(
+            self._myself(now), config, rng=rng, settings=Settings(config.replicas, 0, 0),
+            now=now.mono, cluster_ms=self.clock.cluster_ms(now.mono),
+        )  # fmt: skip
+        self.counters = Counters()
+        self.sync = SyncTable(self.held.view, now.mono)
+        self.questions = Questions(self.held)
+        self.streams = Streams(self.held)
+        self.exchange = Exchange(self.held, self.sync)
+        self.reads = Reads(self.held, self.sync, self.questions)
+        self.writes = Writes(self.held, self.sync, self.reads, self.questions, self.streams)
+        self.forwards = Forwards(self.held, self.codec)
+        self.clearings = Clearings(self.held)
+        self.requests = Requests(self)
+        self.serve = FastPath(self).serve
+        self.left = False
+        self.loop_lag_ns = 0
+        "How late the loop turned lately; set by the shell."
+        self.started_at = self._turn_at = now.mono
+        self._leaving_until = NEVER
+        self._view_dirty = True
+        self._view_at = 0
+        self._settings = self.membership.settings
+        self._offered_views: dict[int, int] = {}
+        self._remember_at = now.mono
+        self._at = Instant(now.mono, self.clock.cluster_ms(now.mono))
+        self._handlers = self._table()
+
+    # -------------------------------------------------------------- contract with the shell
+
+    @property
+    def ready(self) -> bool:
+        """Whether the node has joined one view, serves, and is not leaving."""
+        return self.membership.joined and not self.membership.me.draining and not self.left
+
+    @property
+    def slots_ready(self) -> bool:
+        """Whether it is in sync with every live holder of its slots, too."""
+        return self.ready and self.exchange.caught_up
+
+    def start(self, now: Now) -> list[Effect]:
+        """Begin to join the seeds, or found a cluster."""
+        at = self.turn(now)
+        effects = self.membership.start(at.mono, self.clock.own_ms(at.mono))
+        return self._emit(effects) + self._take_view(at)
+
+    def receive(self, route: bytes, frames: list[bytes], now: Now) -> list[Effect]:
+        """Take a message from the ROUTER (or from a seed's connection: `route` empty)."""
+        at = self.turn(now)
+        try:
+            header, message = self.codec.decode(frames)
+        except PeerError as error:
+            return self._drop(error, route)
+        if isinstance(message, MEMBERSHIP):
+            return self._gossiped(header, message, at, request_plane=True, route=route)
+        handler = self._handlers.get(type(message))
+        if handler is not None:
+            return self._emit(self._from_peer(header, message, handler, at))
+        return self._emit(self.requests.handle(route, frames, header, message, at))
+
+    def receive_gossip(self, frames: list[bytes], now: Now) -> list[Effect]:
+        """Take [topic, payload] from the SUB."""
+        at = self.turn(now)
+        try:
+            if len(frames) != 2:
+                raise MalformedMessage(f"{len(frames)} frames on the gossip plane")
+            header, message = self.codec.decode(frames[1:])
+            if not isinstance(message, MEMBERSHIP):
+                raise MalformedMessage(f"{type(message).__name__} on the gossip plane")
+        except PeerError as error:
+            return self._drop(error, b"")
+        return self._gossiped(header, message, at, request_plane=False, route=b"")
+
+    def undeliverable(self, to: int | str, frames: list[bytes], now: Now) -> list[Effect]:
+        """Take back a `Send` that could not be queued: surely nothing of it arrived."""
+        at = self.turn(now)
+        if isinstance(to, str):
+            return []  # A seed; joining retries by itself.
+        items = unpack_items(frames[0])
+        number = items[5]
+        self.exchange.undeliverable(to, number, at)
+        effects = self._resume_all(self.questions.unreachable(to, number), at)
+        return self._emit(effects + self.requests.undeliverable(number, at))
+
+    def tick(self, now: Now) -> list[Effect]:
+        """Do what is due, and send what this turn has gathered."""
+        at = self.turn(now)
+        effects: list[Effect] = []
+        if self.membership.wake_at() <= at.mono:
+            effects += self.membership.tick(at.mono, self.clock.own_ms(at.mono))
+        out = self._emit(effects)
+        if self._view_dirty and self._view_at <= at.mono:
+            out += self._take_view(at)
+        effects = self._resume_all(self.questions.tick(at), at)
+        effects += self.writes.tick(at)
+        effects += self.clearings.tick(at)
+        effects += self.exchange.tick(at)
+        effects += self.streams.flush(at)
+        effects += self.streams.tick(at)
+        self.forwards.tick(at.mono)
+        self._housekeep(at)
+        effects += self._go_on_leaving(at)
+        return out + self._emit(effects)
+
+    def wake_at(self) -> int:
+        """Return the monotonic ns at which `tick` has something to do.
+
+        At most half a protocol period ahead, so that a gap between turns tells a standstill.
+        """
+        return min(
+            self._turn_at + self.config.protocol_period_ns // 2,
+            self.membership.wake_at(),
+            self._view_at if self._view_dirty else NEVER,
+            self.questions.wake_at(),
+            self.writes.wake_at(),
+            self.clearings.wake_at(),
+            self.exchange.wake_at(),
+            self.streams.wake_at(self._turn_at),
+            self.forwards.wake_at(),
+            self._remember_at,
+        )
+
+    def leave(self, now: Now) -> list[Effect]:
+        """Begin a graceful leave: own nothing more, hand over, then LEFT. Idempotent."""
+        at = self.turn(now)
+        if self._leaving_until != NEVER:
+            return []
+        self._leaving_until = at.mono + self.config.leave_timeout_ns
+        effects = self.membership.drain(at.mono, self.clock.own_ms(at.mono))
+        self._view_dirty = True
+        return self._emit(effects) + self._take_view(at)
+
+    def stats(self, now: Now) -> dict[str, Any]:
+        """Return this node's statistics as a JSON-ready dictionary (see `stats.statistics`)."""
+        return statistics(self, now.mono)
+
+    def check(self) -> None:
+        """Assert the invariants of every machine; for tests and the simulator."""
+        self.membership.check()
+        self.held.store.check()
+        self.streams.check()
+        self.exchange.check()
+        self.writes.check()
+
+    # -------------------------------------------------------------- turns and effects
+
+    def _myself(self, now: Now) -> Member:
+        config = self.config
+        incarnation = self.boot >> 16
+        return Member(
+            config.name, config.request, config.gossip, config.zone, float(config.weight),
+            self.boot, incarnation, Standing.ALIVE, self.clock.own_ms(now.mono), False,
+        )  # fmt: skip
+
+    def turn(self, now: Now) -> Instant:
+        """Open a turn: notice a standstill before anything is judged by the clock."""
+        gap = now.mono - self._turn_at
+        self._turn_at = now.mono
+        self._at = Instant(now.mono, self.clock.cluster_ms(now.mono))
+        if gap > self.config.protocol_period_ns:
+            self.membership.standstill(gap, now.mono)
+            self._stood_still(self._at)
+        return self._at
+
+    def _stood_still(self, at: Instant) -> None:
+        self.sync.standstill(at.mono)
+        self.exchange.standstill(at)
+
+    def _emit(self, effects: Sequence[Effect]) -> list[Effect]:
+        """Turn messages into frames, and hear what the membership has to say."""
+        out: list[Effect] = []
+        epoch = self.held.view.epoch
+        for effect in effects:
+            if isinstance(effect, Tell):
+                at = self._at_of(effect.message)
+                frames = self.codec.encode(
+                    effect.message, epoch=epoch, request=effect.request, at=at
+                )
+                out.append(Send(effect.to, frames))
+            elif isinstance(effect, Answer):
+                at = self._at_of(effect.message)
+                frames = self.codec.encode(
+                    effect.message, epoch=epoch, request=effect.request, at=at
+                )
+                out.append(Reply(effect.route, frames))
+            elif isinstance(effect, Gossip):
+                own = self.clock.own_ms(self._at.mono)
+                payload = self.codec.encode(effect.message, epoch=epoch, at=own)[0]
+                out.append(Publish(topic_of(effect.to), payload))
+            else:
+                if isinstance(effect, Notify):
+                    self._hear(effect)
+                elif isinstance(effect, Disconnect):
+                    self.clock.forget(effect.key)
+                out.append(effect)
+        return out
+
+    def _at_of(self, message: m.Message) -> int:
+        if isinstance(message, MEMBERSHIP):
+            return self.clock.own_ms(self._at.mono)
+        return self._at.ms
+
+    def _hear(self, notice: Notify) -> None:
+        self._view_dirty = True
+        if notice.event == "refuted":
+            # Others thought this node suspect or dead and wrote without it.
+            self._stood_still(self._at)
+        elif notice.event == "member_alive":
+            self.counters.flaps += 1
+
+    def _drop(self, error: PeerError, route: bytes) -> list[Effect]:
+        reason = {
+            ForeignCluster: "foreign_cluster",
+            UnsupportedVersion: "unsupported_version",
+        }.get(type(error), "malformed")
+        self.counters.drop(reason)
+        out: list[Effect] = [Notify("message_dropped", {"reason": reason, "text": str(error)})]
+        code = {
+            "foreign_cluster": m.Code.WRONG_CLUSTER,
+            "unsupported_version": m.Code.UNSUPPORTED_VERSION,
+        }.get(reason)
+        if code is not None and route:
+            out += self._emit([Answer(route, m.ErrorReply(code=code, text=str(error)))])
+        return out
+
+    # -------------------------------------------------------------- membership and view
+
+    def _gossiped(
+        self, header: Header, message: m.Message, at: Instant, *, request_plane: bool, route: bytes
+    ) -> list[Effect]:
+        if header.at and header.sender in self.held.view.alive:
+            self.clock.observe(header.sender, header.at, at.mono)
+        own_ms = self.clock.own_ms(at.mono)
+        effects = self.membership.receive(
+            header, message, at.mono, own_ms, request_plane=request_plane, route=route
+        )
+        out = self._emit(effects)
+        if self.membership.settings != self._settings:
+            self._take_settings()
+        return out
+
+    def _take_settings(self) -> None:
+        self._settings = self.membership.settings
+        if self._settings.cleared > self.held.store.cleared:
+            self.held.store.clear(self._settings.cleared)
+            self.clock.witness(self._settings.cleared)
+        self._view_dirty = True
+
+    def _take_view(self, at: Instant) -> list[Effect]:
+        """Lay the member table over the ring, and let every machine know what changed."""
+        self._view_dirty = False
+        self._view_at = at.mono + VIEW_PAUSE_NS
+        if not self.membership.joined:
+            return []
+        view = self.held.view
+        boots = dict(view.boots)
+        change = view.update(self.membership.members, self.membership.settings.replicas, at.mono)
+        if not change.any:
+            return []
+        gone = tuple(key for key, boot in sorted(boots.items()) if view.boots.get(key) != boot)
+        self.sync.view_changed(gone)
+        self.exchange.view_changed(change, at)
+        self.streams.retarget(at)
+        fields = {
+            "epoch": f"{view.epoch:016x}", "members": len(view.boots),
+            "alive": len(view.alive), "slots_changed": len(change.slots),
+        }  # fmt: skip
+        return [Notify("view_changed", fields)]
+
+    def change_settings(self, settings: Settings, at: Instant) -> list[Effect]:
+        """Merge cluster settings, take them at once and spread them."""
+        effects = self.membership.change_settings(settings, at.mono)
+        self._take_settings()
+        return effects
+
+    def _go_on_leaving(self, at: Instant) -> list[Effect]:
+        if self._leaving_until == NEVER or self.left:
+            return []
+        if self.membership.me.standing is Standing.LEFT:
+            self.left = self.membership.gone(at.mono)
+            return []
+        view = self.held.view
+        members = self.membership.members
+        targets = [k for k in view.alive if k != self.key and not members[k].draining]
+        handed_over = not self.exchange.leftovers() and not self.streams.queued_total()
+        if not targets or handed_over or at.mono >= self._leaving_until:
+            return self.membership.leave(at.mono, self.clock.own_ms(at.mono))
+        return []
+
+    # -------------------------------------------------------------- peers' messages
+
+    def _table(self) -> dict[type, Callable[[Header, Any, Instant], list[Effect]]]:
+        return {
+            m.Fetch: self._fetch,
+            m.FetchReply: self._fetch_reply,
+            m.Replicate: self._replicate,
+            m.ReplicateAck: self._replicate_ack,
+            m.Pull: self._pull,
+            m.PullReply: self._pull_reply,
+            m.Nudge: self._nudge,
+            m.SettingsUpdate: self._settings_update,
+            m.SettingsAck: self._settings_ack,
+        }
+
+    def _from_peer(
+        self,
+        header: Header,
+        message: m.Message,
+        handler: Callable[[Header, Any, Instant], list[Effect]],
+        at: Instant,
+    ) -> list[Effect]:
+        boot = self.held.view.boots.get(header.sender)
+        if boot is None or boot != header.boot or header.sender == self.key:
+            reason = "unknown_sender" if boot is None else "other_boot"
+            self.counters.drop(reason)
+            return [Notify("message_dropped", {"reason": reason, "sender": header.sender})]
+        effects = handler(header, message, at)
+        if header.epoch != self.held.view.epoch:
+            effects = effects + self._offer_view(header.sender, at)
+        return effects
+
+    def _offer_view(self, peer: int, at: Instant) -> list[Effect]:
+        """Exchange member tables with a peer whose epoch differs, once in a while."""
+        if self._offered_views.get(peer, 0) > at.mono:
+            return []
+        self._offered_views[peer] = at.mono + VIEWS_PAUSE_NS
+        return self.membership.offer_view(peer, at.mono, self.clock.own_ms(at.mono))
+
+    def _fetch(self, header: Header, message: m.Fetch, _at: Instant) -> list[Effect]:
+        reply = m.FetchReply(records=self.requests.held_record(message.key))
+        return [Tell(header.sender, reply, header.request)]
+
+    def _fetch_reply(self, header: Header, message: m.FetchReply, at: Instant) -> list[Effect]:
+        verdict = self.questions.receive(header.sender, header.request, message, at)
+        return self._resume_all([verdict] if verdict else [], at)
+
+    def _resume_all(self, verdicts: Sequence[Verdict], at: Instant) -> list[Effect]:
+        effects: list[Effect] = []
+        for verdict in verdicts:
+            effects += self.reads.resume(verdict, at)
+            effects += self.writes.resume(verdict, at)
+        return effects
+
+    def _replicate(self, header: Header, message: m.Replicate, at: Instant) -> list[Effect]:
+        held, moved = self.held, []
+        for index, record in enumerate(message.records):
+            slot = slot_of(record.key)
+            if self.clock.too_far_ahead(record.version.stamp, at.ms):
+                self.counters.drop("clock_skew")
+                moved.append(index)
+                continue
+            self.clock.witness(record.version.stamp)
+            held.store.apply(slot, record, at.ms)
+            if not held.view.holds(slot):
+                moved.append(index)
+                self.exchange.written(slot)
+            elif not held.store.covers(slot, record.version) or held.store.has_notes(slot):
+                self.exchange.gap(header.sender, slot, at)
+        ack = m.ReplicateAck(seq=message.seq, moved=tuple(moved))
+        return [Tell(header.sender, ack, header.request)]
+
+    def _replicate_ack(self, header: Header, message: m.ReplicateAck, at: Instant) -> list[Effect]:
+        versions = self.streams.acknowledged(header.sender, message)
+        effects = self.writes.acknowledged(header.sender, versions)
+        if message.moved:
+            effects = effects + self._offer_view(header.sender, at)
+        return effects
+
+    def _pull(self, header: Header, message: m.Pull, at: Instant) -> list[Effect]:
+        return self.exchange.receive_pull(header.sender, header.request, header.epoch, message, at)
+
+    def _pull_reply(self, header: Header, message: m.PullReply, at: Instant) -> list[Effect]:
+        return self.exchange.receive_reply(header.sender, header.request, header.epoch, message, at)
+
+    def _nudge(self, header: Header, message: m.Nudge, at: Instant) -> list[Effect]:
+        self.exchange.nudged(header.sender, message.slots, at)
+        return []
+
+    def _settings_update(
+        self, header: Header, message: m.SettingsUpdate, at: Instant
+    ) -> list[Effect]:
+        effects = self.change_settings(message.settings, at)
+        ack = m.SettingsAck(settings=self.membership.settings)
+        return [*effects, Tell(header.sender, ack, header.request)]
+
+    def _settings_ack(self, header: Header, message: m.SettingsAck, _at: Instant) -> list[Effect]:
+        return self.clearings.acknowledged(header.sender, header.request, message.settings)
+
+    # -------------------------------------------------------------- housekeeping
+
+    def _housekeep(self, at: Instant) -> None:
+        store = self.held.store
+        if store.next_sweep_ms() <= at.ms:
+            store.sweep(at.ms)
+        if self._remember_at <= at.mono:
+            self._remember_at = at.mono + SECOND
+            self.counters.remember(at.mono)

@@ -1,0 +1,56 @@
+"""Requests that reached the wrong node: sent on once, and the answers brought back."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dcc.effects import Effect, Send
+from dcc.replication.holdings import Asker, Holdings
+from dcc.replication.once import Client
+from dcc.types import NodeKey
+from dcc.units import NEVER
+from dcc.wire.codec import Codec
+from dcc.wire.messages import Get, Write
+
+
+class Forward(NamedTuple):
+    """One request under way to the node that should have got it."""
+
+    asker: Asker
+    client: Client | None
+    "Of a write, whose answer is remembered here as well; None for a read."
+    message: Get | Write
+    until: int
+
+
+class Forwards:
+    """The table of forwarded requests, by this node's own request id."""
+
+    def __init__(self, holdings: Holdings, codec: Codec) -> None:
+        self._held, self._codec = holdings, codec
+        self._open: dict[int, Forward] = {}
+        self.count = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def send(self, to: NodeKey, frames: list[bytes], forward: Forward) -> Effect:
+        """Return the effect that hands the request's frames on, with one hop more."""
+        number = self._held.next_request()
+        self._open[number] = forward
+        self.count += 1
+        epoch = self._held.view.epoch
+        return Send(to, self._codec.relay(frames, epoch=epoch, hops=1, request=number))
+
+    def take(self, number: int) -> Forward | None:
+        """Return and close the request that `number` stands for; None if it is none of these."""
+        return self._open.pop(number, None)
+
+    def tick(self, mono: int) -> None:
+        """Let go of requests whose deadline is over: their clients have given up."""
+        for number in [n for n, forward in self._open.items() if forward.until <= mono]:
+            del self._open[number]
+
+    def wake_at(self) -> int:
+        """Return the earliest deadline."""
+        return min((forward.until for forward in self._open.values()), default=NEVER)

@@ -1,0 +1,300 @@
+"""Clients' requests on one node: who serves them, and what is refused before anybody looks.
+
+A request for a slot that is not this node's goes on once, to the primary of this node's view;
+one that has been forwarded already is served here or refused, so two nodes that disagree about
+the ring never send a request in circles.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from dcc.effects import Effect, Notify
+from dcc.limits import BATCH_BYTES, EXTRA_FRAMES_MAX, INLINE_VALUE_BYTES_MAX
+from dcc.node.forwards import Forward
+from dcc.node.stats import statistics
+from dcc.replication.holdings import Asker, Instant
+from dcc.replication.sync import IN_SYNC
+from dcc.ring.hashing import slot_of
+from dcc.types import PREV_UNKNOWN, Record
+from dcc.units import MILLISECOND
+from dcc.wire import messages as m
+from dcc.wire.codec import Header
+
+if TYPE_CHECKING:
+    from dcc.node.core import NodeCore
+
+TOPOLOGY_MEMBERS_MAX = 1_500
+"What fits one frame at about 150 bytes a member."
+
+SCAN_BYTES = BATCH_BYTES
+
+
+class Requests:
+    """Serves, forwards or refuses what clients ask."""
+
+    def __init__(self, core: NodeCore) -> None:
+        self._core, self._held = core, core.held
+        self._reads, self._writes = core.reads, core.writes
+        self._forwards, self._counters = core.forwards, core.counters
+        self._table: dict[type, Callable[[Header, Any, Asker, Instant], list[Effect]]] = {
+            m.GetMany: self._get_many,
+            m.TopologyGet: self._topology,
+            m.StatsGet: self._stats,
+            m.Scan: self._scan,
+            m.Clear: self._clear,
+            m.Inspect: self._inspect,
+        }
+
+    def handle(
+        self, route: bytes, frames: list[bytes], header: Header, message: m.Message, at: Instant
+    ) -> list[Effect]:
+        """Serve one decoded request, or take the answer to a forwarded one."""
+        if isinstance(message, m.GetReply | m.WriteReply | m.ErrorReply):
+            return self._answered(header, message)
+        peer = header.sender if header.hops else 0
+        if peer and peer not in self._held.view.boots:
+            self._counters.drop("unknown_sender")
+            return []
+        asker = Asker(route, peer, header.request)
+        if not self._core.membership.joined and not isinstance(message, m.TopologyGet | m.StatsGet):
+            return [self._refuse(asker, m.Code.NOT_READY, "the node has not joined yet")]
+        if isinstance(message, m.Get):
+            return self._get(frames, header, message, asker, at)
+        if isinstance(message, m.Write | m.WriteMany):
+            return self._write(frames, header, message, asker, at)
+        handler = self._table.get(type(message))
+        if handler is None:
+            self._counters.drop("unexpected")
+            return [Notify("message_dropped", {"reason": "unexpected", "tag": header.tag})]
+        return handler(header, message, asker, at)
+
+    def undeliverable(self, number: int, at: Instant) -> list[Effect]:
+        """A forwarded request could not be sent: serve a read here, refuse a write."""
+        forward = self._forwards.take(number)
+        if forward is None:
+            return []
+        if forward.client is None:
+            return self._reads.get(forward.asker, forward.message.key, at)
+        text = "the primary cannot be reached from here"
+        self._counters.refuse("not_ready")
+        refusal = m.ErrorReply(code=m.Code.NOT_READY, text=text)
+        return [self._writes.once.finish(forward.client, forward.asker, refusal)]
+
+    def held_record(self, key: bytes) -> tuple[Record, ...]:
+        """Return what is held of `key`, valueless records included: none or one record."""
+        entry = self._held.store.peek(slot_of(key), key)
+        if entry is None or entry.version.stamp <= self._held.store.cleared:
+            return ()
+        record = Record(
+            key, entry.kind, entry.value, entry.version, entry.expires_at_ms, PREV_UNKNOWN
+        )
+        return (record,)
+
+    # -------------------------------------------------------------- reads and writes of one key
+
+    def _get(
+        self, frames: list[bytes], header: Header, get: m.Get, asker: Asker, at: Instant
+    ) -> list[Effect]:
+        self._counters.commands["get"] += 1
+        route = self._held.view.route(slot_of(get.key))
+        mine = route[:1] == (self._held.key,) or (get.direct and self._held.key in route)
+        if mine or header.hops or not route:
+            return self._reads.get(asker, get.key, at)
+        if self._full():
+            return [self._overloaded(asker)]
+        forward = Forward(asker, None, get, self._until(header, at))
+        return [self._forwards.send(route[0], frames, forward)]
+
+    def _write(
+        self,
+        frames: list[bytes],
+        header: Header,
+        write: m.Write | m.WriteMany,
+        asker: Asker,
+        at: Instant,
+    ) -> list[Effect]:
+        refusal = self._refusal(header, write, asker, at)
+        if refusal is not None:
+            return [refusal]
+        client = (header.sender, header.boot)
+        repeated = self._writes.once.begin(client, asker, at.mono)
+        if repeated is not None:
+            return repeated
+        until = self._until(header, at)
+        if isinstance(write, m.WriteMany):
+            self._counters.commands["write_many"] += 1
+            return self._writes.write_many(client, asker, write, until, at)
+        self._counters.commands[write.op.name.lower()] += 1
+        route = self._held.view.route(slot_of(write.key))
+        if route[:1] == (self._held.key,) or (
+            self._held.key in route and (write.direct or header.hops)
+        ):
+            return self._writes.write(client, asker, write, until, at)
+        if header.hops or not route:
+            text = "this node does not hold the slot"
+            self._counters.refuse("not_owner")
+            reply = m.ErrorReply(code=m.Code.NOT_OWNER, text=text)
+            return [self._writes.once.finish(client, asker, reply)]
+        return [self._forwards.send(route[0], frames, Forward(asker, client, write, until))]
+
+    def _refusal(
+        self, header: Header, write: m.Write | m.WriteMany, asker: Asker, at: Instant
+    ) -> Effect | None:
+        """Return the refusal of a write that must not even be remembered."""
+        if header.at and at.ms > header.at:
+            self._writes.too_late += 1
+            return self._refuse(asker, m.Code.TOO_LATE, f"read {at.ms - header.at} ms too late")
+        if write.boot and write.boot != self._held.boot:
+            return self._refuse(asker, m.Code.MAYBE, "the node restarted since the first sending")
+        if self._full():
+            return self._overloaded(asker)
+        items = write.items if isinstance(write, m.WriteMany) else ((write.key, write.value),)
+        limit = self._held.config.value_bytes_max
+        for key, value in items:
+            if len(value) > limit:
+                text = f"{len(value)} bytes, at most {limit}"
+                return self._refuse(asker, m.Code.VALUE_TOO_LARGE, text)
+            if not _is_text(key):
+                return self._refuse(asker, m.Code.INVALID_KEY, "the key is not UTF-8")
+        return None
+
+    def _answered(self, header: Header, message: m.Message) -> list[Effect]:
+        forward = self._forwards.take(header.request)
+        if forward is None:
+            self._counters.drop("late_reply")
+            return []
+        if forward.client is None:
+            return [forward.asker.answer(message)]
+        return [self._writes.once.finish(forward.client, forward.asker, message)]
+
+    def _full(self) -> bool:
+        core = self._core
+        waiting = len(core.questions) + len(self._forwards) + len(self._writes)
+        return waiting >= self._held.config.pending_max
+
+    def _overloaded(self, asker: Asker) -> Effect:
+        text = f"{self._held.config.pending_max} requests wait for other nodes"
+        return self._refuse(asker, m.Code.OVERLOADED, text)
+
+    def _refuse(self, asker: Asker, code: m.Code, text: str) -> Effect:
+        self._counters.refuse(code.name.lower())
+        return asker.answer(m.ErrorReply(code=code, text=text))
+
+    def _until(self, header: Header, at: Instant) -> int:
+        """Return the request's deadline on the monotonic clock, bounded by the node's own."""
+        longest = self._held.config.request_timeout_ns
+        if not header.at:
+            return at.mono + longest
+        return at.mono + min(max(header.at - at.ms, 1) * MILLISECOND, 60 * longest)
+
+    # -------------------------------------------------------------- many keys, and the rest
+
+    def _get_many(
+        self, _header: Header, message: m.GetMany, asker: Asker, at: Instant
+    ) -> list[Effect]:
+        self._counters.commands["get_many"] += 1
+        held, me = self._held, self._held.key
+        statuses, values = bytearray(), []
+        effects: list[Effect] = []
+        first = size = large = hits = misses = 0
+        for key in message.keys:
+            slot = slot_of(key)
+            route = held.view.route(slot)
+            entry = held.store.get(slot, key, at.ms) if route and route[0] == me else None
+            if entry is not None:
+                value = entry.value
+                size += len(value) + 4
+                large += len(value) >= INLINE_VALUE_BYTES_MAX
+                if values and (size > BATCH_BYTES or large > EXTRA_FRAMES_MAX):
+                    effects.append(asker.answer(_many(first, statuses, values, last=False)))
+                    first += len(statuses)
+                    statuses, values = bytearray(), []
+                    size, large = len(value) + 4, int(len(value) >= INLINE_VALUE_BYTES_MAX)
+                statuses.append(m.Status.HIT)
+                values.append(value)
+                hits += 1
+            elif route[:1] == (me,) and not self._reads.doubt(slot, key).ask:
+                certain = self._core.sync.unsynced(slot).settles
+                statuses.append(m.Status.MISS if certain else m.Status.UNSURE)
+                misses += 1
+            else:
+                statuses.append(m.Status.ELSEWHERE)
+        self._counters.hits += hits
+        self._counters.misses += misses
+        effects.append(asker.answer(_many(first, statuses, values, last=True)))
+        return effects
+
+    def _topology(
+        self, _header: Header, _message: m.TopologyGet, asker: Asker, _at: Instant
+    ) -> list[Effect]:
+        membership = self._core.membership
+        members = sorted(
+            membership.members.values(), key=lambda one: (not one.in_ring, -one.since_ms, one.name)
+        )
+        reply = m.Topology(
+            settings=membership.settings,
+            members=tuple(members[:TOPOLOGY_MEMBERS_MAX]),
+            ready=self._core.ready,
+        )
+        return [asker.answer(reply)]
+
+    def _stats(
+        self, _header: Header, _message: m.StatsGet, asker: Asker, at: Instant
+    ) -> list[Effect]:
+        stats = json.dumps(statistics(self._core, at.mono)).encode()
+        return [asker.answer(m.StatsReply(stats=stats))]
+
+    def _scan(self, _header: Header, scan: m.Scan, asker: Asker, at: Instant) -> list[Effect]:
+        held, keys, unsure = self._held, [], []
+        done = size = 0
+        after = scan.after
+        for slot in scan.slots:
+            found = [k for k in held.store.keys(slot, at.ms) if k.startswith(scan.prefix)]
+            for key in sorted(key for key in found if key > after):
+                keys.append(key)
+                size += len(key) + 3
+                if size > SCAN_BYTES:
+                    break
+            if size > SCAN_BYTES:
+                break
+            after = b""
+            done += 1
+            if not held.view.is_primary(slot) or self._core.sync.unsynced(slot) is not IN_SYNC:
+                unsure.append(slot)
+        reply = m.ScanReply(done=done, keys=tuple(keys), unsure=tuple(unsure))
+        return [asker.answer(reply)]
+
+    def _clear(self, header: Header, message: m.Clear, asker: Asker, at: Instant) -> list[Effect]:
+        clock = self._held.clock
+        if clock.too_far_ahead(message.seen, at.ms):
+            text = "a stamp seen lies too far ahead of cluster time"
+            return [self._refuse(asker, m.Code.CLOCK_SKEW, text)]
+        stamp = clock.next_stamp(at.ms, message.seen)
+        settings = self._core.membership.settings._replace(cleared=stamp)
+        effects = self._core.change_settings(settings, at)
+        until = self._until(header, at)
+        return effects + self._core.clearings.begin(asker, settings, until)
+
+    def _inspect(
+        self, _header: Header, message: m.Inspect, asker: Asker, at: Instant
+    ) -> list[Effect]:
+        slot = slot_of(message.key)
+        self._held.store.get(slot, message.key, at.ms)  # turns what has expired into a record of it
+        confirmed = self._held.view.is_primary(slot) and self._core.sync.unsynced(slot) is IN_SYNC
+        reply = m.InspectReply(records=self.held_record(message.key), confirmed=confirmed)
+        return [asker.answer(reply)]
+
+
+def _many(first: int, statuses: bytearray, values: list[bytes], *, last: bool) -> m.GetManyReply:
+    return m.GetManyReply(first=first, statuses=bytes(statuses), values=tuple(values), last=last)
+
+
+def _is_text(key: bytes) -> bool:
+    try:
+        key.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

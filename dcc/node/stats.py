@@ -1,0 +1,103 @@
+"""One node's statistics as a plain dictionary: for `stats()`, the commands, HTTP and metrics.
+
+Field names are those of `NodeStats`; the rest stands behind `detail` for the metrics endpoint.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dcc.types import Standing
+from dcc.units import SECOND
+
+if TYPE_CHECKING:
+    from dcc.node.core import NodeCore
+
+
+def statistics(core: NodeCore, mono: int) -> dict[str, Any]:
+    """Return what `core` counts and is now; JSON-ready. O(members + peers)."""
+    store, counters = core.held.store, core.counters
+    members = core.membership.members
+    hits, misses = counters.hits + core.reads.hits, counters.misses + core.reads.misses
+    unsure = counters.unsure + core.reads.unsure
+    asked = hits + misses + unsure
+    return {
+        "name": core.config.name,
+        "cluster": core.config.cluster,
+        "zone": core.config.zone,
+        "hits": hits,
+        "misses": misses,
+        "unsure": unsure,
+        "hit_ratio": hits / asked if asked else 0.0,
+        "requests": dict(counters.commands),
+        "requests_per_second": counters.rates(mono),
+        "latency_seconds": {
+            name: {
+                "p50": latency.quantile(0.5),
+                "p95": latency.quantile(0.95),
+                "p99": latency.quantile(0.99),
+            }
+            for name, latency in counters.latency.items()
+            if latency.count
+        },
+        "items": store.items,
+        "item_bytes": store.item_bytes,
+        "bytes_used": store.bytes_used,
+        "memory_limit_bytes": core.config.memory_limit_bytes,
+        "evicted": store.evicted_total,
+        "expired": store.expired_total,
+        "ghosts": store.ghosts,
+        "tombstones": store.tombstones,
+        "replication_lag_seconds": core.streams.lag_ns(mono) / SECOND,
+        "health": health(core),
+        "loop_lag_seconds": core.loop_lag_ns / SECOND,
+        "members": {one.name: one.standing.name.lower() for one in members.values()},
+        "epoch": f"{core.held.view.epoch:016x}",
+        "replicas": core.held.view.replicas,
+        "ready": core.ready,
+        "slots_ready": core.slots_ready,
+        "draining": core.membership.me.draining,
+        "up_seconds": (mono - core.started_at) / SECOND,
+        "detail": _detail(core, mono),
+    }
+
+
+def health(core: NodeCore) -> dict[str, Any]:
+    """Return node health: standing, Lifeguard's local score (0 = fine, 7 = worst), loop lag."""
+    return {
+        "standing": core.membership.me.standing.name.lower(),
+        "score": core.membership.score,
+        "loop_lag_seconds": core.loop_lag_ns / SECOND,
+    }
+
+
+def _detail(core: NodeCore, mono: int) -> dict[str, Any]:
+    store, view = core.held.store, core.held.view
+    names = {key: one.name for key, one in core.membership.members.items()}
+    standings = dict.fromkeys((s.name.lower() for s in Standing), 0)
+    for one in core.membership.members.values():
+        standings[one.standing.name.lower()] += 1
+    owned = len(view.owned) / len(store.tables)
+    last_round = core.exchange.last_round_at
+    return {
+        "members_by_standing": standings,
+        "flaps": core.counters.flaps,
+        "owned_ratio": owned,
+        "errors": dict(core.counters.errors),
+        "dropped": dict(core.counters.dropped),
+        "queues": {names.get(key, f"{key:016x}"): n for key, n in core.streams.queued().items()},
+        "replication_dropped": core.streams.dropped,
+        "read_repairs": core.reads.read_repairs,
+        "forwarded": core.forwards.count,
+        "repeated_writes": core.writes.once.repeated,
+        "late_writes": core.writes.too_late,
+        "exchange": {
+            "rounds": core.exchange.rounds,
+            "records": core.exchange.records_in,
+            "bytes": core.exchange.bytes_in,
+            "seconds_since_last": (mono - last_round) / SECOND if last_round >= 0 else None,
+            "leftover_slots": core.exchange.leftovers(),
+        },
+        "clock_offset_seconds": core.clock.offset_ms / 1000,
+        "pending": len(core.questions) + len(core.forwards) + len(core.writes),
+    }

@@ -1,0 +1,104 @@
+"""The stateless half of the exchange: from a pull to the records that its clocks lack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dcc.limits import BATCH_BYTES, EXTRA_FRAMES_MAX, INLINE_VALUE_BYTES_MAX
+from dcc.replication.streams import record_bytes
+from dcc.store.store import Store
+from dcc.types import Origin, Record, Stamp
+from dcc.wire.messages import Pull, PullReply
+from dcc.wire.shapes import SlotAnswer, SlotAsk
+
+CLOCK_PAIRS_MAX = 2_048
+"Origins in one slot's clock on the wire; `store` compacts long before."
+
+
+def pack_clock(clock: Mapping[Origin, Stamp], origins: dict[Origin, int]) -> tuple[int, ...]:
+    """Return `clock` as flat pairs (index, stamp), adding unknown origins to the table.
+
+    >>> table = {}
+    >>> pack_clock({(7, 1): 90}, table), table
+    ((0, 90), {(7, 1): 0})
+    """
+    flat: list[int] = []
+    for origin, stamp in sorted(clock.items()):
+        flat.append(origins.setdefault(origin, len(origins)))
+        flat.append(stamp)
+    return tuple(flat)
+
+
+def unpack_clock(flat: tuple[int, ...], origins: tuple[Origin, ...]) -> dict[Origin, Stamp]:
+    """Return the clock behind flat pairs; pairs that name no origin of the table are left out.
+
+    >>> unpack_clock((0, 90, 5, 1), ((7, 1),))
+    {(7, 1): 90}
+    """
+    return {
+        origins[index]: stamp
+        for index, stamp in zip(flat[::2], flat[1::2], strict=False)
+        if index < len(origins)
+    }
+
+
+def answer_pull(store: Store, pull: Pull) -> PullReply:
+    """Return what the asker's clocks lack, up to one batch; slots left out did not fit.
+
+    At least one record is sent when there is any, however large, so that asking again makes
+    progress. Complexity: O(slots asked + records in the slots that differ).
+    """
+    batch = _Batch(pull)
+    for ask in pull.slots:
+        if not batch.add(store, ask):
+            break
+    return batch.reply()
+
+
+class _Batch:
+    def __init__(self, pull: Pull) -> None:
+        self._asked_origins = pull.origins
+        self._origins: dict[Origin, int] = {}
+        self._slots: list[SlotAnswer] = []
+        self._records: list[Record] = []
+        self._bytes = self._large = 0
+
+    def add(self, store: Store, ask: SlotAsk) -> bool:
+        """Answer one slot; return whether there is room for more."""
+        theirs = unpack_clock(ask.clock, self._asked_origins)
+        ours = store.clock(ask.slot)
+        complete = True
+        if store.is_ahead(ask.slot, theirs):
+            for record in store.lacking(ask.slot, theirs, ask.after):
+                if not self._fits(record):
+                    complete = False
+                    break
+        mark = store.mark(ask.slot)
+        refill = ()
+        if complete and _below(theirs, ours, mark):
+            refill = store.hashes(ask.slot)
+        clock = pack_clock(ours, self._origins)
+        self._bytes += 16 + 6 * len(clock) + 9 * len(refill)
+        self._slots.append(SlotAnswer(ask.slot, complete, clock, mark, refill))
+        return complete and self._bytes < BATCH_BYTES
+
+    def reply(self) -> PullReply:
+        return PullReply(
+            origins=tuple(self._origins), slots=tuple(self._slots), records=tuple(self._records)
+        )
+
+    def _fits(self, record: Record) -> bool:
+        size = record_bytes(record)
+        large = len(record.value) >= INLINE_VALUE_BYTES_MAX
+        room = self._bytes + size <= BATCH_BYTES and self._large + large <= EXTRA_FRAMES_MAX
+        if self._records and not room:
+            return False
+        self._records.append(record)
+        self._bytes += size
+        self._large += large
+        return True
+
+
+def _below(theirs: Mapping[Origin, Stamp], ours: Mapping[Origin, Stamp], mark: Stamp) -> bool:
+    """Return whether the asker may lack a write that was forgotten here under the mark."""
+    return any(theirs.get(origin, 0) < min(stamp, mark) for origin, stamp in ours.items())

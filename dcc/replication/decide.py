@@ -1,0 +1,91 @@
+"""What a write makes of the value it meets: the meaning of put, add, replace, delete, touch, incr.
+
+Pure: the present entry in, the record to store (or none) out. The coordinator stamps it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dcc.store.entry import Entry
+from dcc.types import NO_VERSION, PREV_UNKNOWN, Kind, Record
+from dcc.wire.messages import Code, Op, Outcome, Write
+
+INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
+DIGITS_MAX = 20
+"Of a counter as text: a 64-bit integer with its sign."
+
+
+class Decision(NamedTuple):
+    """What happens."""
+
+    outcome: Outcome
+    record: Record | None
+    "To be stamped and stored; None = nothing is written."
+    number: int = 0
+
+
+class Refusal(NamedTuple):
+    """The write cannot be carried out; nothing happened."""
+
+    code: Code
+    text: str
+
+
+def decide(write: Write, entry: Entry | None, *, sure: bool, now_ms: int) -> Decision | Refusal:
+    """Return what `write` does when the key's live entry is `entry` (None = absent).
+
+    `sure` says whether an absence is certain; only a delete cares, since it must reach a value
+    that nobody could see just now.
+    """
+    expires_at_ms = now_ms + write.ttl_ms if write.ttl_ms else 0
+    if write.op is Op.PUT:
+        return _stored(write.key, write.value, expires_at_ms)
+    if write.op is Op.ADD:
+        return _stored(write.key, write.value, expires_at_ms) if entry is None else NOTHING
+    if write.op is Op.REPLACE:
+        if entry is None or write.expected not in (NO_VERSION, entry.version):
+            return NOTHING
+        return _stored(write.key, write.value, expires_at_ms)
+    if write.op is Op.DELETE:
+        return _delete(write, entry, sure=sure)
+    if write.op is Op.TOUCH:
+        return _stored(write.key, entry.value, expires_at_ms) if entry is not None else NOTHING
+    return _count(write, entry, expires_at_ms)
+
+
+NOTHING = Decision(Outcome.NOT_DONE, None)
+
+
+def _stored(key: bytes, value: bytes, expires_at_ms: int, number: int = 0) -> Decision:
+    record = Record(key, Kind.VALUE, value, NO_VERSION, expires_at_ms, PREV_UNKNOWN)
+    return Decision(Outcome.DONE, record, number)
+
+
+def _delete(write: Write, entry: Entry | None, *, sure: bool) -> Decision:
+    if entry is None and sure:
+        return NOTHING
+    tombstone = Record(write.key, Kind.TOMBSTONE, b"", NO_VERSION, 0, PREV_UNKNOWN)
+    return Decision(Outcome.NOT_DONE if entry is None else Outcome.DONE, tombstone)
+
+
+def _count(write: Write, entry: Entry | None, expires_at_ms: int) -> Decision | Refusal:
+    present = write.initial
+    if entry is not None:
+        expires_at_ms = entry.expires_at_ms
+        number = _number(entry.value)
+        if number is None:
+            return Refusal(Code.NOT_A_NUMBER, "the value is not an ASCII integer of 64 bits")
+        present = number
+    result = present + write.delta
+    if not INT64_MIN <= result <= INT64_MAX:
+        return Refusal(Code.NOT_A_NUMBER, f"{result} does not fit 64 bits")
+    return _stored(write.key, b"%d" % result, expires_at_ms, result)
+
+
+def _number(value: bytes) -> int | None:
+    digits = value[1:] if value[:1] in (b"-", b"+") else value
+    if not digits.isdigit() or len(digits) > DIGITS_MAX:
+        return None
+    number = int(value)
+    return number if INT64_MIN <= number <= INT64_MAX else None

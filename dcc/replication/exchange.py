@@ -1,0 +1,376 @@
+"""The exchange: anti-entropy between holders by slot clocks; also refill, rebuild and hand-over.
+
+One direction, two messages. The asker sends its clocks of some slots (`Pull`); the answerer sends
+every record that they do not cover and its own clocks (`PullReply`). When a slot has come whole
+the asker's clock becomes the maximum of both. What is compared is what was *seen*, not what is
+held, so a value that was evicted or has expired is not missed and never comes back, and equal
+clocks mean silence. Every holder pulls from every other one, so both directions get their due;
+the answerer keeps no state, so a lost message costs a repetition and nothing else.
+
+    asker                              answerer
+      | Pull: slot 7 {a: 5, b: 9}         |
+      |---------------------------------->| clock {a: 8, b: 4}; holds x@a7, y@a8, z@b3
+      | slot 7 complete {a: 8, b: 4}; x, y|
+      |<----------------------------------|
+      | apply x, y; clock {a: 8, b: 9}
+
+A slot that does not fit one frame is continued behind the last version that came; records go in
+ascending order of version and the clock of the *first* frame counts, so that a write which
+happens meanwhile is either behind the continuation point or not covered.
+
+Why it ends: each complete pull raises the asker's clock to at least the answerer's at that
+time; without new writes all clocks of a slot reach their common maximum after each pair has
+pulled once. What is worth pulling comes from events (see `want_*`) and from a timer.
+
+A former owner (or stand-in) of a slot announces itself to the owners (`Nudge`), serves the slot
+meanwhile, and drops it when the clocks in the pulls of all owners cover its own, at equal epochs.
+
+Source: Gonçalves et al., "DottedDB: Anti-Entropy without Merkle Trees, Deletes without
+Tombstones", SRDS 2017, for clocks per node instead of digests of data; here per slot and per
+boot, so that a slot can change hands and a cache may evict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from dcc.effects import Effect, Tell
+from dcc.limits import BATCH_BYTES
+from dcc.replication.answerer import answer_pull, pack_clock, unpack_clock
+from dcc.replication.holdings import Holdings, Instant
+from dcc.replication.sync import IN_SYNC, SyncTable
+from dcc.replication.view import ViewChange
+from dcc.ring.hashing import slot_of
+from dcc.types import NO_VERSION, NodeKey, Origin, Record, Stamp, Version
+from dcc.units import MILLISECOND, NEVER, SECOND
+from dcc.wire.messages import Nudge, Pull, PullReply
+from dcc.wire.shapes import SlotAnswer, SlotAsk
+
+SLOTS_PER_PULL = 512
+"Bounds the work of one answer to a few milliseconds."
+
+PULLS_IN_FLIGHT = 4
+"Peers pulled from at once; bounds what arrives while the node also serves."
+
+PULL_TIMEOUT_NS = 1 * SECOND
+RETRY_NS = 200 * MILLISECOND
+"Pause before a peer is asked again that did not answer, or has another view."
+
+GAP_GRACE_NS = 500 * MILLISECOND
+"A gap in a clock is usually a batch that is still on its way."
+
+NUDGE_NS = 500 * MILLISECOND
+
+
+@dataclass(slots=True)
+class _Partial:
+    """A slot whose records did not fit one frame."""
+
+    clock: dict[Origin, Stamp]
+    mark: Stamp
+    after: Version
+    sent_at: int
+
+
+@dataclass(slots=True)
+class _Peer:
+    """What is to be pulled from one member, and the pull under way."""
+
+    wanted: dict[int, None] = field(default_factory=dict)  # slots, in order of arrival
+    partial: dict[int, _Partial] = field(default_factory=dict)
+    gaps: dict[int, int] = field(default_factory=dict)  # slot -> when to look again
+    request: int = 0
+    "The pull in flight; 0 = none."
+    asked: tuple[int, ...] = ()
+    sent_at: int = 0
+    epoch: int = 0
+    not_before: int = 0
+    round_at: int = 0
+    "When all shared slots are compared again."
+
+
+class Exchange:
+    """Pulls what this node should hold, answers others' pulls, hands over what it should not."""
+
+    def __init__(self, holdings: Holdings, sync: SyncTable) -> None:
+        self._held, self._sync = holdings, sync
+        self._peers: dict[NodeKey, _Peer] = {}
+        self._leftover: dict[int, set[NodeKey]] = {}  # slot held, not ours -> owners that cover it
+        self._nudge_at = NEVER
+        self._forget_at = 0
+        self.rounds = self.records_in = self.bytes_in = 0
+        self.last_round_at = -1
+
+    # -------------------------------------------------------------- what is worth pulling
+
+    def view_changed(self, change: ViewChange, now: Instant) -> None:
+        """Plan pulls for changed slots and risen members; drop plans for those that fell."""
+        for key in change.fallen:
+            self._peers.pop(key, None)
+        for key in change.risen:
+            if key != self._held.key:
+                self._peers[key] = _Peer(round_at=self._next_round(now))
+        self._want(change.slots, None)
+        if change.risen:
+            self._want(self._held.view.owned, frozenset(change.risen))
+        self.find_leftovers(now)
+
+    def standstill(self, now: Instant) -> None:
+        """Pull everything again: others may have written without this node."""
+        for key in self._held.view.alive:
+            if key != self._held.key:
+                self._peers[key] = _Peer(round_at=self._next_round(now))
+        self._want(self._held.view.owned, None)
+
+    def nudged(self, peer: NodeKey, slots: Iterable[int], now: Instant) -> None:
+        """A member announced slots that it holds and this node may own."""
+        state = self._peers.get(peer)
+        if state is None:
+            return
+        for slot in slots:
+            if self._held.view.owns(slot):
+                self._sync.nudged(slot, peer)
+                state.wanted[slot] = None
+
+    def gap(self, peer: NodeKey, slot: int, now: Instant) -> None:
+        """A record of `peer`'s stream left a gap: its predecessor has not been seen."""
+        state = self._peers.get(peer)
+        if state is not None:
+            state.gaps.setdefault(slot, now.mono + GAP_GRACE_NS)
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether every slot owned here is in sync with every live holder of it."""
+        return not any(
+            not self._sync.in_sync(slot, peer)
+            for peer, state in self._peers.items()
+            for slot in state.wanted
+        )
+
+    def leftovers(self) -> int:
+        """Return the number of slots held that belong to others."""
+        return len(self._leftover)
+
+    # -------------------------------------------------------------- asking
+
+    def tick(self, now: Instant) -> list[Effect]:
+        """Send due pulls and nudges; give up pulls that nobody answered."""
+        effects: list[Effect] = []
+        busy = 0
+        for _key, state in sorted(self._peers.items()):
+            if state.request and now.mono - state.sent_at >= PULL_TIMEOUT_NS:
+                self._give_up(state, now)
+            busy += bool(state.request)
+            self._look_at_gaps(state, now)
+            if state.round_at <= now.mono:
+                self._begin_round(_key, state, now)
+        for key, state in sorted(self._peers.items(), key=lambda item: item[1].sent_at):
+            if busy >= PULLS_IN_FLIGHT:
+                break
+            if state.wanted and not state.request and state.not_before <= now.mono:
+                effects.append(self._pull(key, state, now))
+                busy += 1
+        if self._nudge_at <= now.mono:
+            effects += self._nudge(now)
+        if self._forget_at <= now.mono:
+            self._forget(now)
+        return effects
+
+    def wake_at(self) -> int:
+        """Return when the next pull, retry, round or nudge is due."""
+        due = min(self._nudge_at, self._forget_at)
+        busy = sum(bool(state.request) for state in self._peers.values())
+        for state in self._peers.values():
+            due = min(due, state.round_at, min(state.gaps.values(), default=NEVER))
+            if state.request:
+                due = min(due, state.sent_at + PULL_TIMEOUT_NS)
+            elif state.wanted and busy < PULLS_IN_FLIGHT:
+                due = min(due, state.not_before)
+        return due
+
+    def undeliverable(self, peer: NodeKey, request: int, now: Instant) -> None:
+        """A message to `peer` could not be queued: if it was the pull in flight, that is void."""
+        state = self._peers.get(peer)
+        if state is not None and request and state.request == request:
+            self._give_up(state, now)
+
+    def receive_reply(
+        self, peer: NodeKey, request: int, epoch: int, reply: PullReply, now: Instant
+    ) -> list[Effect]:
+        """Take the records and clocks of an answer; stale answers are ignored whole."""
+        state = self._peers.get(peer)
+        if state is None or not request or state.request != request:
+            return []
+        state.request = 0
+        self.bytes_in += sum(len(r.key) + len(r.value) for r in reply.records)
+        refused = self._apply(reply.records, now)
+        same_view = epoch == self._held.view.epoch == state.epoch
+        answered = 0
+        for answer in reply.slots:
+            if answer.slot in state.wanted and answer.slot not in refused:
+                self._take(peer, state, answer, reply, same_view=same_view)
+                answered += 1
+        if not answered or not same_view:
+            state.not_before = now.mono + RETRY_NS
+        if not state.wanted:
+            self.rounds += 1
+            self.last_round_at = now.mono
+        return []
+
+    # -------------------------------------------------------------- answering, handing over
+
+    def receive_pull(
+        self, peer: NodeKey, request: int, epoch: int, pull: Pull, now: Instant
+    ) -> list[Effect]:
+        """Answer with what the asker lacks; learn from its clocks what it has seen."""
+        held = self._held
+        for ask in pull.slots:
+            clock = unpack_clock(ask.clock, pull.origins)
+            self._sync_from_ask(peer, ask.slot, clock, same_view=epoch == held.view.epoch)
+        reply = answer_pull(held.store, pull)
+        return [Tell(peer, reply, request)]
+
+    def find_leftovers(self, now: Instant) -> None:
+        """Look for slots held here that belong to others now; O(slots held)."""
+        held = self._held
+        found = {s for s in held.store.slots_held() if not held.view.holds(s)}
+        self._leftover = {s: self._leftover.get(s, set()) for s in sorted(found)}
+        self._nudge_at = now.mono if found else NEVER
+
+    def written(self, slot: int) -> None:
+        """A record of `slot` was taken in: owners that covered a leftover may not any more."""
+        if not self._held.view.holds(slot):
+            self._leftover[slot] = set()
+            self._nudge_at = 0  # The next tick.
+
+    def check(self) -> None:
+        """Assert that plans are only made for live members and owned slots."""
+        for key, state in self._peers.items():
+            assert key in self._held.view.alive, "a plan to pull from a member that is down"
+            assert set(state.partial) <= set(state.wanted)
+
+    # -------------------------------------------------------------- inside
+
+    def _next_round(self, now: Instant) -> int:
+        return now.mono + self._held.config.exchange_interval_ns
+
+    def _want(self, slots: Iterable[int], peers: frozenset[NodeKey] | None) -> None:
+        """Plan to pull `slots` that this node owns from holders it is not in sync with."""
+        view = self._held.view
+        for slot in slots:
+            if not view.owns(slot):
+                continue
+            for key in self._sync.holders(slot):
+                if (peers is None or key in peers) and key in self._peers:
+                    self._peers[key].wanted[slot] = None
+
+    def _begin_round(self, key: NodeKey, state: _Peer, now: Instant) -> None:
+        state.round_at = self._next_round(now)
+        for slot in self._held.view.owned:
+            if key in self._held.view.slots.owners(slot):
+                state.wanted[slot] = None
+
+    def _look_at_gaps(self, state: _Peer, now: Instant) -> None:
+        for slot, at in sorted(state.gaps.items()):
+            if at <= now.mono:
+                del state.gaps[slot]
+                if self._held.store.has_notes(slot) and self._held.view.owns(slot):
+                    state.wanted[slot] = None
+
+    def _pull(self, key: NodeKey, state: _Peer, now: Instant) -> Effect:
+        origins: dict[Origin, int] = {}
+        asks: list[SlotAsk] = []
+        size = 0
+        for slot in state.wanted:
+            partial = state.partial.get(slot)
+            clock = pack_clock(self._held.store.clock(slot), origins)
+            size += 16 + 6 * len(clock)
+            if asks and (size > BATCH_BYTES or len(asks) >= SLOTS_PER_PULL):
+                break
+            after = partial.after if partial else NO_VERSION
+            asks.append(SlotAsk(slot, after, clock, self._held.store.mark(slot)))
+        state.request = self._held.next_request()
+        state.asked = tuple(ask.slot for ask in asks)
+        state.sent_at, state.epoch = now.mono, self._held.view.epoch
+        return Tell(key, Pull(origins=tuple(origins), slots=tuple(asks)), state.request)
+
+    def _give_up(self, state: _Peer, now: Instant) -> None:
+        state.request = 0
+        state.partial.clear()
+        state.not_before = now.mono + RETRY_NS
+
+    def _apply(self, records: Iterable[Record], now: Instant) -> set[int]:
+        """Merge records; return the slots of those whose stamp is too far ahead of time."""
+        held = self._held
+        refused: set[int] = set()
+        for record in records:
+            slot = slot_of(record.key)
+            if held.clock.too_far_ahead(record.version.stamp, now.ms):
+                refused.add(slot)
+                continue
+            held.clock.witness(record.version.stamp)
+            held.store.apply(slot, record, now.ms)
+            self.records_in += 1
+        return refused
+
+    def _take(
+        self, peer: NodeKey, state: _Peer, answer: SlotAnswer, reply: PullReply, *, same_view: bool
+    ) -> None:
+        slot = answer.slot
+        partial = state.partial.pop(slot, None)
+        if partial is None:
+            clock = unpack_clock(answer.clock, reply.origins)
+            partial = _Partial(clock, answer.mark, NO_VERSION, state.sent_at)
+        if not answer.complete:
+            versions = [r.version for r in reply.records if slot_of(r.key) == slot]
+            partial.after = max(versions, default=partial.after)
+            state.partial[slot] = partial
+            return
+        store = self._held.store
+        if answer.refill:
+            store.refill(slot, set(answer.refill), partial.clock)
+        store.merge_clock(slot, partial.clock, partial.mark)
+        if same_view:
+            del state.wanted[slot]
+            self._sync.pulled(slot, peer, partial.sent_at)
+
+    def _sync_from_ask(
+        self, peer: NodeKey, slot: int, clock: dict[Origin, Stamp], *, same_view: bool
+    ) -> None:
+        """Use what a pull reveals: what the asker has seen of a slot."""
+        held = self._held
+        if peer not in held.view.alive or not same_view:
+            return
+        owners = held.view.slots.owners(slot)
+        if slot in self._leftover:
+            if peer in owners and not held.store.is_ahead(slot, clock):
+                self._leftover[slot].add(peer)
+                self._release_if_covered(slot, owners)
+        elif peer in owners:
+            held.store.note_covered(slot, peer, clock)
+
+    def _forget(self, now: Instant) -> None:
+        """Forget records without values that every holder is known to have seen."""
+        held = self._held
+        self._forget_at = self._next_round(now)
+        for slot in held.view.owned:
+            if self._sync.unsynced(slot) is IN_SYNC:
+                others = [key for key in held.view.slots.owners(slot) if key != held.key]
+                held.store.forget_covered(slot, others)
+
+    def _release_if_covered(self, slot: int, owners: tuple[NodeKey, ...]) -> None:
+        if owners and self._leftover[slot].issuperset(owners):
+            self._held.store.drop_slot(slot)
+            del self._leftover[slot]
+
+    def _nudge(self, now: Instant) -> list[Effect]:
+        """Announce leftovers to the owners that have not covered them yet."""
+        view = self._held.view
+        todo: dict[NodeKey, list[int]] = {}
+        for slot, covered in sorted(self._leftover.items()):
+            for owner in view.slots.owners(slot):
+                if owner not in covered and owner in view.alive:
+                    todo.setdefault(owner, []).append(slot)
+        self._nudge_at = now.mono + NUDGE_NS if self._leftover else NEVER
+        return [Tell(owner, Nudge(slots=tuple(slots))) for owner, slots in sorted(todo.items())]

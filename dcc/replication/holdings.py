@@ -1,0 +1,68 @@
+"""What the machines of one node's data plane share: its view, its store, its clock, its ids.
+
+`Holdings` decides nothing; it exists so that coordinator, streams and exchange speak of the same
+slot map and the same store. `Instant` is one turn's time for all of them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dcc.clock import ClusterClock
+from dcc.config import NodeConfig
+from dcc.effects import Answer, Effect, Tell
+from dcc.replication.view import View
+from dcc.store.store import Store
+from dcc.types import Boot, NodeKey, Origin
+from dcc.wire.messages import Message
+
+
+class Instant(NamedTuple):
+    """One turn's time."""
+
+    mono: int
+    "Monotonic ns: timers and deadlines."
+    ms: int
+    "Cluster ms: stamps, expiry, deadlines that travel."
+
+
+class Asker(NamedTuple):
+    """Where the answer to a request goes."""
+
+    route: bytes
+    "The ROUTER's routing id of a client; empty when a node forwarded the request."
+    peer: NodeKey
+    "The node that forwarded it; 0 for a client."
+    request: int
+    "The asker's own number for it."
+
+    def answer(self, message: Message) -> Effect:
+        """Return the effect that sends `message` back as the answer."""
+        if self.peer:
+            return Tell(self.peer, message, self.request)
+        return Answer(self.route, message, self.request)
+
+
+class Holdings:
+    """The parts of one node that its data-plane machines share."""
+
+    def __init__(
+        self, config: NodeConfig, *, key: NodeKey, boot: Boot, clock: ClusterClock
+    ) -> None:
+        self.config = config
+        self.key, self.boot = key, boot
+        self.origin: Origin = (key, boot)
+        self.clock = clock
+        self.view = View(key)
+        self.store = Store(
+            memory_limit_bytes=config.memory_limit_bytes,
+            eviction=config.eviction,
+            value_bytes_max=config.value_bytes_max,
+        )
+        # Ids of an earlier boot must not meet those of this one: they begin at the start time.
+        self._request = (boot >> 16 & 0xFFFF_FFFF) << 32
+
+    def next_request(self) -> int:
+        """Return a request id that this boot has not used."""
+        self._request += 1
+        return self._request

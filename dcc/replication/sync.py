@@ -1,0 +1,139 @@
+"""Who is in sync with whom: when a miss may be called authoritative.
+
+This node is *in sync* with a peer for a slot when it has pulled everything the peer had seen of
+it (see `exchange`), at equal epochs, in a pull that was sent after the latest of
+
+- this node's own start and its last standstill (it may have missed anything meanwhile, and others
+  may have thought it dead: having to refute an accusation counts as one),
+- the last change of the slot's near members (the peer may have become a holder, or this node),
+- the moment from which the peer has been alive in its present boot.
+
+From then on every write that the peer coordinates is sent here as well. So a primary that is in
+sync with every other holder and lacks a key knows that nobody has it.
+
+Holders are the owners, those who stand in for them, and former owners that have not released the
+slot. Former owners are found in two ways: placement moves little, so they are among the three
+members after the owners in the order; and they announce themselves (`Nudge`).
+
+Ends: every pair is pulled again after each of those events, so in a quiet network all become in
+sync; without an answer nothing is claimed.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+from dcc.limits import SLOT_COUNT
+from dcc.replication.view import View
+from dcc.types import NodeKey
+
+
+class Unsynced:
+    """Whom to ask about an absent key, and whether their word would settle it."""
+
+    __slots__ = ("ask", "settles")
+
+    def __init__(self, ask: tuple[NodeKey, ...], *, settles: bool) -> None:
+        self.ask = ask
+        "Live holders this node is not in sync with."
+        self.settles = settles
+        "False when a holder that may know more is not alive: the miss stays unsure."
+
+
+IN_SYNC = Unsynced((), settles=True)
+
+
+class SyncTable:
+    """The times of completed pulls, judged against the view."""
+
+    def __init__(self, view: View, started: int) -> None:
+        self._view = view
+        self._restart_at = started
+        self._pulled: dict[NodeKey, array[int]] = {}
+        self._nudgers: dict[int, set[NodeKey]] = {}  # slot -> members that said they hold it
+        self._verdicts: dict[int, Unsynced] = {}
+
+    def standstill(self, mono: int) -> None:
+        """This node may have missed anything up to `mono`."""
+        self._restart_at = mono
+        self._verdicts = {}
+
+    def view_changed(self, gone: tuple[NodeKey, ...]) -> None:
+        """Forget verdicts, and all about members no longer in the ring or in another boot."""
+        self._verdicts = {}
+        for key in gone:
+            self._pulled.pop(key, None)
+            for slot in [s for s, keys in self._nudgers.items() if key in keys]:
+                self.settle_nudge(slot, key)
+
+    def pulled(self, slot: int, peer: NodeKey, sent_at: int) -> None:
+        """Note that all the peer had seen of `slot` at `sent_at` or later is held here."""
+        times = self._pulled.get(peer)
+        if times is None:
+            times = self._pulled[peer] = array("q", [-1]) * SLOT_COUNT
+        times[slot] = sent_at
+        self._verdicts.pop(slot, None)
+
+    def nudged(self, slot: int, peer: NodeKey) -> None:
+        """Note that `peer` holds `slot` without owning it."""
+        self._nudgers.setdefault(slot, set()).add(peer)
+        self._verdicts.pop(slot, None)
+
+    def settle_nudge(self, slot: int, peer: NodeKey) -> None:
+        """Forget a nudge: the peer has released the slot, or owns it now."""
+        keys = self._nudgers.get(slot)
+        if keys is not None:
+            keys.discard(peer)
+            if not keys:
+                del self._nudgers[slot]
+            self._verdicts.pop(slot, None)
+
+    def nudgers(self, slot: int) -> tuple[NodeKey, ...]:
+        """Return who announced to hold `slot` without owning it, ascending."""
+        return tuple(sorted(self._nudgers.get(slot, ())))
+
+    def last_pull(self, slot: int, peer: NodeKey) -> int:
+        """Return when the last complete pull was sent, monotonic ns; -1 = never."""
+        times = self._pulled.get(peer)
+        return times[slot] if times is not None else -1
+
+    def in_sync(self, slot: int, peer: NodeKey) -> bool:
+        """Return whether this node is in sync with a live `peer` for `slot`; O(1)."""
+        alive_since = self._view.alive_since.get(peer)
+        if alive_since is None:
+            return False
+        needed = max(self._restart_at, self._view.holder_since[slot], alive_since)
+        return self.last_pull(slot, peer) >= needed
+
+    def unsynced(self, slot: int) -> Unsynced:
+        """Return whom an absent key of `slot` has to be asked of; amortised O(1)."""
+        found = self._verdicts.get(slot)
+        if found is None:
+            found = self._verdicts[slot] = self._judge(slot)
+        return found
+
+    def holders(self, slot: int) -> tuple[NodeKey, ...]:
+        """Return everybody who may hold something of `slot`, this node not among them."""
+        near = self._view.slots.near(slot)
+        others = [key for key in self.nudgers(slot) if key not in near]
+        return tuple(key for key in (*near, *others) if key != self._view.me)
+
+    def _judge(self, slot: int) -> Unsynced:
+        ask: list[NodeKey] = []
+        settles = True
+        owners = self._view.slots.owners(slot)
+        for peer in self.holders(slot):
+            if peer in self._view.alive:
+                if not self.in_sync(slot, peer):
+                    ask.append(peer)
+            elif peer in owners or not self._was_emptied(slot, peer):
+                settles = False
+        if not ask and settles:
+            return IN_SYNC
+        return Unsynced(tuple(ask), settles=settles)
+
+    def _was_emptied(self, slot: int, peer: NodeKey) -> bool:
+        # A member that is down and owns nothing here can hold the slot only as a former owner;
+        # one pull since the members around the slot changed has brought all of that over.
+        needed = max(self._restart_at, self._view.holder_since[slot])
+        return self.last_pull(slot, peer) >= needed

@@ -1,0 +1,113 @@
+"""One node's view of who holds what: the slot map with the members' liveness laid over it.
+
+The slot map is a pure function of the members in the ring; liveness only decides who stands in
+for whom. Both change rarely and are asked on every request, so routes are kept per slot and
+thrown away whole at a change.
+
+The view also remembers *since when* it has been what it is, per slot and per member: that is
+what "in sync" is measured against (see `sync`).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from dcc.limits import SLOT_COUNT
+from dcc.ring.slots import Place, SlotMap
+from dcc.types import Boot, Member, NodeKey, Standing
+
+
+class ViewChange(NamedTuple):
+    """What an update changed; all empty when nothing did."""
+
+    slots: Sequence[int]
+    "Slots whose owners or next three members changed, ascending."
+    risen: tuple[NodeKey, ...]
+    "Members alive now that were not before (or are in another boot), ascending."
+    fallen: tuple[NodeKey, ...]
+    "Members no longer alive, ascending."
+
+    @property
+    def any(self) -> bool:
+        """Whether anything changed."""
+        return bool(self.slots or self.risen or self.fallen)
+
+
+class View:
+    """Placement and liveness as this node believes them."""
+
+    def __init__(self, me: NodeKey) -> None:
+        self.me = me
+        self.slots = SlotMap()
+        self.alive: frozenset[NodeKey] = frozenset((me,))
+        self.boots: dict[NodeKey, Boot] = {}
+        "Boot of every member in the ring."
+        self.holder_since = array("q", bytes(8 * SLOT_COUNT))
+        "Monotonic ns of the last change of the slot's `near` members."
+        self.alive_since: dict[NodeKey, int] = {}
+        "Monotonic ns since when a member has been alive in its present boot."
+        self.owned: tuple[int, ...] = ()
+        "Slots that this node owns, ascending."
+        self._routes: dict[int, tuple[NodeKey, ...]] = {}
+
+    @property
+    def epoch(self) -> int:
+        """Hash of the placement inputs; comparable for equality only."""
+        return self.slots.epoch
+
+    @property
+    def replicas(self) -> int:
+        """Copies beyond the primary."""
+        return self.slots.replicas
+
+    def update(self, members: Mapping[NodeKey, Member], replicas: int, mono: int) -> ViewChange:
+        """Take the merged member table; O(slots that changed), or O(members) when none did."""
+        ring = {key: member for key, member in members.items() if member.in_ring}
+        slots = self.slots.update(
+            (Place(key, m.boot, m.weight, m.zone, m.draining) for key, m in sorted(ring.items())),
+            replicas,
+        )
+        for slot in slots:
+            self.holder_since[slot] = mono
+        if slots:
+            owners, me = self.slots.owners, self.me
+            self.owned = tuple([slot for slot in range(SLOT_COUNT) if me in owners(slot)])
+        alive = {key: m.boot for key, m in ring.items() if m.standing is Standing.ALIVE}
+        alive.setdefault(self.me, 0)
+        risen = tuple(
+            sorted(k for k, b in alive.items() if k not in self.alive or self.boots.get(k) != b)
+        )
+        fallen = tuple(sorted(self.alive - alive.keys()))
+        self.boots = {key: member.boot for key, member in ring.items()}
+        for key in risen:
+            self.alive_since[key] = mono
+        for key in fallen:
+            self.alive_since.pop(key, None)
+        self.alive = frozenset(alive)
+        if slots or risen or fallen:
+            self._routes = {}
+        return ViewChange(slots, risen, fallen)
+
+    def route(self, slot: int) -> tuple[NodeKey, ...]:
+        """Return the live targets of `slot`: owners, stand-ins for those down; [0] is primary.
+
+        Empty when nobody who may own slots is alive. Amortised O(1).
+        """
+        found = self._routes.get(slot)
+        if found is None:
+            found = self._routes[slot] = self.slots.route(slot, self.alive)
+        return found
+
+    def is_primary(self, slot: int) -> bool:
+        """Return whether this node is the first live node of the slot's order."""
+        return self.route(slot)[:1] == (self.me,)
+
+    def owns(self, slot: int) -> bool:
+        """Return whether this node is an owner, alive or not being the question of others."""
+        return self.me in self.slots.owners(slot)
+
+    def holds(self, slot: int) -> bool:
+        """Return whether this node is an owner or stands in for one."""
+        return self.me in self.route(slot) or self.owns(slot)
