@@ -1,4 +1,4 @@
-"""Hypothesis profiles: how hard the property tests look.
+"""Hypothesis profiles: how hard the property tests look. And the fixture that starts processes.
 
 `ci` is the default and derandomized, so that a red run is red again; `HYPOTHESIS_PROFILE=dev`
 looks elsewhere each time, `soak` looks long.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 
 from hypothesis import HealthCheck, settings
+
+from tests.processes import processes as processes
 
 QUIET = (HealthCheck.too_slow,)
 

@@ -1,0 +1,229 @@
+"""Nodes inside this process: one in an application, or a small cluster for tests and first steps.
+
+Each node is a thread with sockets of its own on real ports, the same core and loop as the node
+command. It installs no signal handler, configures no logging (its events go to the standard
+logger `dcc.node`, at the level they have in the command), and `stop` leaves no thread behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from dcc.config import NodeConfig
+from dcc.errors import NodeUnavailable, UsageError
+from dcc.node.logs import LEVELS
+from dcc.node.loop import Loop, open_loop
+from dcc.node.options import OPTIONS, Given, parse
+
+if TYPE_CHECKING:
+    from dcc.client.sync import Client
+
+_LOGGER = logging.getLogger("dcc.node")
+_LOGGER.addHandler(logging.NullHandler())
+
+_PROCESS_ONLY = {"http", "log-format", "log-level"}
+
+
+class Node:
+    """One node as a thread of this process.
+
+    Takes the node command's options as keywords (`seed`, `replicas`, `max_memory="64MiB"`, …) and
+    the fields of `NodeConfig` that are no options, for tuning. `bind` is 127.0.0.1 and a free port
+    unless given. Raises TypeError for other keywords, ConfigError for impossible values.
+    """
+
+    def __init__(self, *, bind: str = "127.0.0.1:0", **options: Any) -> None:
+        given, self._tuning = _split({"bind": bind} | options)
+        self._options = parse(given)
+        self._loop: Loop | None = None
+        self._thread: threading.Thread | None = None
+        self._ready = threading.Event()
+
+    def start(self) -> Self:
+        """Bind and run; return at once, joined or not. ConfigError if it cannot be bound."""
+        if self._loop is not None:
+            raise UsageError("a node is started once; make another one")
+        self._loop = open_loop(self._options, log=_log, on_ready=self._ready.set, **self._tuning)
+        name = f"dcc-node-{self._loop.config.name}"
+        self._thread = threading.Thread(target=self._loop.run, name=name, daemon=True)
+        self._thread.start()
+        return self
+
+    def wait_ready(self, timeout: float = 10.0) -> bool:
+        """Return True once the node has joined and serves, False after `timeout` seconds."""
+        return self._ready.wait(timeout)
+
+    @property
+    def address(self) -> str:
+        """The host:port that clients and seeds use; UsageError before `start`."""
+        return self._running.config.request
+
+    @property
+    def name(self) -> str:
+        """The node's name; UsageError before `start`."""
+        return self._running.config.name
+
+    @property
+    def alive(self) -> bool:
+        """True while the node runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def stats(self, timeout: float = 2.0) -> dict[str, Any] | None:
+        """Return the node's statistics, at most a second old; None if it does not answer."""
+        return self._running.snapshot(timeout) if self.alive else None
+
+    def stop(self) -> None:
+        """Hand the data over and leave the cluster; return when the thread has ended.
+
+        Takes up to `leave_timeout` seconds and a few more. Idempotent.
+        """
+        if self._loop is not None:
+            self._loop.leave()
+            self._join()
+
+    def kill(self) -> None:
+        """End at once, as a crash looks to the others; return when the thread has ended."""
+        if self._loop is not None:
+            self._loop.stop()
+            self._join()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.stop()
+
+    @property
+    def _running(self) -> Loop:
+        if self._loop is None:
+            raise UsageError("the node was not started")
+        return self._loop
+
+    def _join(self) -> None:
+        assert self._thread is not None
+        self._thread.join()
+
+
+class LocalCluster:
+    """A cluster of `count` nodes in this process, for tests, notebooks and first steps.
+
+    >>> with LocalCluster(3, replicas=1) as cluster:  # doctest: +SKIP
+    ...     cache = cluster.client()
+    ...     cache.put("greeting", b"hello")
+
+    Options are those of `Node`, for every node. Leaving the block ends all nodes at once: there is
+    nobody left to hand data to.
+    """
+
+    def __init__(self, count: int = 3, *, replicas: int = 1, **options: Any) -> None:
+        if count < 1:
+            raise ValueError("a cluster has at least one node")
+        self._count, self._options = count, {"replicas": replicas} | options
+        self._clients: list[Client] = []
+        self.nodes: list[Node] = []
+        "In the order of their start; stopped ones stay in the list."
+
+    def start(self, timeout: float = 30.0) -> Self:
+        """Start all nodes; return when each is ready and sees all others.
+
+        Raises:
+            NodeUnavailable: that took longer than `timeout` seconds. Nothing keeps running.
+        """
+        deadline = time.monotonic() + timeout
+        try:
+            for _ in range(self._count):
+                self.add()
+            for node in self.nodes:
+                if not node.wait_ready(deadline - time.monotonic()):
+                    raise NodeUnavailable(f"{node.name} is not ready after {timeout} s")
+            self._wait_for_one_view(deadline)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def add(self, **options: Any) -> Node:
+        """Start one more node, which joins the first that is alive; return it at once."""
+        seeds = [node.address for node in self.nodes if node.alive]
+        merged: dict[str, Any] = self._options | ({"seed": seeds} if seeds else {}) | options
+        node = Node(**merged)
+        self.nodes.append(node.start())
+        return node
+
+    def client(self, **options: Any) -> Client:
+        """Return a client that knows all running nodes; closed with the cluster."""
+        from dcc.client.sync import Client
+
+        client = Client([node.address for node in self.nodes if node.alive], **options)
+        self._clients.append(client)
+        return client
+
+    def close(self) -> None:
+        """End all nodes at once and close the clients made here. Idempotent."""
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
+        for node in self.nodes:
+            if node._loop is not None:
+                node._loop.stop()
+        for node in self.nodes:
+            node.kill()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.close()
+
+    def _wait_for_one_view(self, deadline: float) -> None:
+        while not all(self._sees_all(node) for node in self.nodes):
+            if time.monotonic() > deadline:
+                raise NodeUnavailable("the nodes do not all see each other in time")
+            time.sleep(0.02)
+
+    def _sees_all(self, node: Node) -> bool:
+        stats = node._running.snapshot(1.0, age_max_ns=0)
+        if stats is None or not stats["slots_ready"]:
+            return False
+        standings = list(stats["members"].values())
+        return standings.count("alive") == sum(one.alive for one in self.nodes)
+
+
+def _split(keywords: Mapping[str, Any]) -> tuple[dict[str, Given], dict[str, Any]]:
+    """Return the options among `keywords` as given text, and the tuning."""
+    options = {option.name: option for option in OPTIONS if option.name not in _PROCESS_ONLY}
+    fields = {name for name in NodeConfig.__slots__ if name.endswith(("_ns", "_ms", "_max"))}
+    given = {option.name: Given(option.default, "default") for option in OPTIONS}
+    tuning = {}
+    for keyword, value in keywords.items():
+        name = keyword.replace("_", "-")
+        if name in options:
+            given[name] = Given(_as_text(value), "option")
+        elif keyword in fields:
+            tuning[keyword] = value
+        else:
+            raise TypeError(f"Node() got an unexpected keyword argument '{keyword}'")
+    return given, tuning
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def _log(event: str, fields: Mapping[str, Any]) -> None:
+    level = getattr(logging, LEVELS.get(event, "info").upper())
+    if _LOGGER.isEnabledFor(level):
+        _LOGGER.log(level, "%s %s", event, fields)

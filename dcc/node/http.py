@@ -1,0 +1,168 @@
+"""The node over HTTP: metrics, probes and status, from threads of their own.
+
+No thread here touches the core: each asks the loop for its latest statistics, which are at most a
+second old, and gives up after `SNAPSHOT_TIMEOUT_S`.
+
+- `/livez` never depends on peers: a liveness probe that did would restart a whole cluster during
+  a partition. 503 only when the loop has not turned for ten seconds.
+- `/readyz` 200 once joined, with the slots of this node filled, and not leaving.
+- `/metrics` Prometheus' text; `/api/v1/status` the statistics as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import socket as net
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from dcc.errors import ConfigError
+from dcc.node.loop import Loop
+from dcc.node.metrics import Collector
+from dcc.node.options import Address
+from dcc.units import SECOND
+
+SNAPSHOT_TIMEOUT_S = 2.0
+STUCK_NS = 10 * SECOND
+"A loop that has not turned for so long is not going to."
+REQUESTS_MAX = 16
+"Requests at once; more are turned away, so that a scanner cannot fill the process with threads."
+IDLE_TIMEOUT_S = 5.0
+"A connection that sends nothing for so long is closed."
+
+
+class HttpServer:
+    """Serves one node's HTTP until `close`. Raises ConfigError if it cannot be bound."""
+
+    def __init__(self, address: Address, loop: Loop) -> None:
+        try:
+            self._server = _Server(address, loop)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise ConfigError(f"--http: cannot bind {address}: {reason}") from error
+        self.address = Address(address.host, self._server.server_address[1])
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="dcc-http",
+            daemon=True,
+        )  # fmt: skip
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving and close the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, address: Address, loop: Loop) -> None:
+        self.loop = loop
+        self.places = threading.BoundedSemaphore(REQUESTS_MAX)
+        host = "" if address.host == "*" else address.host
+        self.address_family = net.AF_INET6 if ":" in host else net.AF_INET
+        super().__init__((host, address.port), _Handler)
+
+    def server_bind(self) -> None:
+        """Bind without the reverse DNS look-up that HTTPServer would do."""
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = "dcc", self.server_address[1]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Start a thread for the request, or turn it away."""
+        if not self.places.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer one connection, and free its place."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away in the middle is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = IDLE_TIMEOUT_S
+    server_version = "dcc"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        """Answer one path."""
+        paths = {
+            "/livez": self._livez,
+            "/readyz": self._readyz,
+            "/metrics": self._metrics,
+            "/api/v1/status": self._status,
+        }
+        answer = paths.get(self.path.partition("?")[0])
+        if answer is None:
+            self._text(404, f"no such page; there are {', '.join(paths)}\n")
+        else:
+            answer()
+
+    def _livez(self) -> None:
+        still_ns = time.monotonic_ns() - self.server.loop.turned_at
+        if still_ns < STUCK_NS:
+            self._text(200, "ok\n")
+        else:
+            self._text(503, f"the loop has not turned for {still_ns // SECOND} s\n")
+
+    def _readyz(self) -> None:
+        snapshot = self._snapshot()
+        if snapshot is None:
+            return
+        reasons = not_ready(snapshot)
+        self._text(503 if reasons else 200, "\n".join(reasons or ["ok"]) + "\n")
+
+    def _metrics(self) -> None:
+        snapshot = self._snapshot()
+        if snapshot is not None:
+            self._bytes(200, CONTENT_TYPE_LATEST, generate_latest(Collector(snapshot)))
+
+    def _status(self) -> None:
+        snapshot = self._snapshot()
+        if snapshot is not None:
+            body = json.dumps(snapshot, default=str, indent=2).encode() + b"\n"
+            self._bytes(200, "application/json", body)
+
+    def _snapshot(self) -> dict[str, Any] | None:
+        """Return the node's statistics, or answer 503 and return None."""
+        snapshot = self.server.loop.snapshot(SNAPSHOT_TIMEOUT_S)
+        if snapshot is None:
+            self._text(503, "the loop does not answer\n")
+        return snapshot
+
+    def _text(self, status: int, text: str) -> None:
+        self._bytes(status, "text/plain; charset=utf-8", text.encode())
+
+    def _bytes(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Scrapes are not worth a line."""
+
+
+def not_ready(snapshot: dict[str, Any]) -> list[str]:
+    """Return why a node with these statistics should get no requests, [] if it should."""
+    if not snapshot["ready"]:
+        return ["not joined yet, or leaving"]
+    return [] if snapshot["slots_ready"] else ["slots of this node are not filled yet"]

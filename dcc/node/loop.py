@@ -1,0 +1,432 @@
+"""The loop of a node: the one thread that owns its sockets and its core.
+
+A turn is: wait until something arrives or the core's time has come; read both clocks once; take
+at most `TURN_MESSAGES_MAX` messages from each socket, gossip first, so that no plane starves
+another; let the core tick; carry out what it asked for. A get that is answered from this node's
+own store never becomes an effect: its reply is sent where it was made.
+
+Other threads and signal handlers never touch the core. They leave a wish and write a byte to a
+socket pair that the loop polls.
+
+A bug in the core ends one turn, not the node: it is logged with its traceback once for each
+place it comes from, and counted.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket as net
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from concurrent.futures import TimeoutError as FutureTimeout
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
+
+import zmq
+
+from dcc.config import NodeConfig
+from dcc.effects import Connect, Disconnect, Effect, Notify, Publish, Reply, Send
+from dcc.limits import EXTRA_FRAMES_MAX
+from dcc.node.logs import Log
+from dcc.node.options import Options
+from dcc.node.transport import NOBLOCK, NOBLOCK_MORE, Pollables, Transport, expand_seeds
+from dcc.types import Boot, NodeKey, Now, node_key, topic_of
+from dcc.units import MILLISECOND, SECOND
+
+TURN_MESSAGES_MAX = 64
+"Messages from one socket in a turn: about a millisecond of work."
+SKIPPED_FRAMES_MAX = 1_000
+"Frames of one oversized message that are thrown away in a turn."
+POLL_MAX_NS = 1 * SECOND
+"The loop turns at least this often, so that liveness can be told from outside."
+UPKEEP_NS = 100 * MILLISECOND
+"How often the transport is looked after while it has anything to look after."
+BUG_PAUSE_NS = 10 * MILLISECOND
+"After a bug: a tick that always fails must not take the whole processor."
+BUGS_MAX = 64
+"Places of bugs that are told apart."
+SNAPSHOT_AGE_NS = 1 * SECOND
+LAG_WINDOW_NS = 1 * SECOND
+LEAVE_GRACE_NS = 5 * SECOND
+"What a leave may take beyond the core's own time-out before the shell ends it."
+
+
+class Core(Protocol):
+    """What the loop needs of `NodeCore`; see docs/design.md for the contract."""
+
+    @property
+    def ready(self) -> bool: ...
+    @property
+    def slots_ready(self) -> bool: ...
+    @property
+    def left(self) -> bool: ...
+    def start(self, now: Now) -> list[Effect]: ...
+    def serve(self, frame: bytes, now: Now) -> bytes | None: ...
+    def receive(self, route: bytes, frames: list[bytes], now: Now) -> list[Effect]: ...
+    def receive_gossip(self, frames: list[bytes], now: Now) -> list[Effect]: ...
+    def undeliverable(self, to: NodeKey | str, frames: list[bytes], now: Now) -> list[Effect]: ...
+    def tick(self, now: Now) -> list[Effect]: ...
+    def wake_at(self) -> int: ...
+    def leave(self, now: Now) -> list[Effect]: ...
+    def stats(self, now: Now) -> dict[str, Any]: ...
+
+
+def read_clocks() -> Now:
+    """Return both clocks now."""
+    return Now(time.monotonic_ns(), time.time_ns())
+
+
+class Loop:
+    """Runs one core on one transport until it has left or is told to stop.
+
+    `leave`, `stop`, `snapshot` and the public attributes may be used from other threads; `leave`
+    and `stop` from signal handlers too. Everything else belongs to the thread that calls `run`.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        transport: Transport,
+        config: NodeConfig,
+        *,
+        log: Log,
+        on_ready: Callable[[], None],
+    ) -> None:
+        self.config = config
+        self._core, self._transport, self._log, self._on_ready = core, transport, log, on_ready
+        self._inner, self._outer = net.socketpair()
+        for end in (self._inner, self._outer):
+            end.setblocking(False)
+        transport.watch(self._inner.fileno())
+        self._wishes: SimpleQueue[str] = SimpleQueue()
+        self._asked: SimpleQueue[Future[dict[str, Any]]] = SimpleQueue()
+        self._snapshot: dict[str, Any] = {}
+        self._snapshot_at = -SNAPSHOT_AGE_NS
+        self._stopping = self._announced = self._warned = False
+        self._leave_by: int | None = None
+        self._skipping = False
+        self._paused_until = 0
+        self._worst_lag_ns = self._lag_from = 0
+        self._bugs: dict[str, int] = {}
+        self.lag_ns = 0
+        "The longest that a message could have waited for the loop, in the last full second."
+        self.turned_at = time.monotonic_ns()
+        "Monotonic time of the last turn."
+
+    # ------------------------------------------------------------ for other threads
+
+    def leave(self) -> None:
+        """Ask the node to hand its data over and end; `run` returns when it has."""
+        self._wish("leave")
+
+    def stop(self) -> None:
+        """Ask `run` to return after this turn; to others it looks like a crash."""
+        self._wish("stop")
+
+    def snapshot(
+        self, timeout_s: float, *, age_max_ns: int = SNAPSHOT_AGE_NS
+    ) -> dict[str, Any] | None:
+        """Return the node's statistics, at most so old; None if the loop does not answer."""
+        if time.monotonic_ns() - self._snapshot_at < age_max_ns:
+            return self._snapshot
+        asked: Future[dict[str, Any]] = Future()
+        self._asked.put(asked)
+        self._wake()
+        try:
+            return asked.result(timeout_s)
+        except (FutureTimeout, CancelledError):
+            asked.cancel()
+            return None
+
+    @property
+    def bugs(self) -> int:
+        """Turns that a bug ended."""
+        return sum(self._bugs.values())
+
+    def _wish(self, wish: str) -> None:
+        self._wishes.put(wish)
+        self._wake()
+
+    def _wake(self) -> None:
+        try:
+            self._outer.send(b"\0")
+        except OSError:  # Full: it is awake already. Closed: it has ended.
+            pass
+
+    # ------------------------------------------------------------ the loop
+
+    def run(self) -> None:
+        """Turn until the core has left or `stop` was called, then close all sockets."""
+        try:
+            self._guarded(self._start)
+            while not self._ended():
+                self._guarded(self._turn)
+        finally:
+            self._transport.close()
+            self._refuse_snapshots()
+            self._inner.close()
+            self._outer.close()
+
+    def _start(self) -> None:
+        now = read_clocks()
+        self._carry_out(self._core.start(now), now)
+
+    def _ended(self) -> bool:
+        if self._stopping or self._core.left:
+            return True
+        return self._leave_by is not None and time.monotonic_ns() > self._leave_by
+
+    def _guarded(self, part: Callable[[], None]) -> None:
+        """Run `part`; whatever it raises is a bug that the node survives."""
+        try:
+            part()
+        except Exception as error:
+            self._bug(error)
+
+    def _bug(self, error: Exception) -> None:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        kind = f"{type(error).__name__} at {os.path.basename(where.filename)}:{where.lineno}"
+        if kind not in self._bugs and len(self._bugs) >= BUGS_MAX:
+            kind = "others"
+        known = kind in self._bugs
+        self._bugs[kind] = self._bugs.get(kind, 0) + 1
+        self._paused_until = time.monotonic_ns() + BUG_PAUSE_NS
+        if not known:
+            text = "".join(traceback.format_exception(error))
+            self._log("bug", {"kind": kind, "traceback": text})
+
+    def _turn(self) -> None:
+        transport, core = self._transport, self._core
+        before = time.monotonic_ns()
+        timeout_ns = self._timeout_ns(before)
+        ready: Pollables = zmq.zmq_poll(transport.pollables(), -(-timeout_ns // MILLISECOND))
+        now = read_clocks()
+        self._note_lag(before, timeout_ns, now.mono)
+        for source, _events in ready:
+            if source is transport.router:
+                self._take_requests(now)
+            elif source is transport.sub:
+                self._take_gossip(now)
+            elif type(source) is int:
+                self._take_wishes(now)
+        if not transport.idle:
+            self._take_seed_answers(now)
+            transport.upkeep(now.mono)
+        if transport.undelivered:
+            self._tell_undelivered(now)
+        if core.wake_at() <= now.mono and now.mono >= self._paused_until:
+            self._carry_out(core.tick(now), now)
+        if not self._announced and core.ready:
+            self._announced = True
+            self._on_ready()
+
+    def _timeout_ns(self, now: int) -> int:
+        wake_at = min(self._core.wake_at(), now + POLL_MAX_NS)
+        if wake_at < self._paused_until:
+            wake_at = self._paused_until
+        if not self._transport.idle:
+            wake_at = min(wake_at, now + UPKEEP_NS)
+        if self._transport.undelivered:
+            return 0
+        return max(0, wake_at - now)
+
+    def _note_lag(self, before: int, timeout_ns: int, now: int) -> None:
+        """Keep the longest time in which nobody looked at the sockets.
+
+        It is the work of the last turn, and what the poll overslept; a poll that returned early
+        overslept nothing.
+        """
+        lag = before - self.turned_at + max(0, now - before - timeout_ns - MILLISECOND)
+        self.turned_at = now
+        self._worst_lag_ns = max(self._worst_lag_ns, lag)
+        if now - self._lag_from >= LAG_WINDOW_NS:
+            self.lag_ns, self._worst_lag_ns, self._lag_from = self._worst_lag_ns, 0, now
+
+    # ------------------------------------------------------------ what comes in
+
+    def _take_requests(self, now: Now) -> None:
+        router = self._transport.router
+        recv, send, serve = router.recv, router.send, self._core.serve
+        if self._skipping:
+            self._skip(router)
+        for _ in range(0 if self._skipping else TURN_MESSAGES_MAX):
+            try:
+                route = recv(NOBLOCK)
+            except zmq.Again:
+                return
+            # As a Frame only to learn whether more follow: half the price of asking the socket.
+            part = recv(NOBLOCK, False)
+            frame = part.bytes
+            if part.more:
+                frames = self._rest(router, frame)
+                self._carry_out(self._core.receive(route, frames, now), now)
+                continue
+            reply = serve(frame, now)
+            if reply is None:
+                self._carry_out(self._core.receive(route, [frame], now), now)
+                continue
+            try:
+                send(route, NOBLOCK_MORE)
+                send(reply, NOBLOCK)
+            except zmq.ZMQError:  # The client is gone, or does not read.
+                self._transport.replies_lost += 1
+
+    def _rest(self, socket: zmq.Socket[bytes], first: bytes) -> list[bytes]:
+        """Return `first` and the frames behind it, those beyond the limit skipped.
+
+        One too many is kept, so that the codec sees that the message breaks the limit.
+        """
+        frames = [first]
+        more = True
+        while more and len(frames) <= EXTRA_FRAMES_MAX + 1:
+            part = socket.recv(NOBLOCK, False)
+            frames.append(part.bytes)
+            more = part.more
+        if more:
+            self._skipping = True
+            self._skip(socket)
+        return frames
+
+    def _skip(self, socket: zmq.Socket[bytes]) -> None:
+        """Throw away frames of an oversized message; the next turns go on where this one ends."""
+        for _ in range(SKIPPED_FRAMES_MAX):
+            if not socket.recv(NOBLOCK, False).more:
+                self._skipping = False
+                return
+
+    def _take_gossip(self, now: Now) -> None:
+        sub = self._transport.sub
+        for _ in range(TURN_MESSAGES_MAX):
+            try:
+                frames = sub.recv_multipart(NOBLOCK)
+            except zmq.Again:
+                return
+            self._carry_out(self._core.receive_gossip(frames, now), now)
+
+    def _take_seed_answers(self, now: Now) -> None:
+        for address, socket in self._transport.seed_sockets:
+            for _ in range(TURN_MESSAGES_MAX):
+                try:
+                    frames = socket.recv_multipart(NOBLOCK)
+                except zmq.Again:
+                    break
+                self._transport.heard(address, now.mono)
+                self._carry_out(self._core.receive(b"", frames, now), now)
+
+    def _take_wishes(self, now: Now) -> None:
+        try:
+            self._inner.recv(4096)
+        except BlockingIOError:
+            pass
+        for wish in _drained(self._wishes):
+            self._log("asked_to_" + wish, {})
+            if wish == "stop":
+                self._stopping = True
+            elif self._leave_by is None:
+                self._leave_by = now.mono + self.config.leave_timeout_ns + LEAVE_GRACE_NS
+                self._carry_out(self._core.leave(now), now)
+        for asked in _drained(self._asked):
+            self._answer(asked, now)
+
+    def _answer(self, asked: Future[dict[str, Any]], now: Now) -> None:
+        if now.mono != self._snapshot_at:
+            self._snapshot = self._core.stats(now) | self.stats()
+            self._snapshot_at = now.mono
+        try:
+            asked.set_result(self._snapshot)
+        except InvalidStateError:  # Whoever asked has given up.
+            pass
+
+    def stats(self) -> dict[str, Any]:
+        """Return what the shell itself counts."""
+        return {
+            "ready": self._core.ready,
+            "slots_ready": self._core.slots_ready,
+            "loop_lag_seconds": self.lag_ns / SECOND,
+            "shell": {
+                "bugs": self.bugs,
+                "replies_lost": self._transport.replies_lost,
+                "sends_lost": self._transport.sends_lost,
+                "connections": self._transport.connections,
+            },
+        }
+
+    def _refuse_snapshots(self) -> None:
+        for asked in _drained(self._asked):
+            asked.cancel()
+
+    # ------------------------------------------------------------ what goes out
+
+    def _tell_undelivered(self, now: Now) -> None:
+        """Tell the core of failed sends; what fails anew meanwhile waits for the next turn."""
+        failed, self._transport.undelivered = self._transport.undelivered, []
+        for to, frames in failed:
+            self._carry_out(self._core.undeliverable(to, frames, now), now)
+
+    def _carry_out(self, effects: list[Effect], now: Now) -> None:
+        transport = self._transport
+        for effect in effects:
+            match effect:
+                case Reply(route, frames):
+                    transport.reply(route, frames)
+                case Send(to, frames):
+                    transport.send(to, frames, now.mono)
+                case Publish(topic, payload):
+                    transport.publish(topic, payload)
+                case Notify(event, fields):
+                    self._log(event, fields)
+                case Connect(key, request, gossip):
+                    transport.connect(key, request, gossip, now.mono)
+                    self._check_files()
+                case Disconnect(key):
+                    transport.disconnect(key)
+                case _:
+                    raise AssertionError(f"{type(effect).__name__} is no effect of a core")
+
+    def _check_files(self) -> None:
+        if self._transport.files_short and not self._warned:
+            self._warned = True
+            limit = self._transport.files_max
+            self._log("file_descriptors_short", {"limit": limit, "hint": "raise ulimit -n"})
+
+
+def _drained(queue: SimpleQueue[Any]) -> list[Any]:
+    items = []
+    try:
+        while True:
+            items.append(queue.get_nowait())
+    except Empty:
+        return items
+
+
+def new_boot(rng: random.Random) -> Boot:
+    """Return the boot of a process that starts now."""
+    return (time.time_ns() // MILLISECOND) << 16 | rng.getrandbits(16)
+
+
+def open_loop(options: Options, *, log: Log, on_ready: Callable[[], None], **tuning: Any) -> Loop:
+    """Bind the node that `options` describe and return its loop, ready to run.
+
+    `tuning` sets fields of `NodeConfig` that are no options.
+
+    Raises:
+        ConfigError: an address cannot be bound, or the configuration is impossible. Nothing
+            stays open.
+    """
+    from dcc.node.core import NodeCore
+
+    rng = random.Random(os.urandom(16))
+    transport = Transport(reconnect_ms=rng.randint(100, 300))
+    try:
+        request, gossip = transport.bind(options.bind, options.gossip_bind)
+        own = [str((options.advertise or request)._replace(port=request.port)), str(request)]
+        config = options.node_config(request, gossip, expand_seeds(options.seed, own), **tuning)
+        transport.subscribe(topic_of(node_key(config.name)))
+    except BaseException:
+        transport.close()
+        raise
+    core = NodeCore(config, boot=new_boot(rng), rng=rng, now=read_clocks())
+    return Loop(core, transport, config, log=log, on_ready=on_ready)
