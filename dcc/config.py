@@ -65,6 +65,9 @@ class NodeConfig:
 
     def __post_init__(self) -> None:
         _check(0 < len(self.name.encode()) <= NAME_BYTES_MAX, f"name: 1..{NAME_BYTES_MAX} bytes")
+        _check(self.name.isprintable(), "name: printable characters only")
+        _check(len(self.zone.encode()) <= NAME_BYTES_MAX, f"zone: at most {NAME_BYTES_MAX} bytes")
+        _check(self.zone.isprintable(), "zone: printable characters only")
         _check(0 < len(self.cluster.encode()) <= NAME_BYTES_MAX, "cluster: 1..128 bytes")
         _check(0 <= self.replicas <= REPLICAS_MAX, f"replicas: 0..{REPLICAS_MAX}")
         _check(0 < self.weight <= 1e6, "weight: above 0, at most 1e6")

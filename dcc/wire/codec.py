@@ -89,6 +89,7 @@ class _Layout:
         )
         self.required = sum(field.default is MISSING for field in own)
         self.defaults = tuple(field.default for field in own)
+        self.fits = getattr(cls, "fits", None)
 
     def decode(self, items: list[Any], frames: Frames) -> Any:
         """Return the message in `items` behind the header; MalformedMessage if it is none.
@@ -103,6 +104,8 @@ class _Layout:
             fill(message, check(item, frames))
         if len(raw) < len(self.fields):
             self._default(message, len(raw))
+        if self.fits and not self.fits(message):
+            raise MalformedMessage(f"the fields of a {self.cls.__name__} contradict each other")
         return message
 
     def _default(self, message: Any, given: int) -> None:

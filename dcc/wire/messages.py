@@ -2,7 +2,8 @@
 
 Frozen dataclasses, valid by construction when they come from the codec. On the wire a message is
 positional: `[tag, header…, field, field…]`; fields are appended with a default, never reordered,
-and an older node ignores those it does not know. Golden bytes in the tests freeze this.
+and an older node ignores those it does not know. Golden bytes in the tests freeze this. What no
+single field can tell, `fits` of a message checks; the codec asks it.
 
 Client and node: Get, Write, GetMany, WriteMany, TopologyGet, StatsGet, Scan, Clear, Inspect and
 their replies. Node and node: the same ones forwarded (hops = 1), Fetch, Replicate, Pull, Nudge,
@@ -180,6 +181,11 @@ class GetManyReply:
     "One for each HIT, in order."
     last: bool
 
+    def fits(self) -> bool:
+        """Return whether each byte is a status and each hit has its value."""
+        known = max(self.statuses, default=0) <= max(Status)
+        return known and self.statuses.count(Status.HIT) == len(self.values)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteMany:
@@ -196,6 +202,10 @@ class WriteMany:
     seen: int = 0
     boot: int = 0
 
+    def fits(self) -> bool:
+        """Return whether the operation is one of the two."""
+        return self.op in (Op.PUT, Op.DELETE)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteManyReply:
@@ -206,6 +216,10 @@ class WriteManyReply:
     "One `Outcome` a byte, in the order of the request's items."
     stamp: int
     "The largest stamp written."
+
+    def fits(self) -> bool:
+        """Return whether each byte is an outcome."""
+        return max(self.outcomes, default=0) <= max(Outcome)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -356,6 +370,10 @@ class Pull:
     "The table that clocks index."
     slots: tuple[s.SlotAsk, ...]
 
+    def fits(self) -> bool:
+        """Return whether every clock indexes the table."""
+        return s.clocks_fit(self.origins, (slot.clock for slot in self.slots))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullReply:
@@ -370,6 +388,10 @@ class PullReply:
     origins: tuple[Origin, ...]
     slots: tuple[s.SlotAnswer, ...]
     records: tuple[Record, ...]
+
+    def fits(self) -> bool:
+        """Return whether every clock indexes the table."""
+        return s.clocks_fit(self.origins, (slot.clock for slot in self.slots))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

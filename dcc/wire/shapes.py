@@ -7,7 +7,8 @@ encoder; all other fields are packed as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,7 +28,9 @@ from dcc.limits import (
 from dcc.types import PREV_UNKNOWN, Kind, Member, Record, Settings, Standing, Version
 
 Frames = list[bytes]
-"The value frames behind a message's first frame, in order."
+"The value frames behind a message's first frame, in order. Decoding empties those it takes."
+
+_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\]|[A-Za-z0-9._-]+):[1-9][0-9]{0,4}")
 
 
 class Shape(NamedTuple):
@@ -89,16 +92,41 @@ def _bool(raw: Any, _frames: Frames) -> bool:
 
 
 def _weight(raw: Any, _frames: Frames) -> float:
-    if type(raw) is not float or not 0.0 < raw <= 1e6:
+    # Other languages' msgpack may write 1.0 as an integer.
+    if type(raw) not in (float, int) or not 0.0 < raw <= 1e6:
         raise malformed("a weight above 0", raw)
+    return float(raw)
+
+
+def _label(low: int) -> Shape:
+    text = _text(low, NAME_BYTES_MAX).decode
+
+    def decode(raw: Any, frames: Frames) -> str:
+        label: str = text(raw, frames)
+        # Labels end up in logs, metrics and terminals.
+        if not label.isprintable():
+            raise malformed("printable text", raw)
+        return label
+
+    return Shape(decode)
+
+
+def _address(raw: Any, _frames: Frames) -> str:
+    if type(raw) is not str or len(raw) > ADDRESS_BYTES_MAX or not raw.isascii():
+        raise malformed("host:port", raw)
+    if not _HOST_PORT.fullmatch(raw) or int(raw.rpartition(":")[2]) > 65_535:
+        raise MalformedMessage("an address that is not host:port")
     return raw
 
 
 def _value_in(raw: Any, frames: Frames) -> bytes:
     if type(raw) is bytes and len(raw) < INLINE_VALUE_BYTES_MAX:
         return raw
-    if type(raw) is int and 0 <= raw < len(frames):
-        return frames[raw]
+    if type(raw) is int and 0 <= raw < len(frames) and frames[raw]:
+        value = frames[raw]
+        # Taken once: else a thousand records could name one large frame.
+        frames[raw] = b""
+        return value
     raise malformed("an inline value or the number of a frame", raw)
 
 
@@ -132,6 +160,7 @@ TEXT = _text(0, 4096)
 BLOB = _bytes(0, 192 * 1024)
 FLAGS = _bytes(0, BATCH_KEYS_MAX)
 VALUE = Shape(_value_in, _value_out)
+ADDRESS = Shape(_address)
 
 
 def tuple_of(item: Shape, count_max: int) -> Shape:
@@ -179,6 +208,12 @@ def _version(raw: Any, _frames: Frames) -> Version:
     raise malformed("three unsigned integers", raw)
 
 
+def clocks_fit(origins: tuple[Any, ...], clocks: Iterable[tuple[int, ...]]) -> bool:
+    """Return whether flat `clocks` are pairs and index only the table `origins`."""
+    known = len(origins)
+    return all(len(clock) % 2 == 0 and max(clock[::2], default=-1) < known for clock in clocks)
+
+
 class SlotAsk(NamedTuple):
     """One slot of a `Pull`: what the asker has seen of it."""
 
@@ -204,16 +239,18 @@ class SlotAnswer(NamedTuple):
     "Empty, or the 64-bit hashes of all keys held: what is not listed and covered is forgotten."
 
 
-PAIRS = tuple_of(U64, 4096)
+HASHES = tuple_of(U64, 4096)
+PAIRS = HASHES
+"Flat pairs; that their number is even and their indexes lie in the table, the message checks."
 ENUM = _enum
 VERSION = Shape(_version)
 ORIGIN = struct_of(tuple, U64, U64)
 SETTINGS = struct_of(Settings, _int(0, REPLICAS_MAX), U64, U64)
 RECORD = struct_of(Record, KEY, _enum(Kind), VALUE, VERSION, MS, _int(PREV_UNKNOWN, (1 << 64) - 1))
-NAME = _text(1, NAME_BYTES_MAX)
-ADDRESS = _text(3, ADDRESS_BYTES_MAX)
+NAME = _label(1)
+ZONE = _label(0)
 MEMBER = struct_of(
-    Member, NAME, ADDRESS, ADDRESS, _text(0, NAME_BYTES_MAX), WEIGHT, U64, U64,
+    Member, NAME, ADDRESS, ADDRESS, ZONE, WEIGHT, U64, U64,
     _enum(Standing), MS, BOOL, U64,
 )  # fmt: skip
 MEMBERS = tuple_of(MEMBER, MEMBERS_MAX)
@@ -221,5 +258,5 @@ RECORDS = tuple_of(RECORD, BATCH_KEYS_MAX)
 KEYS = tuple_of(KEY, BATCH_KEYS_MAX)
 SLOTS = tuple_of(SLOT, SLOT_COUNT)
 SLOT_ASK = struct_of(SlotAsk, SLOT, VERSION, PAIRS, U64)
-SLOT_ANSWER = struct_of(SlotAnswer, SLOT, BOOL, PAIRS, U64, PAIRS)
+SLOT_ANSWER = struct_of(SlotAnswer, SLOT, BOOL, PAIRS, U64, HASHES)
 ITEM = struct_of(tuple, KEY, VALUE)
