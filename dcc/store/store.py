@@ -1,0 +1,445 @@
+"""What one node holds: entries in memory, and for each slot the clock of what was seen.
+
+`merge` is the larger version, on every path. What differs between the paths is what they say of
+the slot's clock:
+
+- `write`, the coordinator's own, advances it;
+- `apply`, for replication, exchange and hand-over, is refused by it, else advances it or leaves a
+  note: a write that was seen is never applied again, so that repair cannot bring back what was
+  evicted, deleted, expired or forgotten;
+- `install`, for reads, neither asks nor advances it: what a reader found at another holder is
+  worth having even if it was evicted here.
+
+**Absence.** A get finds an entry only if it has a value, has not expired, and is stamped above
+`cleared`. Expired is absent from the same instant everywhere; the record stays to hide older
+versions until every holder has seen it (`coverage.py`) or room is needed (`memory.py`).
+
+**Forget mark.** Once records were forgotten for want of room, a write stamped up to the slot's mark
+may be older than one that was forgotten: if unknown, it is kept as a ghost, never as a value.
+
+Sans I/O, one thread. All times are cluster milliseconds; slots are the caller's business (they
+follow from the key) and never checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Set
+from enum import IntEnum
+
+from xxhash import xxh3_64_intdigest
+
+from dcc.limits import SLOT_COUNT, VALUE_BYTES_MAX
+from dcc.store.accounting import bytes_cost
+from dcc.store.clocks import NOTES_MAX, UNBOUNDED, Clock, SlotClock, clock_covers
+from dcc.store.coverage import Coverage
+from dcc.store.entry import Entry
+from dcc.store.interning import Origins
+from dcc.store.memory import Memory
+from dcc.types import NO_VERSION, PREV_UNKNOWN, Kind, Origin, Record, Stamp, Version
+
+NO_CLOCK: Mapping[Origin, Stamp] = {}
+
+
+class Applied(IntEnum):
+    """What became of a record."""
+
+    NEWER = 0
+    "Now the newest version held."
+    OLDER = 1
+    "An equal or newer version is held, or all was cleared since. The clock knows it now."
+    COVERED = 2
+    "Seen before; nothing was changed."
+    VALUE = 3
+    "An equal version was held as a ghost, which has its value back. `install` only."
+    GHOST = 4
+    "Newer, but its value was not kept: no room, or stamped up to the forget mark."
+
+
+class Store:
+    """One node's records and clocks, within `memory_limit_bytes`."""
+
+    def __init__(
+        self, *, memory_limit_bytes: int, eviction: str = "lru",
+        value_bytes_max: int = VALUE_BYTES_MAX,
+    ) -> None:  # fmt: skip
+        self._memory = Memory(memory_limit_bytes, eviction)
+        self.tables = self._memory.tables
+        "By slot: key -> entry, whatever its kind. To read only; a slot's table may be replaced."
+        self.cleared: Stamp = 0
+        "Versions at or below are absent."
+        self._hit = self._memory.policy.hit
+        self._value_bytes_max = value_bytes_max
+        self._clocks: dict[int, SlotClock] = {}
+        self._coverage: dict[int, Coverage] = {}
+        self._origins = Origins()
+        self._me: Origin | None = None
+        "The origin of this node's own writes, once there was one."
+        self._left_behind: dict[int, Stamp] = {}
+        "Stamps of the last own write in slots that were dropped since."
+        self._reclaim_from = SLOT_COUNT
+        "Slots below were searched for what `cleared` made absent; SLOT_COUNT = all."
+
+    # -------------------------------------------------------------- reading
+
+    def get(self, slot: int, key: bytes, now_ms: int) -> Entry | None:
+        """Return the entry if it has a value that is to be seen now, and count a hit on it."""
+        entry = self.tables[slot].get(key)
+        if entry is None or entry.kind:
+            return None
+        if entry.expires_at_ms and entry.expires_at_ms <= now_ms:
+            self._memory.expire(entry)
+            self._memory.make_room()
+            return None
+        if self._reclaim_from < SLOT_COUNT and entry.version[0] <= self.cleared:
+            return None
+        self._hit(entry)
+        return entry
+
+    def peek(self, slot: int, key: bytes) -> Entry | None:
+        """Return what is held of `key`, of any kind, even expired; nothing is touched."""
+        entry = self.tables[slot].get(key)
+        return None if entry is None or entry.version[0] <= self.cleared else entry
+
+    def keys(self, slot: int, now_ms: int) -> list[bytes]:
+        """Return the keys that a get would find. O(entries of the slot)."""
+        cleared = self.cleared
+        return [
+            entry.key
+            for entry in self.tables[slot].values()
+            if entry.kind is Kind.VALUE
+            and not 0 < entry.expires_at_ms <= now_ms
+            and entry.version[0] > cleared
+        ]
+
+    def hashes(self, slot: int) -> tuple[int, ...]:
+        """Return the xxh3_64 of every key of which a record of any kind is held."""
+        cleared = self.cleared
+        table = self.tables[slot].values()
+        return tuple([xxh3_64_intdigest(e.key) for e in table if e.version[0] > cleared])
+
+    def slots_held(self) -> list[int]:
+        """Return the slots with an entry or a clock, ascending. O(slots)."""
+        tables = self.tables
+        return sorted({slot for slot in range(SLOT_COUNT) if tables[slot]}.union(self._clocks))
+
+    # -------------------------------------------------------------- changing
+
+    def write(self, slot: int, record: Record, now_ms: int) -> Applied:
+        """Take this node's own new version; `record.prev` must be its `own_prev`."""
+        version = record.version
+        self._me = origin = self._origins.origin(version)
+        assert record.prev == self.own_prev(slot, origin), "prev names the write before"
+        clock = self._clock_for(slot)
+        applied = self._merge(slot, record, now_ms, mark=0)
+        clock.witness(origin, record.prev, version[0], UNBOUNDED)
+        self._left_behind.pop(slot, None)
+        self._count(clock)
+        return applied
+
+    def own_prev(self, slot: int, origin: Origin) -> Stamp:
+        """Return what a new write of `origin`, this node, names as its predecessor; 0 if none."""
+        clock = self._clocks.get(slot)
+        seen = clock.last(origin) if clock is not None else 0
+        return max(seen, self._left_behind.get(slot, 0))
+
+    def apply(self, slot: int, record: Record, now_ms: int) -> Applied:
+        """Take a record that another node sent on its own account, unless it was seen before."""
+        version = record.version
+        clock = self._clock_for(slot)
+        if clock.covers(version):
+            return Applied.COVERED
+        applied = self._merge(slot, record, now_ms, mark=self._memory.marks[slot])
+        origin = self._origins.origin(version)
+        known = record.prev != PREV_UNKNOWN
+        if not (known and clock.witness(origin, record.prev, version[0], NOTES_MAX)):
+            clock.hold_loose(version, origin)
+        self._count(clock)
+        return applied
+
+    def install(self, slot: int, record: Record, now_ms: int) -> Applied:
+        """Take a record that a read found at another holder, even if it was seen here before."""
+        held = self.tables[slot].get(record.key)
+        if held is not None and held.version == record.version:
+            return self._complete(held, record, now_ms)
+        applied = self._merge(slot, record, now_ms, mark=0)
+        if applied is not Applied.OLDER:
+            clock = self._clock_for(slot)
+            clock.hold_loose(record.version, self._origins.origin(record.version))
+            self._count(clock)
+        return applied
+
+    # -------------------------------------------------------------- clocks
+
+    def covers(self, slot: int, version: Version) -> bool:
+        """Return whether the write of `version` was seen here, whatever became of it."""
+        clock = self._clocks.get(slot)
+        return clock is not None and clock.covers(version)
+
+    def clock(self, slot: int) -> Mapping[Origin, Stamp]:
+        """Return the slot's clock. It is not a copy: it changes with the next write."""
+        clock = self._clocks.get(slot)
+        return NO_CLOCK if clock is None else clock.seen
+
+    def mark(self, slot: int) -> Stamp:
+        """Return the slot's forget mark; 0 = none. New stamps must be above it."""
+        return self._memory.marks[slot]
+
+    def merge_clock(self, slot: int, other: Clock, mark: Stamp = 0) -> None:
+        """Raise clock and forget mark to the maximum: all that `other` covers was received."""
+        marks = self._memory.marks
+        marks[slot] = max(marks[slot], mark)
+        if other:
+            clock = self._clock_for(slot)
+            clock.merge({self._origins.intern(o): stamp for o, stamp in other.items()})
+            self._count(clock)
+
+    def close_gaps(self, slot: int, origin: Origin) -> None:
+        """Give up the writes missing before noted ones of `origin`: no holder has them.
+
+        To be called once its boot is gone and every holder of the slot, those that are down
+        included, was pulled from since; else the slot would never fall silent.
+        """
+        clock = self._clocks.get(slot)
+        if clock is not None:
+            clock.close_gaps(origin)
+            self._count(clock)
+
+    def is_ahead(self, slot: int, clock: Clock) -> bool:
+        """Return whether `lacking` may have something for `clock`, or this clock to add to it."""
+        own = self._clocks.get(slot)
+        return own is not None and own.exceeds(clock)
+
+    def lacking(self, slot: int, clock: Clock, after: Version = NO_VERSION) -> list[Record]:
+        """Return the records above `after` that `clock` does not cover, ascending by version.
+
+        O(entries of the slot).
+        """
+        floor = max(after, Version(self.cleared + 1, 0, 0))
+        entries = [
+            entry
+            for entry in self.tables[slot].values()
+            if entry.version > floor and not clock_covers(clock, entry.version)
+        ]
+        entries.sort(key=lambda entry: entry.version)
+        seen = self.clock(slot)
+        return [
+            entry.record(PREV_UNKNOWN if clock_covers(seen, entry.version) else entry.prev)
+            for entry in entries
+        ]
+
+    def refill(self, slot: int, listed: Set[int], their_clock: Clock) -> None:
+        """Take the value of every entry that another holder has seen and no longer lists.
+
+        To be called when all records of the refill were applied. `listed` are its `hashes`.
+        """
+        for entry in list(self.tables[slot].values()):
+            if (
+                entry.kind is Kind.VALUE
+                and clock_covers(their_clock, entry.version)
+                and xxh3_64_intdigest(entry.key) not in listed
+            ):
+                self._memory.strip(entry, Kind.EVICTED)
+        self._memory.make_room()
+
+    def drop_slot(self, slot: int) -> None:
+        """Release a slot: its entries, clock and mark are gone, and not counted as evicted."""
+        if self._me is not None and (last := self.own_prev(slot, self._me)):
+            # Should the slot come back, the next own write still has a predecessor.
+            self._left_behind[slot] = last
+        for entry in list(self.tables[slot].values()):
+            self._memory.remove(entry)
+        self._memory.marks[slot] = 0
+        self._drop_coverage(slot)
+        clock = self._clocks.pop(slot, None)
+        if clock is not None:
+            self._memory.other_bytes -= clock.counted_bytes
+
+    # -------------------------------------------------------------- forgetting
+
+    def note_covered(self, slot: int, peer: int, clock: Clock) -> None:
+        """Take in a clock received from `peer`.
+
+        `peer` should name one life of a node, such as its boot: a node that started anew has
+        seen nothing.
+        """
+        if self._memory.valueless_in[slot]:
+            coverage = self._coverage_of(slot)
+            coverage.note(peer, clock)
+            self._count(coverage)
+
+    def forget_covered(self, slot: int, holders: Collection[int]) -> int:
+        """Forget the records without values that all `holders` have seen; return how many.
+
+        O(entries of the slot) when something can be forgotten, else O(holders).
+        """
+        if not self._memory.valueless_in[slot]:
+            self._drop_coverage(slot)
+            return 0
+        coverage = self._coverage_of(slot)
+        if not coverage.by_all(holders):
+            return 0
+        entries = [
+            entry
+            for entry in self.tables[slot].values()
+            if entry.kind is not Kind.VALUE and clock_covers(coverage.snapshot, entry.version)
+        ]
+        for entry in entries:
+            self._memory.remove(entry)
+        self._drop_coverage(slot)
+        return len(entries)
+
+    def clear(self, stamp: Stamp) -> None:
+        """Make all versions up to `stamp` absent at once; `sweep` frees them."""
+        if stamp > self.cleared:
+            self.cleared = stamp
+            self._reclaim_from = 0
+
+    def sweep(self, now_ms: int, limit: int = 1000) -> int:
+        """Free what is expired or cleared, about `limit` entries; return how many were met."""
+        memory = self._memory
+        met = self._reclaim(limit // 2)
+        while met < limit and (entry := memory.expiry.due(now_ms)) is not None:
+            memory.expire(entry)
+            met += 1
+        memory.make_room()
+        return met
+
+    def next_sweep_ms(self) -> int:
+        """Return when `sweep` has work: 0 = now, NEVER = nothing expires."""
+        return 0 if self._reclaim_from < SLOT_COUNT else self._memory.expiry.next_ms()
+
+    # -------------------------------------------------------------- figures
+
+    @property
+    def bytes_used(self) -> int:
+        """All that grows with use: entries, values, tables, indexes, clocks."""
+        return self._memory.bytes_used
+
+    @property
+    def memory_limit_bytes(self) -> int:
+        return self._memory.limit_bytes
+
+    @property
+    def items(self) -> int:
+        """Entries with a value; one that expired counts until a sweep."""
+        return self._memory.counts[Kind.VALUE]
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of the items' keys and values alone."""
+        return self._memory.item_bytes
+
+    @property
+    def ghosts(self) -> int:
+        return self._memory.counts[Kind.EVICTED]
+
+    @property
+    def tombstones(self) -> int:
+        return self._memory.counts[Kind.TOMBSTONE]
+
+    @property
+    def expired_records(self) -> int:
+        return self._memory.counts[Kind.EXPIRED]
+
+    @property
+    def evicted_total(self) -> int:
+        return self._memory.evicted_total
+
+    @property
+    def expired_total(self) -> int:
+        return self._memory.expired_total
+
+    # -------------------------------------------------------------- inside
+
+    def _merge(self, slot: int, record: Record, now_ms: int, mark: Stamp) -> Applied:
+        """Keep the newer of `record` and what is held; no clock is looked at."""
+        version = record.version
+        entry = self.tables[slot].get(record.key)
+        if version[0] <= self.cleared or (entry is not None and entry.version >= version):
+            return Applied.OLDER
+        kind = self._kind_to_keep(record, now_ms)
+        if kind is Kind.VALUE and entry is None and version[0] <= mark:
+            kind = Kind.EVICTED
+        shared = self._origins.version(version)
+        kept = record
+        if kind is not record.kind or shared is not version:
+            value = record.value if kind is Kind.VALUE else b""
+            kept = Record(record.key, kind, value, shared, record.expires_at_ms, record.prev)
+        if entry is None:
+            entry = self._memory.add(slot, kept, now_ms)
+        else:
+            self._memory.replace(entry, kept, now_ms)
+        room = self._memory.make_room(entry)
+        lost = record.kind is Kind.VALUE and kind is Kind.EVICTED
+        return Applied.NEWER if room and not lost else Applied.GHOST
+
+    def _kind_to_keep(self, record: Record, now_ms: int) -> Kind:
+        """Return what a record amounts to here and now."""
+        kind = record.kind
+        if 0 < record.expires_at_ms <= now_ms and kind is not Kind.TOMBSTONE:
+            return Kind.EXPIRED
+        if kind is Kind.VALUE:
+            memory = self._memory
+            length = len(record.value)
+            room = memory.limit_bytes - memory.valueless_bytes_max - memory.other_bytes
+            # Not worth evicting everything else for what would not fit even then.
+            if length > self._value_bytes_max or bytes_cost(length) > room:
+                return Kind.EVICTED
+        return kind
+
+    def _complete(self, entry: Entry, record: Record, now_ms: int) -> Applied:
+        """Add to a ghost what another holder knows of the same version."""
+        if entry.kind is not Kind.EVICTED or entry.version[0] <= self.cleared:
+            return Applied.OLDER
+        kind = self._kind_to_keep(record, now_ms)
+        if kind is Kind.VALUE:
+            self._memory.restore(entry, record.value, now_ms)
+            return Applied.VALUE if self._memory.make_room(entry) else Applied.GHOST
+        if kind is not Kind.EVICTED:
+            self._memory.strip(entry, kind)
+        return Applied.OLDER
+
+    def _clock_for(self, slot: int) -> SlotClock:
+        clock = self._clocks.get(slot)
+        if clock is None:
+            clock = self._clocks[slot] = SlotClock()
+        return clock
+
+    def _coverage_of(self, slot: int) -> Coverage:
+        coverage = self._coverage.get(slot)
+        if coverage is None:
+            coverage = self._coverage[slot] = Coverage(self.clock(slot))
+        return coverage
+
+    def _drop_coverage(self, slot: int) -> None:
+        coverage = self._coverage.pop(slot, None)
+        if coverage is not None:
+            self._memory.other_bytes -= coverage.counted_bytes
+
+    def _count(self, part: SlotClock | Coverage) -> None:
+        """Count a part that may have grown, and make the room that takes."""
+        growth = part.growth_bytes()
+        if growth:
+            self._memory.other_bytes += growth
+            self._memory.make_room()
+
+    def _reclaim(self, limit: int) -> int:
+        """Go on removing what was cleared; return how many slots and entries were looked at."""
+        met = 0
+        while self._reclaim_from < SLOT_COUNT and met < limit:
+            table = self.tables[self._reclaim_from]
+            met += 1 + len(table)
+            for entry in [e for e in table.values() if e.version[0] <= self.cleared]:
+                self._memory.remove(entry)
+            self._reclaim_from += 1
+        return met
+
+    def check(self) -> None:
+        """Assert all invariants by counting anew. O(everything)."""
+        self._memory.check()
+        counted = sum(clock.bytes_used() for clock in self._clocks.values())
+        counted += sum(coverage.bytes_used() for coverage in self._coverage.values())
+        assert self._memory.other_bytes == counted, "other_bytes is the sum over the clocks"
+        for slot, clock in self._clocks.items():
+            assert 0 <= slot < SLOT_COUNT, "a slot"
+            clock.check()
