@@ -18,7 +18,7 @@ Tables: one dictionary for each slot that has entries, so that a slot can be enu
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from sys import getsizeof
 
 from dcc.limits import SLOT_COUNT
@@ -242,11 +242,10 @@ class Memory:
         held = list(self)
         values = [entry for entry in held if entry.kind is Kind.VALUE]
         others = [entry for entry in held if entry.kind is not Kind.VALUE]
-        identities = [set(map(id, group)) for group in (values, others)]
-        assert set(map(id, self.policy)) == identities[0], "the policy has what has a value"
-        assert set(map(id, self.valueless)) == identities[1], "the queue has the rest"
-        expiring = {id(entry) for entry in values if entry.expires_at_ms}
-        assert set(map(id, self.expiry)) == expiring, "the index has what expires"
+        assert names(self.policy) == names(values), "the policy has what has a value"
+        assert names(self.valueless) == names(others), "the queue has the rest"
+        expiring = [entry for entry in values if entry.expires_at_ms]
+        assert names(self.expiry) == names(expiring), "the index has what expires"
         self._check_sums(held, values, others)
         fits = self.bytes_used <= self.limit_bytes
         assert fits or not held, "the limit holds, or nothing but clocks is left"
@@ -268,3 +267,8 @@ class Memory:
         for entry in held:
             assert self.tables[entry.slot][entry.key] is entry, "found by its key"
             assert entry.kind is Kind.VALUE or entry.value == b"", "only a value has bytes"
+
+
+def names(entries: Iterable[Entry]) -> list[tuple[int, bytes]]:
+    """Return slot and key of `entries` in an order of their own."""
+    return sorted((entry.slot, entry.key) for entry in entries)

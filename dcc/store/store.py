@@ -204,6 +204,11 @@ class Store:
             clock.close_gaps(origin)
             self._count(clock)
 
+    def has_gaps(self, slot: int) -> bool:
+        """Return whether writes are held whose predecessors, as far as known, were not seen."""
+        clock = self._clocks.get(slot)
+        return clock is not None and bool(clock.notes or clock.loose)
+
     def is_ahead(self, slot: int, clock: Clock) -> bool:
         """Return whether `lacking` may have something for `clock`, or this clock to add to it."""
         own = self._clocks.get(slot)
