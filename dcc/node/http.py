@@ -15,14 +15,22 @@ import json
 import socket as net
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector, CollectorRegistry
 
 from dcc.errors import ConfigError
 from dcc.node.loop import Loop
-from dcc.node.metrics import Collector
+from dcc.node.metrics import families, histograms
 from dcc.node.options import Address
 from dcc.units import SECOND
 
@@ -131,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _metrics(self) -> None:
         snapshot = self._snapshot()
         if snapshot is not None:
-            self._bytes(200, CONTENT_TYPE_LATEST, generate_latest(Collector(snapshot)))
+            self._bytes(200, CONTENT_TYPE_LATEST, exposition(snapshot))
 
     def _status(self) -> None:
         snapshot = self._snapshot()
@@ -159,6 +167,35 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Scrapes are not worth a line."""
+
+
+class _Snapshot(Collector):
+    """The metrics of one snapshot, for one scrape."""
+
+    def __init__(self, snapshot: dict[str, Any]) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric with its samples."""
+        for name, kind, text, samples in families(self._snapshot):
+            labels = tuple(samples[0][0]) if samples else ()
+            make = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
+            family = make(name, text, labels=labels)
+            for label_values, value in samples:
+                family.add_metric(tuple(label_values.values()), value)
+            yield family
+        for histogram in histograms(self._snapshot):
+            timed = HistogramMetricFamily(histogram.name, histogram.help, labels=[histogram.label])
+            for label_value, buckets, total in histogram.samples:
+                timed.add_metric([label_value], buckets, total)
+            yield timed
+
+
+def exposition(snapshot: dict[str, Any]) -> bytes:
+    """Return a snapshot in Prometheus' text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Snapshot(snapshot))
+    return generate_latest(registry)
 
 
 def not_ready(snapshot: dict[str, Any]) -> list[str]:

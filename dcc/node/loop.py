@@ -30,6 +30,7 @@ import zmq
 from dcc.config import NodeConfig
 from dcc.effects import Connect, Disconnect, Effect, Notify, Publish, Reply, Send
 from dcc.limits import EXTRA_FRAMES_MAX
+from dcc.node.core import NodeCore
 from dcc.node.logs import Log
 from dcc.node.options import Options
 from dcc.node.transport import NOBLOCK, NOBLOCK_MORE, Pollables, Transport, expand_seeds
@@ -56,6 +57,8 @@ LEAVE_GRACE_NS = 5 * SECOND
 
 class Core(Protocol):
     """What the loop needs of `NodeCore`; see docs/design.md for the contract."""
+
+    loop_lag_ns: int
 
     @property
     def ready(self) -> bool: ...
@@ -111,8 +114,6 @@ class Loop:
         self._paused_until = 0
         self._worst_lag_ns = self._lag_from = 0
         self._bugs: dict[str, int] = {}
-        self.lag_ns = 0
-        "The longest that a message could have waited for the loop, in the last full second."
         self.turned_at = time.monotonic_ns()
         "Monotonic time of the last turn."
 
@@ -234,7 +235,7 @@ class Loop:
         return max(0, wake_at - now)
 
     def _note_lag(self, before: int, timeout_ns: int, now: int) -> None:
-        """Keep the longest time in which nobody looked at the sockets.
+        """Keep the longest time in which nobody looked at the sockets, for each second.
 
         It is the work of the last turn, and what the poll overslept; a poll that returned early
         overslept nothing.
@@ -243,7 +244,8 @@ class Loop:
         self.turned_at = now
         self._worst_lag_ns = max(self._worst_lag_ns, lag)
         if now - self._lag_from >= LAG_WINDOW_NS:
-            self.lag_ns, self._worst_lag_ns, self._lag_from = self._worst_lag_ns, 0, now
+            self._core.loop_lag_ns = self._worst_lag_ns
+            self._worst_lag_ns, self._lag_from = 0, now
 
     # ------------------------------------------------------------ what comes in
 
@@ -333,25 +335,20 @@ class Loop:
 
     def _answer(self, asked: Future[dict[str, Any]], now: Now) -> None:
         if now.mono != self._snapshot_at:
-            self._snapshot = self._core.stats(now) | self.stats()
+            self._snapshot = self._core.stats(now) | {"shell": self.counts()}
             self._snapshot_at = now.mono
         try:
             asked.set_result(self._snapshot)
         except InvalidStateError:  # Whoever asked has given up.
             pass
 
-    def stats(self) -> dict[str, Any]:
+    def counts(self) -> dict[str, int]:
         """Return what the shell itself counts."""
         return {
-            "ready": self._core.ready,
-            "slots_ready": self._core.slots_ready,
-            "loop_lag_seconds": self.lag_ns / SECOND,
-            "shell": {
-                "bugs": self.bugs,
-                "replies_lost": self._transport.replies_lost,
-                "sends_lost": self._transport.sends_lost,
-                "connections": self._transport.connections,
-            },
+            "bugs": self.bugs,
+            "replies_lost": self._transport.replies_lost,
+            "sends_lost": self._transport.sends_lost,
+            "connections": self._transport.connections,
         }
 
     def _refuse_snapshots(self) -> None:
@@ -416,8 +413,6 @@ def open_loop(options: Options, *, log: Log, on_ready: Callable[[], None], **tun
         ConfigError: an address cannot be bound, or the configuration is impossible. Nothing
             stays open.
     """
-    from dcc.node.core import NodeCore
-
     rng = random.Random(os.urandom(16))
     transport = Transport(reconnect_ms=rng.randint(100, 300))
     try:
