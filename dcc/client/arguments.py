@@ -1,0 +1,155 @@
+"""What a caller may pass: each argument is checked and converted here, before anything is sent.
+
+A wrong type is a TypeError, a wrong value a ValueError (or the typed error that is one), so that
+no mistake of the caller is ever mistaken for a fault of the cluster.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from datetime import timedelta
+from enum import Enum
+
+from dcc.errors import InvalidKey, ValueTooLarge
+from dcc.limits import ADDRESS_BYTES_MAX, KEY_BYTES_MAX, REPLICAS_MAX, VALUE_BYTES_MAX
+from dcc.units import SECOND
+
+DEFAULT_NODE = "127.0.0.1:6740"
+TIMEOUT_MAX_SECONDS = 3600.0
+TTL_MAX_MS = 1 << 46
+"Over 2,000 years; a sum of now and a ttl still fits the wire's 47 bits."
+W_QUORUM = 0
+W_ALL = 255
+I64_MIN, I64_MAX = -(1 << 63), (1 << 63) - 1
+
+
+class Unset(Enum):
+    """The type of `UNSET`: the argument was not given, which differs from None."""
+
+    UNSET = "unset"
+
+
+UNSET = Unset.UNSET
+
+Ttl = float | timedelta | None
+
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/,\[\]]+):([0-9]{1,5})")
+
+
+def node_addresses(nodes: str | Iterable[str] | None, environment: str | None) -> tuple[str, ...]:
+    """Return host:port addresses of `nodes`, else of `environment`, else the default one.
+
+    >>> node_addresses("a:1, b:2", None)
+    ('a:1', 'b:2')
+    >>> node_addresses(None, None)
+    ('127.0.0.1:6740',)
+    """
+    if nodes is None:
+        nodes = environment or DEFAULT_NODE
+    parts = [nodes] if isinstance(nodes, str) else list(nodes)
+    addresses: list[str] = []
+    for part in parts:
+        if not isinstance(part, str):
+            raise TypeError(f"nodes: host:port as str, got {type(part).__name__}")
+        addresses += [_address(one.strip()) for one in part.split(",") if one.strip()]
+    if not addresses:
+        raise ValueError("nodes: at least one host:port")
+    return tuple(dict.fromkeys(addresses))
+
+
+def _address(text: str) -> str:
+    match = _ADDRESS.fullmatch(text)
+    if match is None or not 0 < int(match[2]) < 65536 or len(text) > ADDRESS_BYTES_MAX:
+        raise ValueError(f"nodes: host:port with a port of 1..65535, got {text!r}")
+    return text
+
+
+def key_bytes(key: str) -> bytes:
+    """Return `key` as the 1..512 UTF-8 bytes that travel; TypeError or InvalidKey otherwise."""
+    if not isinstance(key, str):
+        raise TypeError(f"key: str, got {type(key).__name__}")
+    try:
+        raw = key.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidKey("key: not encodable as UTF-8") from error
+    if not 0 < len(raw) <= KEY_BYTES_MAX:
+        raise InvalidKey(f"key: 1..{KEY_BYTES_MAX} bytes as UTF-8, got {len(raw)}")
+    return raw
+
+
+def prefix_bytes(prefix: str) -> bytes:
+    """Return the prefix of a scan as 0..512 UTF-8 bytes."""
+    return key_bytes(prefix) if prefix != "" else b""
+
+
+def value_bytes(value: object) -> bytes:
+    """Return `value` as bytes; a bytes object is not copied. TypeError or ValueTooLarge."""
+    if type(value) is not bytes:
+        # Not bytes(value): bytes(5) is five zeros and bytes([1]) one byte, both surprises here.
+        try:
+            value = memoryview(value).tobytes()  # type: ignore[arg-type]  # TypeError is the test
+        except TypeError:
+            raise TypeError(f"value: bytes-like, got {type(value).__name__}") from None
+    if len(value) > VALUE_BYTES_MAX:
+        raise ValueTooLarge(f"value: at most {VALUE_BYTES_MAX} bytes, got {len(value)}")
+    return value
+
+
+def ttl_ms(ttl: Ttl) -> int:
+    """Return `ttl` in whole milliseconds, rounded up; 0 for None, which is never.
+
+    >>> ttl_ms(0.0001), ttl_ms(None), ttl_ms(timedelta(minutes=1))
+    (1, 0, 60000)
+    """
+    if ttl is None:
+        return 0
+    if isinstance(ttl, timedelta):
+        ttl = ttl.total_seconds()
+    seconds = _number("ttl", ttl)
+    if not 0 < seconds * 1000 <= TTL_MAX_MS:
+        raise ValueError(f"ttl: above 0 seconds, at most {TTL_MAX_MS // 1000}, or None; got {ttl}")
+    return math.ceil(seconds * 1000)
+
+
+def timeout_ns(timeout: float) -> int:
+    """Return a time-out of seconds in nanoseconds."""
+    seconds = _number("timeout", timeout)
+    if not 0 < seconds <= TIMEOUT_MAX_SECONDS:
+        raise ValueError(f"timeout: above 0, at most {TIMEOUT_MAX_SECONDS} seconds; got {timeout}")
+    return max(1, round(seconds * SECOND))
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: seconds as a number, got {type(value).__name__}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if math.isnan(number):
+        raise ValueError(f"{name}: not a number of seconds")
+    return number
+
+
+def write_quorum(w: int | str) -> int:
+    """Return `w` as it travels: a count, 0 for "quorum", 255 for "all"."""
+    if isinstance(w, bool) or not isinstance(w, int | str):
+        raise TypeError(f'w: an int, "quorum" or "all", got {type(w).__name__}')
+    if w == "quorum":
+        return W_QUORUM
+    if w == "all":
+        return W_ALL
+    if isinstance(w, str) or not 1 <= w <= REPLICAS_MAX + 1:
+        raise ValueError(f'w: 1..{REPLICAS_MAX + 1}, "quorum" or "all", got {w!r}')
+    return w
+
+
+def signed_64(name: str, number: int) -> int:
+    """Return `number` if it is an int of 64 bits with a sign; TypeError or ValueError."""
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeError(f"{name}: int, got {type(number).__name__}")
+    if not I64_MIN <= number <= I64_MAX:
+        raise ValueError(f"{name}: -2**63..2**63-1, got {number}")
+    return number

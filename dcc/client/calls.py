@@ -1,0 +1,355 @@
+"""One call: an operation on its way to an answer, with one deadline for everything it tries.
+
+A call owns what all operations have in common: request ids, the messages on their way
+(`Attempt`), when a node counts as silent, and the question for the topology before the first
+operation. What to ask next is decided by the operation's *plan* (`reads`, `writes`, `many`,
+`asks`), which the call tells of every event:
+
+    begin        the topology is known
+    answered     the attempt's reply is here (also after it was given up as silent)
+    undeliverable  the attempt's frames surely never left
+    silent       no answer for one attempt's time; it stays open, a late answer still counts
+    tick         the instant `wake_at` of the plan came
+    expired      the deadline came: the plan must be done after this
+
+A plan ends by calling `finish` or `fail` once. Effects are `Send` (to a host:port) and `Notify`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dcc.effects import Effect, Notify, Send
+from dcc.errors import (
+    DccError,
+    ForeignCluster,
+    MalformedMessage,
+    NodeUnavailable,
+    UnsupportedVersion,
+)
+from dcc.types import Boot, Now
+from dcc.units import NEVER
+from dcc.wire.codec import Codec, Header
+from dcc.wire.messages import (
+    Clear,
+    Code,
+    ErrorReply,
+    Get,
+    GetMany,
+    GetManyReply,
+    Inspect,
+    Message,
+    Scan,
+    StatsGet,
+    TopologyGet,
+    Write,
+    WriteMany,
+)
+
+if TYPE_CHECKING:
+    from dcc.client.core import ClientCore
+    from dcc.client.routing import View
+
+Operation = Get | Write | GetMany | WriteMany | TopologyGet | StatsGet | Scan | Clear | Inspect
+"What a call can be begun with: the message whose answer is wanted."
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One message on its way to one node, until it is answered or surely was not sent."""
+
+    plan: Plan
+    address: str
+    request: int
+    frames: list[bytes]
+    sent_at: int
+    silent_at: int
+    "When the node counts as silent; NEVER once it did."
+    direct: bool
+    boot: Boot
+    "The boot of the node, by the topology in use when the message was first sent."
+    patient: bool = False
+    "The node may rightly take its time (it waits for other nodes): judged at the deadline only."
+    sendings: int = 1
+
+
+class Plan(Protocol):
+    """What one operation does next. Implemented by the classes that the module's text lists."""
+
+    wake_at: int
+    done: bool
+    result: Any
+    error: DccError | None
+
+    def begin(self, now: Now) -> None: ...
+    def answered(self, attempt: Attempt, header: Header, message: Message, now: Now) -> None: ...
+    def undeliverable(self, attempt: Attempt, now: Now) -> None: ...
+    def silent(self, attempt: Attempt, now: Now) -> None: ...
+    def tick(self, now: Now) -> None: ...
+    def expired(self, now: Now) -> None: ...
+
+
+class Call:
+    """Drives one plan. The shell or the simulator carries out the effects."""
+
+    def __init__(self, core: ClientCore, deadline: int, codec: Codec) -> None:
+        self.core, self.deadline = core, deadline
+        self.heard = False
+        "Some node has answered something during this call."
+        self._codec = codec
+        self._root: Plan
+        self._learn: Plan | None
+        self._open: dict[int, Attempt] = {}
+        self._effects: list[Effect] = []
+
+    def bind(self, root: Plan, learn: Plan | None) -> Call:
+        """Say what this call is for, and how it gets a topology if it must have one first."""
+        self._root, self._learn = root, learn
+        return self
+
+    # -------------------------------------------------------------- driving
+
+    def start(self, now: Now) -> list[Effect]:
+        """Begin; must be called once, before anything else."""
+        if self._learn is not None:
+            self._learn.begin(now)
+            self._after_learning(now)
+        else:
+            self._root.begin(now)
+            self._effects += self.core.chores(now, self._codec)
+        return self._taken()
+
+    def resume(self, address: str, request: int, sent_at: int, now: Now) -> list[Effect]:
+        """Take over a get that was already sent to the primary; instead of `start`."""
+        silent_at = sent_at + self.core.attempt_ns()
+        self._open[request] = Attempt(
+            self._root, address, request, [], sent_at, silent_at, direct=False, boot=0
+        )
+        self._root.begin(now)
+        self._effects += self.core.chores(now, self._codec)
+        return self._taken()
+
+    def receive(self, address: str, frames: list[bytes], now: Now) -> list[Effect]:
+        """Take frames that came from `address`; any bytes are safe."""
+        try:
+            header, message = self._codec.decode(frames)
+        except (ForeignCluster, UnsupportedVersion) as error:
+            self._refused(address, error, now)
+            return self._taken()
+        except MalformedMessage:
+            self._notify("dropped", address=address, reason="malformed")
+            return self._taken()
+        self.heard = True
+        self.core.heard(address, header, now)
+        self._dispatch(address, header, message, now)
+        return self._taken()
+
+    def undeliverable(
+        self, address: str, now: Now, frames: list[bytes] | None = None
+    ) -> list[Effect]:
+        """Learn that a `Send` to `address` surely never left this process.
+
+        `frames` are the ones of that Send (the same list). Without them, everything that was
+        sent to the address at this very instant is meant.
+        """
+        if frames is not None and self.core.chore_undeliverable(frames, now):
+            return self._taken()
+        for attempt in list(self._open.values()):
+            if attempt.address == address and (
+                attempt.frames is frames if frames is not None else attempt.sent_at == now.mono
+            ):
+                self.core.failed(address, now)
+                if attempt.sendings == 1:
+                    del self._open[attempt.request]
+                self._tell(attempt, "undeliverable", now)
+        return self._taken()
+
+    def tick(self, now: Now) -> list[Effect]:
+        """Do what is due."""
+        if self.done:
+            return []
+        for attempt in [one for one in self._open.values() if one.silent_at <= now.mono]:
+            if attempt.request in self._open and not self.done:
+                attempt.silent_at = NEVER
+                if not attempt.patient:
+                    self.core.silent(attempt.address, attempt.sent_at, now)
+                self._tell(attempt, "silent", now)
+        plan = self._learn or self._root
+        if plan.wake_at <= now.mono and not plan.done:
+            plan.tick(now)
+            self._after_learning(now)
+        if now.mono >= self.deadline and not self.done:
+            self._expire(now)
+        return self._taken()
+
+    def wake_at(self) -> int:
+        """Return when `tick` has something to do; NEVER once the call is done."""
+        if self.done:
+            return NEVER
+        plan = self._learn or self._root
+        due = min((one.silent_at for one in self._open.values()), default=NEVER)
+        return min(due, plan.wake_at, self.deadline)
+
+    @property
+    def done(self) -> bool:
+        """The outcome is known."""
+        return self._root.done
+
+    def outcome(self) -> Any:
+        """Return the operation's result, or raise its error. Only once `done`."""
+        assert self.done, "asked for the outcome of a call that still runs"
+        if self._root.error is not None:
+            raise self._root.error
+        return self._root.result
+
+    def answered_by(self) -> tuple[str, bool]:
+        """Return who answered a get, and whether that settles it; ("", False) for the others."""
+        return getattr(self._root, "address", ""), getattr(self._root, "confirmed", False)
+
+    # -------------------------------------------------------------- for plans
+
+    @property
+    def view(self) -> View:
+        """The topology; plans begin only once there is one."""
+        assert self.core.view is not None
+        return self.core.view
+
+    def ask(
+        self,
+        plan: Plan,
+        address: str,
+        message: Message,
+        now: Now,
+        *,
+        direct: bool = False,
+        patient: bool = False,
+    ) -> Attempt:
+        """Send `message` to `address` for `plan` under a new request id."""
+        core = self.core
+        request = core.next_request()
+        view = core.view
+        frames = self._encode(message, request)
+        boot = view.boot_of(address) if view is not None else 0
+        silent_at = now.mono + core.attempt_ns()
+        attempt = Attempt(
+            plan, address, request, frames, now.mono, silent_at, direct, boot, patient
+        )
+        self._open[request] = attempt
+        self._effects.append(Send(address, frames))
+        return attempt
+
+    def outstanding(self) -> set[str]:
+        """Return the addresses that still owe an answer."""
+        return {attempt.address for attempt in self._open.values()}
+
+    def repeat(self, attempt: Attempt, message: Message, now: Now) -> None:
+        """Send `message` again under the attempt's own request id."""
+        attempt.frames = self._encode(message, attempt.request)
+        attempt.sendings += 1
+        attempt.sent_at = now.mono
+        attempt.silent_at = now.mono + self.core.attempt_ns()
+        self._effects.append(Send(attempt.address, attempt.frames))
+
+    def drop(self, attempt: Attempt) -> None:
+        """Stop waiting for `attempt`; its answer will be a late one."""
+        self._open.pop(attempt.request, None)
+
+    def reopen(self, attempt: Attempt) -> None:
+        """Go on waiting for an answer to `attempt`: the one that came was not the last word."""
+        attempt.silent_at = NEVER
+        self._open[attempt.request] = attempt
+
+    def waiting(self, plan: Plan) -> int:
+        """Return how many attempts of `plan` are not answered yet, silent ones included."""
+        return sum(attempt.plan is plan for attempt in self._open.values())
+
+    def fresh(self, plan: Plan) -> bool:
+        """Return whether an attempt of `plan` is neither answered nor silent yet."""
+        return any(one.plan is plan and one.silent_at < NEVER for one in self._open.values())
+
+    # -------------------------------------------------------------- inside
+
+    def _encode(self, message: Message, request: int) -> list[bytes]:
+        view = self.core.view
+        return self._codec.encode(
+            message,
+            epoch=view.epoch if view is not None else 0,
+            request=request,
+            at=self.core.expires_ms(self.deadline),
+        )
+
+    def _dispatch(self, address: str, header: Header, message: Message, now: Now) -> None:
+        attempt = self._open.get(header.request)
+        if attempt is None or attempt.address != address or self.done:
+            if isinstance(message, ErrorReply) and header.request == 0:
+                self._refuse(address, header, message, now)
+            elif not self.core.absorb(address, header, message, now):
+                self._notify("late_reply", address=address, request=header.request)
+            return
+        if attempt.sendings == 1:
+            self.core.learn_clock(header.at, attempt.sent_at, now)
+        if isinstance(message, GetManyReply) and not message.last:
+            attempt.silent_at = now.mono + self.core.attempt_ns()
+        else:
+            del self._open[header.request]
+        attempt.plan.answered(attempt, header, message, now)
+        self._settle(attempt, now)
+
+    def _refused(self, address: str, error: Exception, now: Now) -> None:
+        """A node that cannot even read our header, or we its: all that it was asked is refused."""
+        foreign = isinstance(error, ForeignCluster)
+        code = Code.WRONG_CLUSTER if foreign else Code.UNSUPPORTED_VERSION
+        header = Header(0, 0, 0, 0, 0, 0, 0)
+        self._refuse(address, header, ErrorReply(code=code, text=str(error)), now)
+
+    def _refuse(self, address: str, header: Header, message: ErrorReply, now: Now) -> None:
+        for attempt in [one for one in self._open.values() if one.address == address]:
+            if self._open.pop(attempt.request, None) is not None and not self.done:
+                attempt.plan.answered(attempt, header, message, now)
+                self._settle(attempt, now)
+
+    def _tell(self, attempt: Attempt, event: str, now: Now) -> None:
+        getattr(attempt.plan, event)(attempt, now)
+        self._settle(attempt, now)
+
+    def _settle(self, attempt: Attempt, now: Now) -> None:
+        """Let the plan that a part belongs to see what became of the part."""
+        self._after_learning(now)
+        if attempt.plan is not self._root and self._learn is None and not self._root.done:
+            self._root.tick(now)
+
+    def _after_learning(self, now: Now) -> None:
+        learn = self._learn
+        if learn is None or not learn.done:
+            return
+        self._learn = None
+        for attempt in [one for one in self._open.values() if one.plan is learn]:
+            self.drop(attempt)
+        if learn.error is not None:
+            self._root.error = learn.error
+            self._root.done = True
+        else:
+            self._root.begin(now)
+
+    def _expire(self, now: Now) -> None:
+        if not self.heard:
+            self.core.lost = True
+        for attempt in self._open.values():
+            if attempt.patient:
+                self.core.silent(attempt.address, attempt.sent_at, now)
+        if self._learn is not None:
+            self._learn.expired(now)
+            self._root.error = self._learn.error or NodeUnavailable("no node told the topology")
+            self._root.done = True
+            self._learn = None
+        else:
+            self._root.expired(now)
+        assert self.done, "a plan must end at its deadline"
+
+    def _notify(self, event: str, **fields: Any) -> None:
+        self._effects.append(Notify(event, fields))
+
+    def _taken(self) -> list[Effect]:
+        effects, self._effects = self._effects, []
+        return effects

@@ -1,0 +1,330 @@
+"""What all calls of one client share: topology, health of addresses, cluster time, request ids.
+
+A `ClientCore` begins calls (`Call`), one per operation, each with one deadline; it has no socket,
+thread, clock or randomness of its own. Whoever drives it carries out the effects.
+
+*Topology.* The first call asks for it before anything else. Later refreshes never delay a call:
+they ride along as one more message (`chores`), one at a time, at most one a second per client,
+to a random node. A refresh is wanted when a reply's epoch differs from the known one, when a node
+failed, every two seconds while somebody is not well, and every thirty otherwise. Probes of
+addresses that failed are the same message and share the same limit, so a cluster in trouble is
+never stormed by its clients.
+
+*Cluster time.* Every reply says its sender's cluster milliseconds. The offset to the monotonic
+clock is what the reply with the shortest round trip of late says, so stepping the machine's clock
+has no effect. Deadlines travel in cluster time: a node refuses what it reads too late.
+
+*Threads.* Everything that is read on the hot path is swapped by one assignment; everything that
+is read and then written is under the lock that the shell passes in.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+from dcc.client.asks import Learn
+from dcc.client.calls import Call, Operation
+from dcc.client.plans import plan_of
+from dcc.client.routing import Health, Target, View
+from dcc.effects import Effect, Notify, Send
+from dcc.errors import PeerError
+from dcc.types import Now
+from dcc.units import MILLISECOND, NEVER, SECOND
+from dcc.wire.codec import Codec, Header
+from dcc.wire.messages import Message, Topology, TopologyGet
+
+ATTEMPT_LEAST_NS = 50 * MILLISECOND
+ATTEMPT_MOST_NS = 250 * MILLISECOND
+"After this long without an answer a node counts as silent. Two in a row stay under 500 ms."
+
+CHORE_SPACING_NS = 1 * SECOND
+REFRESH_TROUBLED_NS = 2 * SECOND
+REFRESH_CALM_NS = 30 * SECOND
+CLOCK_SAMPLE_KEPT_NS = 10 * SECOND
+"How long a good clock sample keeps worse ones out; two clocks drift apart 1 ms in it at most."
+
+
+class _Chore(NamedTuple):
+    request: int
+    address: str
+    frames: list[bytes]
+    expires_at: int
+
+
+class ClientCore:
+    """The shared state of one client. See the module's text for its rules."""
+
+    def __init__(
+        self,
+        nodes: Sequence[str],
+        *,
+        cluster: str = "dcc",
+        client_id: int,
+        boot: int,
+        rng: random.Random,
+        timeout_ns: int = SECOND,
+        lock: AbstractContextManager[object] | None = None,
+    ) -> None:
+        self.nodes = tuple(nodes)
+        self.cluster = cluster
+        self.client_id, self.boot = client_id, boot
+        self.timeout_ns = timeout_ns
+        self.rng = rng
+        self.view: View | None = None
+        self.health = Health(rng)
+        self.seen = 0
+        "The largest stamp that any reply named."
+        self.due_at = NEVER
+        "When `chores` has something to do, at the earliest."
+        self.heard_at: dict[str, int] = {}
+        "Monotonic time of the last answer from each address; of members and seeds only."
+        self.lost = False
+        "The last call heard nobody at all: do not wait long for a cluster that is gone."
+        self.codec = self.new_codec()
+        self.offset_ms = 0
+        "Cluster milliseconds minus monotonic ones."
+        self._clock_known = False
+        self._sample = (NEVER, 0)  # (round trip of the sample in use, when it was taken)
+        self._lock = lock or nullcontext()
+        self._ids = itertools.count(1)
+        self.next_request = self._ids.__next__
+        self._chore: _Chore | None = None
+        self._chore_sent_at = -CHORE_SPACING_NS
+        self._refreshed_at = 0
+        self._probe_last = False
+
+    # -------------------------------------------------------------- calls
+
+    def begin(
+        self,
+        operation: Operation,
+        now: Now,
+        *,
+        timeout_ns: int | None = None,
+        codec: Codec | None = None,
+    ) -> Call:
+        """Return the call of `operation`: the message whose answer the caller wants.
+
+        `Get(direct=True)` means: any owner will do. `codec` is the caller's own encoder where
+        several threads share this core.
+        """
+        deadline = now.mono + (self.timeout_ns if timeout_ns is None else timeout_ns)
+        call = Call(self, deadline, codec or self.codec)
+        needs_view = self.view is None and not isinstance(operation, TopologyGet)
+        return call.bind(plan_of(call, operation), Learn(call) if needs_view else None)
+
+    def new_codec(self) -> Codec:
+        """Return another encoder of this client; one may not be shared between threads."""
+        return Codec(self.cluster, sender=self.client_id, boot=self.boot)
+
+    def heir(self, client_id: int, boot: int, lock: AbstractContextManager[object]) -> ClientCore:
+        """Return a core with the same knowledge and another identity, for a child process."""
+        core = ClientCore(
+            self.nodes,
+            cluster=self.cluster,
+            client_id=client_id,
+            boot=boot,
+            rng=random.Random(client_id),
+            timeout_ns=self.timeout_ns,
+            lock=lock,
+        )
+        core.view, core.seen, core.due_at = self.view, self.seen, 0
+        core.offset_ms, core._clock_known = self.offset_ms, self._clock_known
+        return core
+
+    # -------------------------------------------------------------- time
+
+    def attempt_ns(self) -> int:
+        """Return how long one node may be silent before the next is asked."""
+        return max(ATTEMPT_LEAST_NS, min(self.timeout_ns // 3, ATTEMPT_MOST_NS))
+
+    def cluster_ms(self, now: Now) -> int:
+        """Return cluster time; the machine's own until the first reply."""
+        if not self._clock_known:
+            return now.wall // MILLISECOND
+        return now.mono // MILLISECOND + self.offset_ms
+
+    def expires_ms(self, mono: int) -> int:
+        """Return the monotonic instant `mono` in cluster ms; 0 (none) before the first reply."""
+        return mono // MILLISECOND + self.offset_ms + 1 if self._clock_known else 0
+
+    def learn_clock(self, at_ms: int, sent_at: int, now: Now, *, anew: bool = False) -> None:
+        """Take a reply's clock reading, unless a better one is fresh. `anew`: whatever we had.
+
+        The reply was written somewhere between sending and now: the middle errs by half the
+        round trip at most, so the shorter round trip wins.
+        """
+        trip = now.mono - sent_at
+        best, taken_at = self._sample
+        if anew or trip <= best or now.mono - taken_at > CLOCK_SAMPLE_KEPT_NS:
+            with self._lock:
+                self._sample = (trip, now.mono)
+                self.offset_ms = at_ms - (sent_at + trip // 2) // MILLISECOND
+                self._clock_known = True
+
+    def saw(self, stamp: int) -> None:
+        """Note a stamp: what this client writes from now on is newer."""
+        if stamp > self.seen:
+            with self._lock:
+                self.seen = max(self.seen, stamp)
+
+    def refused_stamp(self, stamp: int) -> None:
+        """Go on from a node's own stamp after it refused ours as too far ahead."""
+        with self._lock:
+            self.seen = stamp
+
+    # -------------------------------------------------------------- who answers
+
+    def targets(self, slot: int) -> list[Target]:
+        """Return where to ask for a key of `slot`, best first; empty without a topology."""
+        view = self.view
+        return self.health.sorted(view.targets(slot)) if view is not None else []
+
+    def failed(self, address: str, now: Now) -> None:
+        """Note that `address` could not be reached or stayed silent."""
+        view = self.view
+        with self._lock:
+            self.health.failed(address, view.boot_of(address) if view else 0, now.mono)
+        self.want_refresh(now)
+
+    def silent(self, address: str, since: int, now: Now) -> None:
+        """Note that `address` left a question of `since` open; answering another excuses it."""
+        if self.heard_at.get(address, 0) <= since:
+            self.failed(address, now)
+
+    def heard(self, address: str, header: Header, now: Now) -> None:
+        """Note that `address` answered, and whether its epoch is news."""
+        self.lost = False
+        self.heard_at[address] = now.mono
+        if address in self.health.sick:
+            with self._lock:
+                self.health.answered(address)
+        view = self.view
+        if view is not None and header.epoch != view.epoch and header.epoch:
+            self.want_refresh(now)
+
+    def want_refresh(self, now: Now) -> None:
+        """Ask for the topology with the next call that the limit allows."""
+        with self._lock:
+            if self._chore is None:
+                self.due_at = min(self.due_at, self._next_chore_at(now.mono))
+
+    def adopt(self, topology: Topology, header: Header, now: Now) -> View:
+        """Take a topology answer as the one to route by, and return its view."""
+        view = View(topology, header.epoch)
+        with self._lock:
+            self.health.keep(view)
+            known = {*view.by_address, *self.nodes}
+            self.heard_at = {one: at for one, at in self.heard_at.items() if one in known}
+            self.view = view
+            self._refreshed_at = now.mono
+            self._plan_chores(now.mono)
+        return view
+
+    # -------------------------------------------------------------- chores
+
+    def chores(self, now: Now, codec: Codec) -> list[Effect]:
+        """Return the refresh or probe that is due, to be sent beside a call; often nothing."""
+        if now.mono < self.due_at:
+            return []
+        with self._lock:
+            self._expire_chore(now)
+            if now.mono < self.due_at or self._chore is not None:
+                return []
+            address = self._choose(now.mono)
+            request = self.next_request()
+            frames = codec.encode(TopologyGet(), epoch=self._epoch(), request=request)
+            self._chore = _Chore(request, address, frames, now.mono + CHORE_SPACING_NS)
+            self._chore_sent_at = now.mono
+            self.due_at = self._chore.expires_at
+        return [Send(address, frames), Notify("topology_refresh", {"address": address})]
+
+    def absorb(self, address: str, header: Header, message: Message, now: Now) -> bool:
+        """Take a reply that no call waits for; true if it answers a chore."""
+        chore = self._chore
+        if chore is None or chore.request != header.request or chore.address != address:
+            return False
+        with self._lock:
+            self._chore = None
+            self._plan_chores(now.mono)
+        if isinstance(message, Topology):
+            self.learn_clock(header.at, self._chore_sent_at, now)
+            if message.ready:
+                self.adopt(message, header, now)
+        return True
+
+    def receive(self, address: str, frames: list[bytes], now: Now) -> list[Effect]:
+        """Take frames that arrived while no call was waiting."""
+        try:
+            header, message = self.codec.decode(frames)
+        except PeerError as error:
+            return [Notify("dropped", {"address": address, "reason": type(error).__name__})]
+        self.heard(address, header, now)
+        if self.absorb(address, header, message, now):
+            return []
+        return [Notify("late_reply", {"address": address, "request": header.request})]
+
+    def chore_undeliverable(self, frames: list[bytes], now: Now) -> bool:
+        """Return whether `frames` were a chore's; if so it is over and the address failed."""
+        chore = self._chore
+        if chore is None or chore.frames is not frames:
+            return False
+        self._chore_failed(chore, now)
+        return True
+
+    def is_chore(self, frames: list[bytes]) -> bool:
+        """Return whether `frames` are those of the chore that is on its way."""
+        return self._chore is not None and self._chore.frames is frames
+
+    def chore_addresses(self) -> set[str]:
+        """Return who owes the answer to a chore: nobody or one address."""
+        return {self._chore.address} if self._chore is not None else set()
+
+    def _expire_chore(self, now: Now) -> None:
+        chore = self._chore
+        if chore is not None and now.mono >= chore.expires_at:
+            self._chore_failed(chore, now)
+
+    def _chore_failed(self, chore: _Chore, now: Now) -> None:
+        view = self.view
+        with self._lock:
+            self._chore = None
+            self.health.failed(chore.address, view.boot_of(chore.address) if view else 0, now.mono)
+            self.due_at = self._next_chore_at(now.mono)
+
+    def _choose(self, now: int) -> str:
+        """Return whom to ask: an overdue sick address every other time, else anybody well."""
+        probe = self.health.probe_due(now)
+        if probe is not None and not self._probe_last:
+            self._probe_last = True
+            self.health.probed(probe, now)
+            return probe
+        self._probe_last = False
+        sick = self.health.sick
+        known = sorted(self.view.alive.values()) if self.view is not None else []
+        well = [address for address in known if address not in sick]
+        return self.rng.choice(well or known or sorted(self.nodes))
+
+    def _next_chore_at(self, now: int) -> int:
+        spacing = round(CHORE_SPACING_NS * self.rng.uniform(1.0, 1.25))
+        return max(now, self._chore_sent_at + spacing)
+
+    def _plan_chores(self, now: int) -> None:
+        troubled = bool(self.health.sick) or self.view is None or not self.view.settled
+        pause = REFRESH_TROUBLED_NS if troubled else REFRESH_CALM_NS
+        due = self._refreshed_at + round(pause * self.rng.uniform(1.0, 1.25))
+        self.due_at = max(min(due, self.health.probe_at()), self._next_chore_at(now))
+
+    def _epoch(self) -> int:
+        return self.view.epoch if self.view is not None else 0
+
+    def check(self) -> None:
+        """Assert the invariants: the topology and the chore belong together."""
+        assert self._chore is None or self.due_at <= self._chore.expires_at
+        assert self.view is None or all(
+            address is None or address in self.view.by_address for address in self.view.primaries
+        )

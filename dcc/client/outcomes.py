@@ -1,0 +1,57 @@
+"""What a refusal means: from the protocol's codes to the errors that a caller sees."""
+
+from __future__ import annotations
+
+from dcc.errors import (
+    ClockSkew,
+    DccError,
+    InvalidKey,
+    MaybeStored,
+    NodeUnavailable,
+    NotANumber,
+    OperationTimeout,
+    Overloaded,
+    ProtocolError,
+    QuorumNotReached,
+    ValueTooLarge,
+    WrongCluster,
+)
+from dcc.wire.messages import Code, ErrorReply
+
+_ERRORS: dict[Code, type[DccError]] = {
+    Code.OVERLOADED: Overloaded,
+    Code.QUORUM_NOT_REACHED: QuorumNotReached,
+    Code.NOT_A_NUMBER: NotANumber,
+    Code.VALUE_TOO_LARGE: ValueTooLarge,
+    Code.INVALID_KEY: InvalidKey,
+    Code.NOT_READY: NodeUnavailable,
+    Code.WRONG_CLUSTER: WrongCluster,
+    Code.TOO_LATE: OperationTimeout,
+    Code.UNSUPPORTED_VERSION: ProtocolError,
+    Code.CLOCK_SKEW: ClockSkew,
+    Code.NOT_OWNER: NodeUnavailable,
+    Code.MAYBE: MaybeStored,
+    Code.MALFORMED: ProtocolError,
+}
+assert set(_ERRORS) == set(Code), "every code has its error"
+
+ASK_ANOTHER = frozenset({Code.NOT_READY, Code.NOT_OWNER, Code.WRONG_CLUSTER})
+"Refusals by which a node says that it is the wrong one to ask."
+
+DECIDED = frozenset({Code.NOT_A_NUMBER, Code.VALUE_TOO_LARGE, Code.INVALID_KEY, Code.MALFORMED})
+"Refusals of the request itself: every sending of it is refused alike."
+
+
+def error_of(reply: ErrorReply, address: str) -> DccError:
+    """Return the error to raise for `reply`, which `address` gave."""
+    text = reply.text or reply.code.name.lower().replace("_", " ")
+    return _ERRORS[reply.code](f"{address}: {text}")
+
+
+def nobody(error: DccError | None, *, sent: bool) -> DccError:
+    """Return why an operation that changes nothing ended without an answer."""
+    if error is not None:
+        return error
+    if sent:
+        return OperationTimeout("no node answered in time")
+    return NodeUnavailable("no node could be reached")

@@ -1,0 +1,41 @@
+"""Which plan carries out which operation."""
+
+from __future__ import annotations
+
+from dcc.client.asks import ClearAll, Gather, Learn, ListKeys
+from dcc.client.calls import Call, Operation, Plan
+from dcc.client.many import ChangeMany, ReadMany
+from dcc.client.reads import Read
+from dcc.client.writes import Change
+from dcc.wire.messages import (
+    Clear,
+    Get,
+    GetMany,
+    Inspect,
+    Scan,
+    StatsGet,
+    TopologyGet,
+    Write,
+    WriteMany,
+)
+
+
+def plan_of(call: Call, operation: Operation) -> Plan:
+    """Return the plan for `operation`, bound to `call`."""
+    match operation:
+        case Get():
+            return Read(call, operation.key, spread=operation.direct)
+        case Write():
+            return Change(call, operation)
+        case GetMany():
+            return ReadMany(call, operation.keys)
+        case WriteMany():
+            return ChangeMany(call, operation)
+        case Scan():
+            return ListKeys(call, operation)
+        case Clear():
+            return ClearAll(call)
+        case TopologyGet():
+            return Learn(call)
+        case StatsGet() | Inspect():
+            return Gather(call, operation)

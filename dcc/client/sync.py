@@ -1,0 +1,555 @@
+"""The blocking client: arguments in, one call through the core, results out.
+
+A `Client` may be shared between threads. Calls do not hop through another thread: each borrows a
+channel (sockets of its own) for as long as it lasts. A child process after fork gets its own
+sockets, identity and pool, and never touches its parent's.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, TypeVar
+
+import zmq
+
+from dcc.client.arguments import (
+    UNSET,
+    Ttl,
+    Unset,
+    key_bytes,
+    node_addresses,
+    prefix_bytes,
+    signed_64,
+    timeout_ns,
+    ttl_ms,
+    value_bytes,
+    write_quorum,
+)
+from dcc.client.calls import Operation
+from dcc.client.channel import Channel, Pool, read_clocks
+from dcc.client.core import ClientCore
+from dcc.client.many import Written
+from dcc.client.results import ClusterStats, Entry, Lookup, NodeInfo, NodeStats, Topology
+from dcc.client.routing import View
+from dcc.errors import ClientClosed, DccError, MaybeStored, NodeUnavailable
+from dcc.limits import SLOT_COUNT
+from dcc.types import NO_VERSION, Kind, Member, Now, Record, Version
+from dcc.units import MILLISECOND
+from dcc.wire.messages import (
+    Clear,
+    Get,
+    GetMany,
+    GetReply,
+    Inspect,
+    InspectReply,
+    Op,
+    Outcome,
+    Scan,
+    StatsGet,
+    StatsReply,
+    Status,
+    TopologyGet,
+    Write,
+    WriteMany,
+    WriteReply,
+)
+
+T = TypeVar("T")
+
+SCAN_SLOTS = 512
+"Slots asked for in one step of a scan: a step is one call with a deadline of its own."
+
+
+class Client:
+    """A connection to a dcc cluster, safe to share between threads.
+
+    >>> Client("127.0.0.1:6740", timeout=0)
+    Traceback (most recent call last):
+    ValueError: timeout: above 0, at most 3600.0 seconds; got 0
+    """
+
+    def __init__(
+        self,
+        nodes: str | Iterable[str] | None = None,
+        *,
+        timeout: float = 1.0,
+        default_ttl: Ttl = None,
+        read: str = "primary",
+        w: int | str = 1,
+        name: str | None = None,
+        cluster: str = "dcc",
+    ) -> None:
+        """Check the options; connections are made when first needed.
+
+        Args:
+            nodes: "host:port", several with commas, or a list of them. None: the environment
+                variable DCC_NODES, else 127.0.0.1:6740. Any one that lives is enough.
+            timeout: seconds; deadline of a whole call, retries included. At most 3600.
+            default_ttl: seconds (int, float, timedelta) for writes that say none; None = never.
+            read: "primary", or "any" to spread reads over all owners, which may lag behind.
+            w: owners that must have a write before it is answered: a count, "quorum" or "all".
+            name: says who this client is, for your own use.
+            cluster: name of the cluster; nodes of another one refuse.
+
+        Raises:
+            TypeError, ValueError: an option of the wrong type or out of range.
+        """
+        self.name = name
+        self._addresses = node_addresses(nodes, os.environ.get("DCC_NODES"))
+        self._timeout_ns = timeout_ns(timeout)
+        self._default_ttl_ms = ttl_ms(default_ttl)
+        self._spread = _read_policy(read)
+        self._w = write_quorum(w)
+        if not isinstance(cluster, str) or not 0 < len(cluster.encode()) <= 128:
+            raise ValueError("cluster: a name of 1..128 bytes")
+        self._closed = False
+        self._counts: dict[str, int] = {}
+        client_id, boot, lock = _identity()
+        self._core = ClientCore(
+            self._addresses,
+            cluster=cluster,
+            client_id=client_id,
+            boot=boot,
+            rng=random.Random(client_id),
+            timeout_ns=self._timeout_ns,
+            lock=lock,
+        )
+        self._pool = Pool(self._core, self._count)
+        self._finalizer = weakref.finalize(self, Pool.close, self._pool)
+        # At exit the sockets go with the process; waiting for other threads could hang it.
+        self._finalizer.atexit = False
+        _CLIENTS.add(self)
+
+    # -------------------------------------------------------------- one key
+
+    def get(self, key: str, default: bytes | None = None) -> bytes | None:
+        """Return the value of `key`, or `default` if it is absent.
+
+        Raises:
+            NodeUnavailable: no node could be reached. OperationTimeout: none answered in time.
+        """
+        raw = key_bytes(key)
+        if self._spread:
+            reply: GetReply = self._call(Get(key=raw, direct=True))
+        else:
+            reply = self._borrow(lambda channel, now: channel.get(raw, now))
+        return reply.value if reply.status is Status.HIT else default
+
+    def lookup(self, key: str) -> Lookup:
+        """Return how a read of `key` ends, with all that is known: never raises for a miss."""
+        operation = Get(key=key_bytes(key), direct=self._spread)
+        return self._borrow(lambda channel, now: self._looked_up(channel, operation, now))
+
+    def entry(self, key: str) -> Entry | None:
+        """Return value, version, expiry and age of `key`; None if it is absent."""
+        found = self.lookup(key)
+        if found.value is None or found.version is None or found.age is None:
+            return None
+        return Entry(
+            value=found.value,
+            version=found.version,
+            expires_at=found.expires_at,
+            age=found.age,
+            node=found.node,
+            confirmed=found.confirmed,
+        )
+
+    def contains(self, key: str) -> bool:
+        """Return whether `key` has a value now."""
+        return self.lookup(key).status == "hit"
+
+    def __contains__(self, key: str) -> bool:
+        return self.contains(key)
+
+    def put(
+        self,
+        key: str,
+        value: bytes,
+        *,
+        ttl: Ttl | Unset = UNSET,
+        w: int | str | Unset = UNSET,
+    ) -> Version:
+        """Store `value` under `key` and return the version it got.
+
+        Args:
+            ttl: seconds until it expires, above 0; None = never; unset = the client's default.
+            w: owners that must have it before this returns; unset = the client's own.
+
+        Raises:
+            MaybeStored: no answer, or fewer than w owners in time; it may be stored.
+            QuorumNotReached: fewer than w owners are alive; nothing was stored.
+            NodeUnavailable, Overloaded, ValueTooLarge, ClockSkew: nothing was stored.
+        """
+        return self._write(Op.PUT, key, value_bytes(value), ttl, w=w).version
+
+    def add(self, key: str, value: bytes, *, ttl: Ttl | Unset = UNSET) -> bool:
+        """Store `value` if `key` is absent; return whether it was stored. No lock: see the docs."""
+        return _done(self._write(Op.ADD, key, value_bytes(value), ttl))
+
+    def replace(
+        self,
+        key: str,
+        value: bytes,
+        *,
+        version: Version | None = None,
+        ttl: Ttl | Unset = UNSET,
+    ) -> bool:
+        """Store `value` if `key` is present (and still at `version`); return whether it was."""
+        if version is not None and not isinstance(version, Version):
+            raise TypeError(f"version: Version or None, got {type(version).__name__}")
+        expected = version or NO_VERSION
+        return _done(self._write(Op.REPLACE, key, value_bytes(value), ttl, expected=expected))
+
+    def delete(self, key: str) -> bool:
+        """Delete `key`; return whether it was present."""
+        return _done(self._write(Op.DELETE, key, b"", None))
+
+    def touch(self, key: str, ttl: Ttl) -> bool:
+        """Let `key` expire in `ttl` seconds from now (None = never); return whether it exists."""
+        return _done(self._write(Op.TOUCH, key, b"", ttl))
+
+    def incr(self, key: str, delta: int = 1, *, initial: int = 0, ttl: Ttl | Unset = UNSET) -> int:
+        """Add `delta` to the ASCII integer of `key` and return the sum; 64 bits with a sign.
+
+        An absent key counts as `initial`, and then takes `ttl`. NotANumber if the value is none.
+        """
+        signed_64("delta", delta)
+        signed_64("initial", initial)
+        return self._write(Op.INCR, key, b"", ttl, delta=delta, initial=initial).number
+
+    def decr(self, key: str, delta: int = 1, *, initial: int = 0, ttl: Ttl | Unset = UNSET) -> int:
+        """Subtract `delta`; otherwise as `incr`."""
+        signed_64("delta", delta)
+        return self.incr(key, signed_64("delta", -delta), initial=initial, ttl=ttl)
+
+    # -------------------------------------------------------------- many keys
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """Return the values of those of `keys` that are present. Not a snapshot.
+
+        Raises:
+            NodeUnavailable: some keys could not be asked for; `.partial` has the others' hits.
+        """
+        names = _names(keys)
+        if not names:
+            self._open_or_raise()
+            return {}
+        try:
+            found: dict[bytes, bytes] = self._call(GetMany(keys=tuple(names)))
+        except NodeUnavailable as error:
+            hits = error.partial if isinstance(error.partial, dict) else {}
+            error.partial = {names[raw]: value for raw, value in hits.items()}
+            raise
+        return {name: found[raw] for raw, name in names.items() if raw in found}
+
+    def put_many(self, mapping: Mapping[str, bytes], *, ttl: Ttl | Unset = UNSET) -> list[str]:
+        """Store all of `mapping`; return the keys that failed (and may or may not be stored)."""
+        items = {key_bytes(key): value_bytes(value) for key, value in mapping.items()}
+        names = {key_bytes(key): key for key in mapping}
+        written = self._write_many(Op.PUT, items, self._ttl_ms(ttl))
+        return [names[raw] for raw in written.failed]
+
+    def delete_many(self, keys: Iterable[str]) -> int:
+        """Delete all of `keys`; return how many were present.
+
+        Raises:
+            NodeUnavailable: of some keys nothing was deleted; `.partial` lists them.
+            MaybeStored: some keys may be deleted or not.
+        """
+        names = _names(keys)
+        written = self._write_many(Op.DELETE, dict.fromkeys(names, b""), 0)
+        if written.failed:
+            text = f"{len(written.failed)} keys failed, {written.done} were deleted"
+            if written.maybe:
+                raise MaybeStored(text) from written.error
+            error = NodeUnavailable(text)
+            error.partial = [names[raw] for raw in written.failed]
+            raise error from written.error
+        return written.done
+
+    def scan(self, prefix: str = "") -> Iterator[str]:
+        """Iterate over the keys that begin with `prefix`, in no order.
+
+        Every key that is present from beginning to end comes once; keys that come or go
+        meanwhile may or may not. Each step has the client's time-out.
+        """
+        raw = prefix_bytes(prefix)
+        return self._scanned(raw, self._slots_by_primary())
+
+    def clear(self) -> None:
+        """Make everything written so far absent in the whole cluster, at once.
+
+        Raises:
+            MaybeStored: not every live member has confirmed in time; it spreads by gossip.
+        """
+        self._call(Clear())
+
+    # -------------------------------------------------------------- the cluster
+
+    @property
+    def replicas(self) -> int:
+        """Copies of each key beyond the primary, cluster-wide."""
+        view: View = self._call(TopologyGet())
+        return view.settings.replicas
+
+    def topology(self) -> Topology:
+        """Return the members and settings as some node sees them now."""
+        view: View = self._call(TopologyGet())
+        return Topology(
+            epoch=view.epoch,
+            replicas=view.settings.replicas,
+            nodes=tuple(_info(member) for member in view.listed),
+            _owners=lambda key: tuple(member.name for member in view.owners_of(key_bytes(key))),
+        )
+
+    def stats(self) -> ClusterStats:
+        """Return the statistics of every member that answers in time, and their total."""
+        answers: dict[str, StatsReply | str] = self._call(StatsGet())
+        nodes: dict[str, NodeStats] = {}
+        unreachable: dict[str, str] = {}
+        for name, answer in sorted(answers.items()):
+            if isinstance(answer, str):
+                unreachable[name] = answer
+                continue
+            try:
+                nodes[name] = NodeStats.from_json(answer.stats)
+            except ValueError:
+                unreachable[name] = "sent statistics that are no JSON object"
+        return ClusterStats(nodes, NodeStats.total(nodes.values()), unreachable)
+
+    def inspect(self, key: str) -> dict[str, Entry | str | None]:
+        """Return what each owner of `key` holds: an entry, None, or why there is no answer.
+
+        A record without a value (deleted, evicted, expired) is told as text, with its version.
+        """
+        answers: dict[str, InspectReply | str] = self._call(Inspect(key=key_bytes(key)))
+        now = self._core.cluster_ms(read_clocks())
+        return {name: _inspected(name, answer, now) for name, answer in answers.items()}
+
+    def counts(self) -> dict[str, int]:
+        """Return how often this client met what: late_reply, dropped, topology_refresh."""
+        return dict(self._counts)
+
+    # -------------------------------------------------------------- life
+
+    def close(self) -> None:
+        """Close all connections; calls of other threads end with ClientClosed. May be repeated."""
+        self._closed = True
+        self._finalizer()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<dcc.Client {','.join(self._addresses)} {state}>"
+
+    # -------------------------------------------------------------- inside
+
+    def _call(self, operation: Operation) -> Any:
+        """Return the outcome of `operation`, within one deadline."""
+        return self._borrow(
+            lambda channel, now: channel.run(
+                self._core.begin(operation, now, codec=channel.codec), now
+            )
+        )
+
+    def _borrow(self, use: Callable[[Channel, Now], T]) -> T:
+        pool = self._pool
+        now = read_clocks()
+        channel = pool.take(now.mono + self._timeout_ns)
+        try:
+            result = use(channel, now)
+        except DccError:
+            pool.give(channel)
+            raise
+        except zmq.ContextTerminated:
+            pool.discard(channel)
+            raise ClientClosed("the client was closed during the call") from None
+        except BaseException:
+            # Interrupted somewhere between two frames: the sockets are in no known state.
+            pool.discard(channel)
+            raise
+        pool.give(channel)
+        return result
+
+    def _looked_up(self, channel: Channel, operation: Get, now: Now) -> Lookup:
+        core = self._core
+        call = core.begin(operation, now, codec=channel.codec)
+        reply: GetReply = channel.run(call, now)
+        address, confirmed = call.answered_by()
+        node = core.view.name_of(address) if core.view is not None else address
+        if reply.status is not Status.HIT:
+            return Lookup(reply.status.name.lower(), None, None, None, confirmed, None, node)
+        return Lookup(
+            status="hit",
+            value=reply.value,
+            version=reply.version,
+            age=_age(core.cluster_ms(read_clocks()), reply.version),
+            confirmed=confirmed,
+            expires_at=_seconds(reply.expires_at_ms),
+            node=node,
+        )
+
+    def _write(
+        self,
+        op: Op,
+        key: str,
+        value: bytes,
+        ttl: Ttl | Unset,
+        *,
+        w: int | str | Unset = UNSET,
+        expected: Version = NO_VERSION,
+        delta: int = 0,
+        initial: int = 0,
+    ) -> WriteReply:
+        reply: WriteReply = self._call(
+            Write(
+                op=op,
+                key=key_bytes(key),
+                value=value,
+                ttl_ms=self._ttl_ms(ttl),
+                w=self._w if isinstance(w, Unset) else write_quorum(w),
+                expected=expected,
+                delta=delta,
+                initial=initial,
+            )
+        )
+        return reply
+
+    def _write_many(self, op: Op, items: dict[bytes, bytes], ttl: int) -> Written:
+        if not items:
+            self._open_or_raise()
+            return Written(0, (), frozenset(), None)
+        request = WriteMany(op=op, items=tuple(items.items()), ttl_ms=ttl, w=self._w)
+        written: Written = self._call(request)
+        return written
+
+    def _scanned(self, prefix: bytes, groups: list[tuple[int, ...]]) -> Iterator[str]:
+        for slots in groups:
+            keys: list[bytes] = self._call(Scan(slots=slots, prefix=prefix))
+            for key in keys:
+                yield key.decode()
+
+    def _slots_by_primary(self) -> list[tuple[int, ...]]:
+        """Return all slots in steps, each of slots of one primary."""
+        view: View = self._core.view or self._call(TopologyGet())
+        groups: dict[str | None, list[int]] = {}
+        for slot in range(SLOT_COUNT):
+            groups.setdefault(view.primary(slot), []).append(slot)
+        return [
+            tuple(group[start : start + SCAN_SLOTS])
+            for group in groups.values()
+            for start in range(0, len(group), SCAN_SLOTS)
+        ]
+
+    def _ttl_ms(self, ttl: Ttl | Unset) -> int:
+        return self._default_ttl_ms if isinstance(ttl, Unset) else ttl_ms(ttl)
+
+    def _open_or_raise(self) -> None:
+        if self._closed:
+            raise ClientClosed("the client is closed")
+
+    def _count(self, event: str) -> None:
+        self._counts[event] = self._counts.get(event, 0) + 1
+
+    def _after_fork(self) -> None:
+        """Start over in a child process; the parent's sockets are kept, untouched, for ever."""
+        _GRAVEYARD.append((self._core, self._pool, self._finalizer))
+        self._finalizer.detach()
+        client_id, boot, lock = _identity()
+        self._core = self._core.heir(client_id, boot, lock)
+        self._pool = Pool(self._core, self._count)
+        self._finalizer = weakref.finalize(self, Pool.close, self._pool)
+        self._finalizer.atexit = False
+        if self._closed:
+            self._finalizer()
+
+
+_CLIENTS: weakref.WeakSet[Client] = weakref.WeakSet()
+_GRAVEYARD: list[object] = []
+"What a forked child inherited of its parents; collecting it would close the parents' sockets."
+
+
+def _renew_clients() -> None:
+    for client in list(_CLIENTS):
+        client._after_fork()
+
+
+os.register_at_fork(after_in_child=_renew_clients)
+
+
+def _identity() -> tuple[int, int, threading.Lock]:
+    """Return a random client id, a boot and a lock for a new core."""
+    client_id = int.from_bytes(os.urandom(8), "big") or 1
+    boot = (time.time_ns() // MILLISECOND << 16) | int.from_bytes(os.urandom(2), "big")
+    return client_id, boot, threading.Lock()
+
+
+def _read_policy(read: str) -> bool:
+    if not isinstance(read, str):
+        raise TypeError(f'read: "primary" or "any", got {type(read).__name__}')
+    if read not in ("primary", "any"):
+        raise ValueError(f'read: "primary" or "any", got {read!r}')
+    return read == "any"
+
+
+def _names(keys: Iterable[str]) -> dict[bytes, str]:
+    if isinstance(keys, str | bytes):
+        raise TypeError("keys: an iterable of str, not one str")
+    return {key_bytes(key): key for key in keys}
+
+
+def _done(reply: WriteReply) -> bool:
+    return reply.outcome is Outcome.DONE
+
+
+def _age(cluster_ms: int, version: Version) -> float:
+    return max(0, cluster_ms - (version.stamp >> 16)) / 1000
+
+
+def _seconds(ms: int) -> float | None:
+    return ms / 1000 if ms else None
+
+
+def _info(member: Member) -> NodeInfo:
+    return NodeInfo(
+        name=member.name,
+        request=member.request,
+        gossip=member.gossip,
+        zone=member.zone,
+        weight=member.weight,
+        standing=member.standing.name.lower(),
+    )
+
+
+def _inspected(name: str, answer: InspectReply | str, now: int) -> Entry | str | None:
+    if isinstance(answer, str):
+        return answer
+    if not answer.records:
+        return None
+    record: Record = answer.records[0]
+    if record.kind is not Kind.VALUE:
+        return f"{record.kind.name.lower()} {record.version}"
+    return Entry(
+        value=record.value,
+        version=record.version,
+        expires_at=_seconds(record.expires_at_ms),
+        age=_age(now, record.version),
+        node=name,
+        confirmed=answer.confirmed,
+    )
