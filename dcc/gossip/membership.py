@@ -1,0 +1,629 @@
+"""Membership: who is there, as one node believes it.
+
+Composes the table (`table`), the failure detector (`probe`), the suspicions (`suspicion`), the
+rumors (`dissemination`) and the swapping of views (`pushpull`, `joining`). This module holds the
+rules by which a claim changes the table; all others only say when and to whom.
+
+    ALIVE ──failed probe──▶ SUSPECT ──time-out──▶ DEAD ──rebalance_delay──▶ REMOVED
+      ▲                        │                   │                          │
+      └────── the member raises its incarnation ───┴──────────────────────────┘
+    LEFT: said by the member itself. DEAD, REMOVED and LEFT are forgotten after `forget_after`.
+
+**One order.** A claim about a member is its whole row. It replaces the row held if its
+(incarnation, standing) is larger, so views are joins: repeats and reorderings are free, and all
+nodes that heard the same claims agree. Only the member itself raises its incarnation. It does so
+to refute: to max(own, accused) + 1, whatever plane the accusation came by.
+
+**Not at one stroke.** A claim that somebody is DEAD or REMOVED, about a member believed ALIVE
+here, only makes it SUSPECT, for two periods and a last look. Without it the healing of a partition
+would first kill everybody: each side brings the other a list of its dead, valid at the incarnation
+they still have. In a crash everybody has suspected the member long before, and the claim counts at
+once.
+
+**Stale claims are answered** with the row held, unless it is still being gossiped: a member that
+restarts with an incarnation too low learns so and refutes.
+
+**Own time.** All deadlines are in a time that stands still while the node does (`standstill`, and
+any turn that comes much too late), so a node that wakes judges nobody by what it did not hear.
+
+Source: SWIM (Das, Gupta, Motivala, DSN 2002), suspicion and incarnation numbers; Lifeguard
+(arXiv 1707.00788); differences to hashicorp/memberlist are listed in `docs/membership.md`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import KeysView, Sequence
+from typing import Any
+
+from dcc.config import NodeConfig
+from dcc.effects import Answer, Connect, Disconnect, Effect, Gossip, Notify, Tell
+from dcc.gossip.deadlines import Deadlines
+from dcc.gossip.dissemination import RumorQueue, fit, retransmit_limit
+from dcc.gossip.joining import FOUNDED_STAMP, Seeds
+from dcc.gossip.probe import Prober
+from dcc.gossip.pushpull import PushPuller
+from dcc.gossip.suspicion import Suspicions
+from dcc.gossip.table import Table
+from dcc.limits import GOSSIP_BYTES_MAX
+from dcc.types import Member, NodeKey, Settings, Standing
+from dcc.units import MILLISECOND, NEVER
+from dcc.wire.codec import Header
+from dcc.wire.messages import (
+    Ack,
+    Message,
+    Nack,
+    Ping,
+    PingReq,
+    PushPull,
+    PushPullReply,
+    Rumors,
+)
+
+FANOUT = 3
+"Members gossiped to in each gossip interval."
+
+AHEAD_MAX_MS = 60_000
+"A claim of death from further in the future is dated back to this: retention must end."
+
+ALIVE, SUSPECT, DEAD, REMOVED, LEFT = Standing
+
+EVENTS = {
+    ALIVE: "member_alive",
+    SUSPECT: "member_suspect",
+    DEAD: "member_dead",
+    REMOVED: "member_removed",
+    LEFT: "member_left",
+}
+
+
+class Membership:
+    """One node's membership machine: messages and time in, effects out."""
+
+    def __init__(
+        self,
+        me: Member,
+        config: NodeConfig,
+        *,
+        rng: random.Random,
+        settings: Settings,
+        now: int,
+        cluster_ms: int,
+    ) -> None:
+        self.settings = settings
+        self.joined = False
+        self.displaced = False
+        "Another node runs under this name with a higher incarnation: this one has fallen silent."
+        self._config = config
+        self._forget_ms = config.forget_after_ns // MILLISECOND
+        self._table = Table(me)
+        self._rumors = RumorQueue()
+        self._prober = Prober(self._table, self._rumors, config, rng)
+        self._suspicions = Suspicions(
+            period_ns=config.protocol_period_ns, ack_timeout_ns=config.ack_timeout_ns
+        )
+        self._seeds = Seeds(config, self._table.key, rng)
+        self._push_puller = PushPuller(self._table, self._seeds, config, rng)
+        self._removals = Deadlines()
+        self._links: dict[NodeKey, tuple[str, str]] = {}
+        self._told: dict[NodeKey, int] = {}
+        self._rng = rng
+        self._settings_left = 0
+        self._gossip_at = 0
+        self._sweep_at = NEVER
+        self._left_at = NEVER
+        self._slept_ns = 0
+        self._due = NEVER
+        self._now, self._cluster_ms = now, cluster_ms
+
+    # -------------------------------------------------------------- what is known
+
+    @property
+    def me(self) -> Member:
+        """This node's own row, as it is gossiped."""
+        return self._table.me
+
+    @property
+    def members(self) -> dict[NodeKey, Member]:
+        """All rows by node key: self, and the dead and left until they are forgotten.
+
+        The table itself: read it, do not change it.
+        """
+        return self._table.rows
+
+    @property
+    def changes(self) -> int:
+        """A count that grows with every change of a row."""
+        return self._table.changes
+
+    @property
+    def score(self) -> int:
+        """Local health: 0 is fine, 7 is as bad as it is counted."""
+        return self._prober.score
+
+    @property
+    def connected(self) -> dict[NodeKey, tuple[str, str]]:
+        """Request and gossip address of every member that `Connect` was last asked for."""
+        return self._links
+
+    def alive(self) -> KeysView[NodeKey]:
+        """Return the keys of members that are ALIVE, self included: a live, ordered view."""
+        return self._table.alive()
+
+    def gone(self, now: int) -> bool:
+        """Return whether this node has left and the others have had the time to hear of it."""
+        return now - self._slept_ns >= self._left_at
+
+    # -------------------------------------------------------------- what the node core calls
+
+    def start(self, now: int, cluster_ms: int) -> list[Effect]:
+        """Begin to join; a node without seeds founds a cluster at once."""
+        self._turn(now, cluster_ms)
+        self._seeds.start(self._now)
+        self._sweep_at = self._now + self._config.reconnect_interval_ns
+        return self.tick(now, cluster_ms)
+
+    def receive(
+        self,
+        header: Header,
+        message: Message,
+        now: int,
+        cluster_ms: int,
+        *,
+        request_plane: bool,
+        route: bytes,
+    ) -> list[Effect]:
+        """Take one membership message; O(its rumors). Others are ignored."""
+        if self.displaced:
+            return []
+        self._turn(now, cluster_ms)
+        if isinstance(message, PushPull):
+            effects = self._on_push_pull(header, message, route)
+        elif isinstance(message, PushPullReply):
+            effects = self._on_push_pull_reply(header, message)
+        else:
+            effects = self._on_gossip(header, message, request_plane)
+        self._due = max(self._now, self._next_at())
+        return effects
+
+    def tick(self, now: int, cluster_ms: int) -> list[Effect]:
+        """Return what is due at `now`."""
+        if self.displaced:
+            return []
+        self._turn(now, cluster_ms)
+        effects: list[Effect] = []
+        if self._seeds.founds(self._now) and not self.joined:
+            effects += self._found()
+        if self.joined:
+            effects += self._judge()
+            effects += self._gossip()
+        effects += self._push_puller.tick(self._now, self.settings)
+        if self._now >= self._sweep_at:
+            self._sweep_at = self._now + self._config.reconnect_interval_ns
+            self._forget()
+        self._due = max(self._now, self._next_at())
+        return effects
+
+    def wake_at(self) -> int:
+        """Return the monotonic ns at which `tick` is due next, or NEVER."""
+        at = self._next_at()
+        return at if at == NEVER else at + self._slept_ns
+
+    def standstill(self, gap_ns: int, now: int) -> None:
+        """Shift all deadlines: this node stood still for `gap_ns`, up to `now`.
+
+        To be called before anything that arrived meanwhile is handed in.
+        """
+        self._sleep(min(gap_ns, max(0, now - self._slept_ns - self._now)))
+
+    def drain(self, now: int, cluster_ms: int) -> list[Effect]:
+        """Return the first step of leaving: owning nothing, under a new incarnation."""
+        self._turn(now, cluster_ms)
+        self._renew(draining=True, incarnation=self.me.incarnation + 1)
+        return [self._notify("member_updated", self.me)]
+
+    def leave(self, now: int, cluster_ms: int) -> list[Effect]:
+        """Return the second step of leaving: LEFT, told to the others until `gone`."""
+        self._turn(now, cluster_ms)
+        if self.me.standing == LEFT:
+            return []
+        self._renew(standing=LEFT)
+        self._prober.stop()
+        self._push_puller.stop()
+        self._seeds.stop()
+        rounds = retransmit_limit(self._table.size) if self._table.peers else 0
+        self._left_at = self._now + rounds * self._config.gossip_interval_ns
+        self._due = max(self._now, self._next_at())
+        return [self._notify("member_left", self.me)]
+
+    def change_settings(self, settings: Settings, now: int) -> list[Effect]:
+        """Merge `settings` into the cluster's and gossip what changed."""
+        self._now = max(self._now, now - self._slept_ns)
+        return self._merge_settings(settings)
+
+    def check(self) -> None:
+        """Assert all invariants. O(n)."""
+        for part in (self._table, self._rumors, self._prober, self._suspicions):
+            part.check()
+        self._push_puller.check()
+        self._removals.check()
+        rows = self._table.rows
+        for key, row in rows.items():
+            assert (key in self._suspicions) == (row.standing == SUSPECT and key != self.me.key)
+            assert key in self._removals or row.standing != DEAD
+        assert set(self._links) == set(self._table.peers)
+        assert self.me.standing in (ALIVE, LEFT)
+
+    # -------------------------------------------------------------- time
+
+    def _turn(self, now: int, cluster_ms: int) -> None:
+        """Set the time of this turn; a turn that comes far too late was a standstill."""
+        self._cluster_ms = cluster_ms
+        late = now - self._slept_ns - self._due
+        if late > self._config.ack_timeout_ns // 2:
+            self._sleep(late)
+        self._now = max(self._now, now - self._slept_ns)
+
+    def _sleep(self, gap_ns: int) -> None:
+        self._slept_ns += gap_ns
+        if gap_ns >= self._config.protocol_period_ns and self.joined and self.me.standing != LEFT:
+            self._prober.worsen(1)
+            self._push_puller.assert_self(self._now)
+
+    def _next_at(self) -> int:
+        if self.displaced:
+            return NEVER
+        at = min(self._push_puller.wake_at(), self._sweep_at)
+        if self._now < self._left_at:
+            at = min(at, self._left_at)
+        if not self.joined:
+            return at
+        if self._rumors or self._settings_left:
+            at = min(at, self._gossip_at)
+        return min(at, self._prober.wake_at(), self._suspicions.next_at(), self._removals.next_at())
+
+    # -------------------------------------------------------------- messages
+
+    def _on_gossip(self, header: Header, message: Message, request_plane: bool) -> list[Effect]:
+        sender = header.sender
+        row = self._table.rows.get(sender)
+        if row is None or sender == self._table.key:
+            return [_dropped(header, "unknown_sender")]
+        if header.boot < row.boot:
+            return [_dropped(header, "earlier_boot")]
+        effects: list[Effect] = []
+        if isinstance(message, Ping | Ack | PingReq | Rumors):
+            effects += self._hear_rumors(message.rumors, sender)
+        if isinstance(message, Ping):
+            ack = self._prober.on_ping(sender, message)
+            if ack is not None and self._table.rows[sender].standing != LEFT:
+                effects.append(self._toward(sender, ack, request_plane))
+            return effects
+        if isinstance(message, Ack):
+            effects += self._prober.on_ack(sender, message)
+        elif isinstance(message, Nack):
+            self._prober.on_nack(sender, message)
+        elif isinstance(message, PingReq):
+            if self._table.is_peer(sender):
+                effects += self._prober.on_ping_req(sender, message, self._now)
+        elif isinstance(message, Rumors):
+            effects += self._merge_settings(message.settings)
+        return effects + self._tell_it_is_dead(sender)
+
+    def _toward(self, key: NodeKey, message: Ack, request_plane: bool) -> Effect:
+        # Somebody believed dead has no DEALER here, but may well listen to this node's PUB.
+        if request_plane and self._table.is_peer(key):
+            return Tell(key, message)
+        return Gossip(key, message)
+
+    def _tell_it_is_dead(self, sender: NodeKey) -> list[Effect]:
+        """Return the accusation for a sender that is believed down; at most one a period."""
+        row = self._table.rows[sender]
+        if not DEAD <= row.standing <= REMOVED:
+            return []
+        if self._now < self._told.get(sender, 0):
+            return []
+        self._told[sender] = self._now + self._config.protocol_period_ns
+        return [Gossip(sender, Rumors(rumors=(row,), settings=self.settings))]
+
+    def _hear_rumors(self, claims: Sequence[Member], sender: NodeKey) -> list[Effect]:
+        effects: list[Effect] = []
+        newer: list[Member] = []
+        for claim in claims:
+            effects += self._hear(claim, newer)
+        if newer and self._table.is_peer(sender):
+            rows = fit(newer, GOSSIP_BYTES_MAX // 2)
+            effects.append(Gossip(sender, Rumors(rumors=rows, settings=self.settings)))
+        return effects
+
+    def _on_push_pull(self, header: Header, message: PushPull, route: bytes) -> list[Effect]:
+        effects: list[Effect] = []
+        mine = header.sender == self.me.key and header.boot == self.me.boot
+        if not mine:
+            effects += self._hear_view(header, message.members, message.settings)
+        if self.displaced or not self._push_puller.serves(self._now):
+            return effects
+        reply = self._push_puller.reply(self.settings)
+        if message.joining:
+            effects.append(Answer(route, reply, header.request))
+        elif self._table.is_peer(header.sender):
+            effects.append(Tell(header.sender, reply, header.request))
+        elif message.members and message.members[0].request != self.me.request:
+            effects.append(Tell(message.members[0].request, reply, header.request))
+        return effects
+
+    def _on_push_pull_reply(self, header: Header, message: PushPullReply) -> list[Effect]:
+        self._push_puller.on_reply(header.sender, header.request, message)
+        if header.sender == self.me.key and header.boot == self.me.boot:
+            return []
+        return self._hear_view(header, message.members, message.settings)
+
+    def _hear_view(
+        self, header: Header, members: Sequence[Member], settings: Settings
+    ) -> list[Effect]:
+        effects: list[Effect] = []
+        if header.sender == self.me.key and members and members[0].request != self.me.request:
+            theirs = members[0]
+            lost = _order(theirs) > _order(self.me)
+            effects.append(self._conflict(theirs, lost=lost))
+            if lost:
+                return effects
+        for claim in members:
+            effects += self._hear(claim, [])
+            if self.displaced:
+                return effects
+        effects += self._merge_settings(settings)
+        if not self.joined and self.me.standing != LEFT:
+            if settings.replicas_stamp > 0:
+                effects += self._join()
+            elif self._table.peers:
+                self._seeds.found_joiner(self._now)
+        return effects
+
+    # -------------------------------------------------------------- claims
+
+    def _hear(self, claim: Member, newer: list[Member]) -> list[Effect]:
+        """Merge one claim; append the row held to `newer` if the claim was stale."""
+        key = claim.key
+        if key == self._table.key:
+            return self._hear_of_me(claim, newer)
+        held = self._table.rows.get(key)
+        if claim.standing >= DEAD and claim.since_ms > self._cluster_ms + AHEAD_MAX_MS:
+            claim = claim._replace(since_ms=self._cluster_ms + AHEAD_MAX_MS)
+        if held is None:
+            return self._admit(key, claim)
+        if _order(claim) > _order(held):
+            return self._accept(key, held, claim)
+        if claim.precedence == held.precedence:
+            self._repeated(key, held, claim)
+        elif key not in self._rumors:
+            newer.append(held)
+        return []
+
+    def _admit(self, key: NodeKey, claim: Member) -> list[Effect]:
+        if claim.standing >= DEAD and claim.since_ms + self._forget_ms <= self._cluster_ms:
+            return []
+        effects: list[Effect] = []
+        if self._table.full:
+            oldest = self._table.oldest_gone()
+            if oldest is None or claim.standing >= DEAD:
+                return [self._notify("member_refused", claim)]
+            self._forget_member(oldest)
+        if claim.standing <= SUSPECT:
+            effects.append(self._notify("member_joined", claim))
+        self._set(key, claim)
+        effects += self._link(key, claim)
+        if claim.standing != ALIVE:
+            effects.append(self._notify(EVENTS[claim.standing], claim))
+        return effects
+
+    def _accept(self, key: NodeKey, held: Member, claim: Member) -> list[Effect]:
+        if DEAD <= claim.standing <= REMOVED and held.standing <= SUSPECT:
+            if held.standing == ALIVE:
+                row = claim._replace(standing=SUSPECT, since_ms=self._cluster_ms)
+                effects = self._change(key, held, row)
+                self._suspicions.called_dead(key, self._now)
+                return effects
+            if not self._suspicions.called_dead(key, self._now):
+                return []
+        return self._change(key, held, claim)
+
+    def _repeated(self, key: NodeKey, held: Member, claim: Member) -> None:
+        """The same incarnation and standing again: another accuser, or another date."""
+        if held.standing == SUSPECT:
+            if self._suspicions.confirm(key, claim.accuser, self._now):
+                self._rumors.put(key, claim)
+        elif held.standing >= DEAD and claim.since_ms < held.since_ms:
+            # Several may declare the same death; the earliest date ends retention for all.
+            self._table.put(key, held._replace(since_ms=claim.since_ms))
+
+    def _hear_of_me(self, claim: Member, newer: list[Member]) -> list[Effect]:
+        me = self.me
+        if _order(claim) <= _order(me):
+            if claim.incarnation < me.incarnation and me.key not in self._rumors:
+                newer.append(me)
+            return []
+        if me.standing == LEFT:
+            return []
+        if claim.boot != me.boot and claim.request != me.request and claim.standing <= SUSPECT:
+            return [self._conflict(claim, lost=True)]
+        # An earlier life of this node at this address is refuted like an accusation: its clock
+        # may have been ahead.
+        self._renew(incarnation=claim.incarnation + 1)
+        self._prober.worsen(1)
+        if claim.standing >= DEAD:
+            # Those who believe it no longer listen; tell them by address.
+            self._push_puller.assert_self(self._now)
+        return [self._notify("refuted", self.me, accused=claim.standing.name.lower())]
+
+    def _conflict(self, theirs: Member, *, lost: bool) -> Notify:
+        if lost:
+            self.displaced = True
+            self.joined = False
+        return self._notify(
+            "name_conflict",
+            theirs,
+            theirs=theirs.request,
+            ours=self.me.request,
+            lost=lost,
+        )
+
+    # -------------------------------------------------------------- changing rows
+
+    def _change(self, key: NodeKey, held: Member, row: Member) -> list[Effect]:
+        self._set(key, row)
+        effects = self._link(key, row)
+        if row.standing != held.standing:
+            effects.append(self._notify(EVENTS[row.standing], row))
+        elif row.standing == ALIVE and _placement(row) != _placement(held):
+            effects.append(self._notify("member_updated", row))
+        return effects
+
+    def _set(self, key: NodeKey, row: Member) -> None:
+        """Put a row of another member, with its timers and its rumor."""
+        self._table.put(key, row)
+        if self.joined:
+            # Before joining there is nobody who does not know.
+            self._rumors.put(key, row)
+        self._suspicions.cancel(key)
+        self._removals.cancel(key)
+        if row.standing <= SUSPECT:
+            self._prober.learned(key, self._now)
+        if row.standing == SUSPECT:
+            self._suspicions.start(key, row.accuser, self._table.size, self._now)
+        elif row.standing == DEAD:
+            self._removals.set(key, self._now + self._config.rebalance_delay_ns)
+
+    def _link(self, key: NodeKey, row: Member) -> list[Effect]:
+        addresses = (row.request, row.gossip)
+        if row.standing <= SUSPECT:
+            if self._links.get(key) == addresses:
+                return []
+            self._links[key] = addresses
+            return [Connect(key, *addresses)]
+        if self._links.pop(key, None) is None:
+            return []
+        return [Disconnect(key)]
+
+    def _renew(self, **changes: Any) -> None:
+        """Change this node's own row and gossip it."""
+        me = self.me._replace(since_ms=self._cluster_ms, **changes)
+        self._table.put(me.key, me)
+        self._rumors.put(me.key, me)
+
+    def _forget(self) -> None:
+        """Drop the rows whose retention ended: an absolute time, so that none comes back."""
+        for key in self._table.gone(self._cluster_ms - self._forget_ms):
+            self._forget_member(key)
+
+    def _forget_member(self, key: NodeKey) -> None:
+        self._table.forget(key)
+        self._rumors.drop(key)
+        self._removals.cancel(key)
+        self._prober.forget(key)
+        self._told.pop(key, None)
+
+    # -------------------------------------------------------------- what time brings
+
+    def _judge(self) -> list[Effect]:
+        """Return the effects of probes, suspicions and rebalance delays that came due."""
+        effects: list[Effect] = []
+        if self._now >= self._prober.wake_at():
+            more, failed = self._prober.tick(self._now)
+            effects += more
+            if failed is not None:
+                effects += self._accuse(failed)
+        if self._now >= self._suspicions.next_at():
+            for key in self._suspicions.pop_looks(self._now):
+                effects += self._prober.last_look(key)
+            for key in self._suspicions.pop_ended(self._now):
+                effects += self._declare_dead(key)
+        for key in self._removals.pop_due(self._now):
+            row = self._table.rows[key]
+            effects += self._change(key, row, row._replace(standing=REMOVED))
+        return effects
+
+    def _accuse(self, row: Member) -> list[Effect]:
+        accusation = row._replace(
+            standing=SUSPECT, since_ms=self._cluster_ms, accuser=self._table.key
+        )
+        if row.standing == ALIVE:
+            return self._change(row.key, row, accusation)
+        self._repeated(row.key, row, accusation)
+        return []
+
+    def _declare_dead(self, key: NodeKey) -> list[Effect]:
+        held = self._table.rows[key]
+        row = held._replace(standing=DEAD, since_ms=self._cluster_ms, accuser=self._table.key)
+        # If it lives after all it still listens to this node, and refutes.
+        tell = Gossip(key, Rumors(rumors=(row,), settings=self.settings))
+        return [*self._change(key, held, row), tell]
+
+    def _gossip(self) -> list[Effect]:
+        if self._now < self._gossip_at or not (self._rumors or self._settings_left):
+            return []
+        self._gossip_at = self._now + self._config.gossip_interval_ns
+        limit = retransmit_limit(self._table.size)
+        effects: list[Effect] = []
+        for key in self._table.some_peers(FANOUT, self._rng):
+            if not (self._rumors or self._settings_left):
+                break
+            row = self._table.rows[key]
+            rumors = self._rumors.take(limit, first=row if row.standing == SUSPECT else None)
+            self._settings_left = max(0, self._settings_left - 1)
+            effects.append(Gossip(key, Rumors(rumors=rumors, settings=self.settings)))
+        if not self._table.peers:
+            # Alone: nobody to tell; who joins gets the whole view.
+            self._settings_left = 0
+            self._rumors.clear()
+        return effects
+
+    # -------------------------------------------------------------- joining, settings
+
+    def _found(self) -> list[Effect]:
+        stamp = max(FOUNDED_STAMP, self.settings.replicas_stamp)
+        self.settings = self.settings._replace(replicas_stamp=stamp)
+        self._begin()
+        return [self._notify("cluster_founded", self.me)]
+
+    def _join(self) -> list[Effect]:
+        self._begin()
+        return [self._notify("joined", self.me, members=self._table.size)]
+
+    def _begin(self) -> None:
+        self.joined = True
+        self._seeds.stop()
+        self._prober.start(self._now)
+        self._push_puller.start(self._now)
+        self._rumors.put(self.me.key, self.me)
+
+    def _merge_settings(self, settings: Settings) -> list[Effect]:
+        merged = self.settings.merge(settings)
+        if merged == self.settings:
+            return []
+        self.settings = merged
+        self._settings_left = retransmit_limit(self._table.size)
+        return [Notify("settings_changed", merged._asdict())]
+
+    def _notify(self, event: str, row: Member, **more: Any) -> Notify:
+        fields = {
+            "node": row.name,
+            "key": row.key,
+            "standing": row.standing.name.lower(),
+            "incarnation": row.incarnation,
+            **more,
+        }
+        return Notify(event, fields)
+
+
+def _order(row: Member) -> tuple[int, int, int, str]:
+    """What merging compares: precedence, and a tie-break between two lives of one name."""
+    return (row.incarnation, row.standing, row.boot, row.request)
+
+
+def _placement(row: Member) -> tuple[object, ...]:
+    return (row.boot, row.request, row.gossip, row.zone, row.weight, row.draining)
+
+
+def _dropped(header: Header, reason: str) -> Notify:
+    return Notify("dropped", {"reason": reason, "sender": header.sender})

@@ -1,0 +1,287 @@
+"""The failure detector: pings one member per period and says who did not answer in any way.
+
+One probe at a time. Its life, with t in units of (local health score + 1):
+
+    ping ──ack──▶ fine (score - 1)
+      │ ack_timeout · t
+      ▼
+    ping-req to k helpers, and a ping on the request plane, in parallel
+      │ any ack ──▶ fine
+      │ period · t
+      ▼
+    failed: the member is accused; score + missing nacks, or + 1 where no helper could be asked
+
+Members are probed round-robin over a shuffled list that is reshuffled at each wrap, so that each
+is probed within 2n - 1 periods at worst; newcomers enter at a random place, one period after they
+were learned, when the connections have come up. A helper that hears nothing from the target says
+so with a nack: if helpers fall silent too, the fault is likely here, and a higher score gives
+everybody more time.
+
+A helper that could relay an ack where the direct ping failed is asked again next time: across a
+partition that is bridged by few members, three at random would mostly be the wrong ones.
+
+Source: SWIM (Das, Gupta, Motivala, DSN 2002), round-robin probe target selection and indirect
+probing; Lifeguard (arXiv 1707.00788), Local Health Aware Probe and Buddy System.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass, field
+
+from dcc.config import NodeConfig
+from dcc.effects import Effect, Gossip, Tell
+from dcc.gossip.deadlines import Deadlines
+from dcc.gossip.dissemination import RumorQueue, retransmit_limit
+from dcc.gossip.table import Table
+from dcc.types import Member, NodeKey, Standing
+from dcc.units import NEVER
+from dcc.wire.messages import Ack, Nack, Ping, PingReq
+
+HELPERS = 3
+"k: members asked to ping in one's stead."
+
+SCORE_MAX = 7
+"Local health is 0 (fine) to this."
+
+NACK_SHARE = 0.8
+"A helper gives up after this share of the ack time-out, so that its nack is in time."
+
+RELAYS_MAX = 1_024
+"Pings under way for others; beyond it a ping-req is not served."
+
+
+@dataclass(slots=True)
+class _Probe:
+    target: NodeKey
+    seq: int
+    incarnation: int
+    indirect_at: int
+    ends_at: int
+    helpers: list[NodeKey] = field(default_factory=list)
+    nacks: set[NodeKey] = field(default_factory=set)
+    acked: bool = False
+
+
+class Prober:
+    """Probes others, and answers and relays the probes of others."""
+
+    def __init__(
+        self, table: Table, rumors: RumorQueue, config: NodeConfig, rng: random.Random
+    ) -> None:
+        self.score = 0
+        self._table, self._rumors, self._rng = table, rumors, rng
+        self._period_ns, self._ack_timeout_ns = config.protocol_period_ns, config.ack_timeout_ns
+        # An ack for the former life of this node must not match a probe of this one.
+        self._seq = rng.getrandbits(48)
+        self._probe: _Probe | None = None
+        self._probe_at = NEVER
+        self._order: list[NodeKey] = []
+        self._next = 0
+        self._listed: set[NodeKey] = set()
+        self._newcomers: deque[tuple[int, NodeKey]] = deque()
+        self._relays: dict[int, tuple[NodeKey, int]] = {}
+        self._relay_ends = Deadlines()
+        self._bridges: dict[NodeKey, NodeKey] = {}
+        self._last_bridge: NodeKey | None = None
+
+    # -------------------------------------------------------------- probing others
+
+    def start(self, now: int) -> None:
+        """Begin to probe, at a random moment of the first period."""
+        if self._probe_at == NEVER:
+            self._probe_at = now + int(self._rng.random() * self._period_ns)
+
+    def stop(self) -> None:
+        """Probe no more; the probes of others are still answered."""
+        self._probe, self._probe_at = None, NEVER
+
+    def learned(self, key: NodeKey, now: int) -> None:
+        """Take a new or returned member into the round, one period from now."""
+        if key not in self._listed:
+            self._listed.add(key)
+            self._newcomers.append((now + self._period_ns, key))
+
+    def forget(self, key: NodeKey) -> None:
+        """Remember nothing about a member whose row is gone."""
+        self._bridges.pop(key, None)
+
+    def worsen(self, by: int) -> None:
+        """Change local health: positive when something speaks against this node."""
+        self.score = min(SCORE_MAX, max(0, self.score + by))
+
+    def tick(self, now: int) -> tuple[list[Effect], Member | None]:
+        """Return what is due, and the row of a member whose probe failed at this moment."""
+        effects: list[Effect] = []
+        failed = None
+        probe = self._probe
+        if probe is not None and not probe.acked and now >= probe.ends_at:
+            failed = self._verdict(probe)
+        elif probe is not None and now >= probe.indirect_at:
+            effects += self._ask_helpers(probe)
+        if now >= self._probe_at:
+            effects += self._begin(now)
+        for seq in self._relay_ends.pop_due(now):
+            asker, asked = self._relays.pop(seq)
+            if self._table.is_peer(asker):
+                effects.append(Gossip(asker, Nack(seq=asked)))
+        return effects, failed
+
+    def wake_at(self) -> int:
+        """Return when the next of probe, indirect probe, verdict or nack is due."""
+        at = min(self._probe_at, self._relay_ends.next_at())
+        probe = self._probe
+        if probe is not None and not probe.acked:
+            at = min(at, probe.indirect_at, probe.ends_at)
+        return at
+
+    def _begin(self, now: int) -> list[Effect]:
+        stretch = self.score + 1
+        self._probe_at = now + self._period_ns * stretch
+        self._probe = None
+        target = self._next_target(now)
+        if target is None:
+            return []
+        seq = self._new_seq()
+        self._probe = _Probe(
+            target,
+            seq,
+            self._table.rows[target].incarnation,
+            now + self._ack_timeout_ns * stretch,
+            self._probe_at,
+        )
+        return [Gossip(target, self.ping(target, seq))]
+
+    def _ask_helpers(self, probe: _Probe) -> list[Effect]:
+        probe.indirect_at = NEVER
+        target = probe.target
+        if probe.acked or not self._table.is_peer(target):
+            return []
+        effects: list[Effect] = [Tell(target, self.ping(target, probe.seq))]
+        probe.helpers = self._choose_helpers(target)
+        for helper in probe.helpers:
+            message = PingReq(seq=probe.seq, target=target, rumors=self._riders(helper))
+            effects.append(Gossip(helper, message))
+        return effects
+
+    def _choose_helpers(self, target: NodeKey) -> list[NodeKey]:
+        alive = self._table.alive()
+        bridge = self._bridges.get(target, self._last_bridge)
+        chosen = [] if bridge is None or bridge == target or bridge not in alive else [bridge]
+        # One more than needed: a suspect among them would be a poor witness.
+        more = self._table.some_peers(HELPERS + 1, self._rng, (target, *chosen))
+        return (chosen + [key for key in more if key in alive])[:HELPERS]
+
+    def _verdict(self, probe: _Probe) -> Member | None:
+        self._probe = None
+        row = self._table.rows.get(probe.target)
+        if row is None or row.standing > Standing.SUSPECT:
+            return None
+        missing = len(probe.helpers) - len(probe.nacks)
+        self.worsen(missing if probe.helpers else 1)
+        # A newer incarnation arrived meanwhile: that is a sign of life.
+        return row if row.incarnation == probe.incarnation else None
+
+    def _next_target(self, now: int) -> NodeKey | None:
+        self._admit_newcomers(now)
+        for _ in range(len(self._order) + 1):
+            if self._next >= len(self._order):
+                self._wrap()
+                if not self._order:
+                    return None
+            key = self._order[self._next]
+            self._next += 1
+            if self._table.is_peer(key):
+                return key
+        return None
+
+    def _wrap(self) -> None:
+        self._order = [key for key in self._order if self._table.is_peer(key)]
+        self._listed = set(self._order)
+        self._listed.update(key for _, key in self._newcomers)
+        self._rng.shuffle(self._order)
+        self._next = 0
+
+    def _admit_newcomers(self, now: int) -> None:
+        while self._newcomers and self._newcomers[0][0] <= now:
+            _, key = self._newcomers.popleft()
+            place = int(self._rng.random() * (len(self._order) + 1))
+            self._order.insert(place, key)
+            if place < self._next:
+                self._next += 1
+
+    # -------------------------------------------------------------- answering and relaying
+
+    def on_ping(self, sender: NodeKey, message: Ping) -> Ack | None:
+        """Return the ack for a ping that is meant for this node, else None."""
+        if message.target != self._table.key:
+            return None
+        return Ack(seq=message.seq, rumors=self._riders(sender))
+
+    def on_ping_req(self, asker: NodeKey, message: PingReq, now: int) -> list[Effect]:
+        """Ping the target in the asker's stead."""
+        target = message.target
+        if not self._table.is_peer(target):
+            return [Gossip(asker, Nack(seq=message.seq))]
+        if len(self._relays) >= RELAYS_MAX:
+            return []
+        seq = self._new_seq()
+        self._relays[seq] = (asker, message.seq)
+        self._relay_ends.set(seq, now + int(NACK_SHARE * self._ack_timeout_ns))
+        return [Gossip(target, self.ping(target, seq))]
+
+    def on_ack(self, sender: NodeKey, message: Ack) -> list[Effect]:
+        """Count the ack for the running probe, or relay it to the member that asked for it."""
+        relay = self._relays.pop(message.seq, None)
+        if relay is not None:
+            self._relay_ends.cancel(message.seq)
+            asker, asked = relay
+            if not self._table.is_peer(asker):
+                return []
+            return [Gossip(asker, Ack(seq=asked, rumors=self._riders(asker)))]
+        probe = self._probe
+        if probe is None or message.seq != probe.seq or probe.acked:
+            return []
+        if sender == probe.target:
+            self._bridges.pop(sender, None)
+        elif sender in probe.helpers:
+            self._bridges[probe.target] = self._last_bridge = sender
+        else:
+            return []
+        probe.acked = True
+        self.worsen(-1)
+        return []
+
+    def on_nack(self, sender: NodeKey, message: Nack) -> None:
+        """Count a helper that is fine itself."""
+        probe = self._probe
+        if probe is not None and message.seq == probe.seq and sender in probe.helpers:
+            probe.nacks.add(sender)
+
+    def last_look(self, key: NodeKey) -> list[Effect]:
+        """Ping a suspect on both planes: its answer carries the refutation."""
+        seq = self._new_seq()
+        return [Gossip(key, self.ping(key, seq)), Tell(key, self.ping(key, seq))]
+
+    def ping(self, target: NodeKey, seq: int) -> Ping:
+        """Return a ping with its rumors; one to a suspect says so (the buddy rule)."""
+        return Ping(seq=seq, target=target, rumors=self._riders(target))
+
+    def _riders(self, to: NodeKey) -> tuple[Member, ...]:
+        row = self._table.rows.get(to)
+        accusation = row if row is not None and row.standing != Standing.ALIVE else None
+        return self._rumors.take(retransmit_limit(self._table.size), first=accusation)
+
+    def _new_seq(self) -> int:
+        self._seq += 1
+        return self._seq
+
+    def check(self) -> None:
+        """Assert bounds, and that nobody is listed twice."""
+        assert 0 <= self.score <= SCORE_MAX
+        listed = [*self._order, *(key for _, key in self._newcomers)]
+        assert len(listed) == len(set(listed))
+        assert set(listed) <= self._listed
+        assert len(self._relays) == len(self._relay_ends) <= RELAYS_MAX
+        assert all(key in self._listed for key in self._table.peers)
