@@ -477,7 +477,7 @@ class PushPull:
     "The sender first."
     settings: Settings
     joining: bool = False
-    "The sender has not joined yet: answer on the connection it came by."
+    "Answer on the connection it came by: the sender has not joined yet, or asks by address."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
