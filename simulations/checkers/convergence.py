@@ -1,0 +1,69 @@
+"""Convergence: at rest, all owners of a key hold its newest version.
+
+Newest means the newest that any living node held, or that was in flight, when the faults ended,
+or that was written since. That the owners agree is too weak: a cluster that agrees on an old
+version has lost a write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from dcc.types import Kind, Record, Version
+from simulations.history import Violation
+
+PROMISE = "convergence"
+
+
+def check(
+    newest: Mapping[bytes, Record],
+    owners: Mapping[bytes, Sequence[str]],
+    held: Mapping[str, Mapping[bytes, Record]],
+    covers: Callable[[str, bytes, Version], bool],
+    *,
+    may_evict: bool,
+) -> list[Violation]:
+    """Return where an owner differs from the newest version.
+
+    Args:
+        newest: key → its newest record; EXPIRED once its time is over.
+        owners: key → names of its living owners, by the one view that all share.
+        held: node → key → what it holds.
+        covers: whether a node's slot clock says that it has seen a version of a key: then a
+            record without a value may have been forgotten.
+        may_evict: memory is short, so that an owner may have given up the value.
+
+    Complexity: O(keys x owners).
+    """
+    found: list[Violation] = []
+    for key, expected in sorted(newest.items()):
+        for owner in owners[key]:
+            record = held[owner].get(key)
+            problem = _problem(expected, record, may_evict=may_evict)
+            if record is None and problem and _forgettable(expected, may_evict=may_evict):
+                if covers(owner, key, expected.version):
+                    continue
+            if problem:
+                text = f"{key.decode()} at {owner}: {problem}, newest is {_show(expected)}"
+                found.append(Violation(PROMISE, text))
+    return found
+
+
+def _problem(expected: Record, record: Record | None, *, may_evict: bool) -> str:
+    if record is None:
+        return "nothing held"
+    if record.version != expected.version:
+        return f"holds {_show(record)}"
+    if expected.kind is Kind.VALUE and record.kind is not Kind.VALUE:
+        return "" if may_evict and record.kind is Kind.EVICTED else f"holds {_show(record)}"
+    if expected.kind is Kind.TOMBSTONE and record.kind is not Kind.TOMBSTONE:
+        return f"holds {_show(record)}"
+    return ""
+
+
+def _forgettable(expected: Record, *, may_evict: bool) -> bool:
+    return expected.kind is not Kind.VALUE or may_evict
+
+
+def _show(record: Record) -> str:
+    return f"{record.kind.name} {record.version}"

@@ -1,0 +1,51 @@
+"""Monotony: at one life of one node, a key's version never falls, and what was given up stays so.
+
+A key may vanish (a record without a value is forgotten once everybody has seen it), but never
+come back older than it was: that is how the deleted and the expired return. And repair must not
+bring a value back that this node evicted (P-D3); a read may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dcc.types import NO_VERSION, Kind, Record, Version
+from simulations.history import Violation
+
+PROMISE = "a version never falls"
+
+
+class Monotony:
+    """Remembers the newest version of every key at every life of every node."""
+
+    def __init__(self) -> None:
+        self._newest: dict[tuple[str, int, bytes], Version] = {}
+        self.violations: list[Violation] = []
+
+    def observe(self, node: str, life: int, key: bytes, record: Record | None, at_ns: int) -> None:
+        """Note what a node holds of a key now."""
+        if record is None:
+            return
+        place = (node, life, key)
+        newest = self._newest.get(place, NO_VERSION)
+        if record.version < newest:
+            what = f"{key.decode()} at {node} falls from {newest} to {record.version}"
+            self.violations.append(Violation(PROMISE, what, at_ns))
+        elif record.version > newest:
+            self._newest[place] = record.version
+
+
+def check_repair(
+    node: str, before: Sequence[Record | None], after: Sequence[Record | None], at_ns: int
+) -> list[Violation]:
+    """Return values that one message of replication or repair brought back to a node.
+
+    Args:
+        before, after: what the node held of the message's keys.
+    """
+    return [
+        Violation("repair undoes no eviction", f"{old.key.decode()} {old.version} at {node}", at_ns)
+        for old, new in zip(before, after, strict=True)
+        if old is not None and new is not None
+        if old.kind is not Kind.VALUE and new.kind is Kind.VALUE and old.version == new.version
+    ]

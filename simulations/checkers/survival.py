@@ -1,0 +1,119 @@
+"""Survival: a write acknowledged by w owners outlives w - 1 losses of memory.
+
+Two ways to see it. At rest, somebody must hold the version or a newer one. And before that, as
+long as only memory was lost and nobody could be mistaken about who is alive, no read may say
+"absent, for certain" of such a key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+from simulations.history import End, Entry, History, Violation
+
+PROMISE = "promised writes survive"
+
+W_QUORUM, W_ALL = 0, 255
+
+
+def copies(w: int, replicas: int) -> int:
+    """Return how many owners acknowledged a write that asked for `w`.
+
+    >>> copies(0, 2), copies(255, 2), copies(1, 2)
+    (2, 3, 1)
+    """
+    if w == W_QUORUM:
+        return (replicas + 1) // 2 + 1
+    return replicas + 1 if w == W_ALL else w
+
+
+def _promised(entry: Entry, until_ns: int, losses: Sequence[int], replicas: int) -> bool:
+    """Whether fewer memories were lost since the call began than owners acknowledged."""
+    if entry.verb == "get" or entry.end is not End.OK or entry.status == "not done":
+        return False
+    lost = sum(entry.invoked_ns <= at <= until_ns for at in losses)
+    return lost < copies(entry.w, replicas)
+
+
+def check_rest(
+    history: History,
+    losses: Sequence[int],
+    replicas: int,
+    kept: Callable[[Entry], bool],
+    end_ns: int,
+) -> list[Violation]:
+    """Return acknowledged writes of which, at rest, nothing is left.
+
+    Args:
+        losses: world times at which a node lost its memory.
+        kept: whether a living node holds the call's version or a newer one of its key, or has
+            seen it and had a reason to forget it.
+    """
+    return [
+        Violation(PROMISE, f"nobody holds it: {entry}", end_ns)
+        for entry in history
+        if _promised(entry, end_ns, losses, replicas) and not kept(entry)
+    ]
+
+
+def check_reads(
+    history: History,
+    losses: Sequence[int],
+    replicas: int,
+    calm: Callable[[int, int], bool],
+    slack_ns: int,
+) -> list[Violation]:
+    """Return reads that called a surely existing key absent.
+
+    Args:
+        calm: whether nothing worse than loss of memory happened in an interval.
+        slack_ns: how far clocks may be apart, for keys that expire.
+
+    Complexity: O(calls of a key squared), for each key.
+    """
+    found: list[Violation] = []
+    by_key = sorted(history, key=lambda entry: (entry.key, entry.invoked_ns))
+    for _, group in groupby(by_key, key=lambda entry: entry.key):
+        calls = list(group)
+        for miss in calls:
+            if miss.verb != "get" or miss.status != "miss" or miss.end is not End.OK:
+                continue
+            for write in calls:
+                if _must_be_found(write, miss, calls, losses, replicas, slack_ns) and calm(
+                    write.invoked_ns, miss.ended_ns
+                ):
+                    text = f"{miss} misses {write}"
+                    found.append(Violation(PROMISE, text, miss.ended_ns))
+                    break
+    return found
+
+
+def _must_be_found(
+    write: Entry,
+    miss: Entry,
+    calls: Sequence[Entry],
+    losses: Sequence[int],
+    replicas: int,
+    slack_ns: int,
+) -> bool:
+    if write.verb == "delete" or not 0 < write.ended_ns < miss.invoked_ns:
+        return False
+    if not _promised(write, miss.ended_ns, losses, replicas):
+        return False
+    if _expires_before(write, miss.ended_ns + slack_ns):
+        return False
+    return not any(_may_hide(other, write, miss.ended_ns + slack_ns) for other in calls)
+
+
+def _expires_before(write: Entry, at_ns: int) -> bool:
+    return write.ttl_ms > 0 and write.invoked_ns + write.ttl_ms * 1_000_000 <= at_ns
+
+
+def _may_hide(other: Entry, write: Entry, at_ns: int) -> bool:
+    """Whether another call could have made the key absent, by deleting or by expiring."""
+    if not other.writes or other is write or other.invoked_ns > at_ns:
+        return False
+    if other.end is End.OK and other.version < write.version:
+        return False
+    return other.verb == "delete" or _expires_before(other, at_ns)

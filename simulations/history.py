@@ -1,0 +1,72 @@
+"""What the clients saw: one entry for each call, with what it asked and how it ended.
+
+A call ends *ok*, *failed* (definite: it never happened and never will) or *unknown* (it may have
+happened, or may yet). A call whose client died is unknown. Checkers read nothing else of the
+outside of the system.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from dcc.types import NO_VERSION, Version
+
+
+class Violation(NamedTuple):
+    """A promise that a run broke."""
+
+    promise: str
+    text: str
+    at_ns: int = 0
+
+
+class End(Enum):
+    """How a call ended."""
+
+    OPEN = "open"
+    OK = "ok"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(slots=True, kw_only=True)
+class Entry:
+    """One call of one client. Times are world ns."""
+
+    client: str
+    verb: str
+    "get, put, add, replace, delete, touch, incr."
+    key: bytes
+    value: bytes = b""
+    "What a write wanted to store; every value in a history is unique."
+    w: int = 1
+    ttl_ms: int = 0
+    invoked_ns: int = 0
+    deadline_ns: int = 0
+    ended_ns: int = 0
+    end: End = End.OPEN
+    error: str = ""
+    "Name of the error's class, when there was one."
+    status: str = ""
+    "Of an ok get: hit, miss or unsure. Of another ok call: done or not done."
+    found: bytes | None = None
+    "What a get found."
+    version: Version = NO_VERSION
+    "Written, or found."
+    number: int = 0
+
+    @property
+    def writes(self) -> bool:
+        """Whether the call may have changed anything."""
+        return self.verb != "get" and self.end is not End.FAILED and self.status != "not done"
+
+    def __str__(self) -> str:
+        began, ended = self.invoked_ns / 1e9, self.ended_ns / 1e9
+        what = f"{self.client} {self.verb} {self.key.decode()} {self.value[:16]!r} w={self.w}"
+        how = f"{self.end.value} {self.error}{self.status} {self.version} {(self.found or b'')[:16]!r}"
+        return f"[{began:.6f} … {ended:.6f}] {what} -> {how}"
+
+
+History = list[Entry]

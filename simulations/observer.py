@@ -1,0 +1,140 @@
+"""What an all-seeing observer of one run knows: every record on a wire or in a store.
+
+Nodes cannot see this; checkers need it. The ledger remembers for every version what it meant the
+first time it was seen, so that a second meaning is noticed the moment it appears.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dcc.errors import PeerError
+from dcc.ring.hashing import slot_of
+from dcc.types import PREV_UNKNOWN, Kind, Record, Version
+from dcc.wire.codec import Codec
+from dcc.wire.messages import TAG, FetchReply, InspectReply, PullReply, Replicate
+from simulations.checkers import monotony
+from simulations.history import Violation
+
+if TYPE_CHECKING:
+    from simulations.processes import NodeProcess
+
+CARRIERS = frozenset(TAG[kind] for kind in (Replicate, PullReply, FetchReply, InspectReply))
+STREAMED = frozenset(TAG[kind] for kind in (Replicate, PullReply))
+PULL_REPLY = TAG[PullReply]
+ARRAY16 = 0xDC
+
+
+class Meaning(NamedTuple):
+    """What a version says; for ever."""
+
+    key: bytes
+    deleted: bool
+    value: bytes
+    expires_at_ms: int
+
+
+def tag_of(frame: bytes) -> int:
+    """Return the tag of a well-formed frame without decoding it, else some number."""
+    if len(frame) < 12:
+        return 0
+    return frame[11] if frame[8] == ARRAY16 else frame[9]
+
+
+def held_record(core: Any, key: bytes) -> Record | None:
+    """Return what a node core holds of a key, of any kind, without touching it."""
+    entry = core.held.store.peek(slot_of(key), key)
+    return None if entry is None else entry.record(PREV_UNKNOWN)
+
+
+class Observer:
+    """Reads what is sent and what is held; decides nothing for the nodes."""
+
+    def __init__(self, cluster: str) -> None:
+        self._codec = Codec(cluster, sender=0, boot=0)
+        self.meanings: dict[Version, Meaning] = {}
+        self.versions_of: dict[bytes, list[Version]] = {}
+        "Value → versions it was written under, in order of appearance."
+        self.violations: list[Violation] = []
+        self.monotony = monotony.Monotony()
+        self.now_ns = 0
+        self.records = 0
+        self.repaired = 0
+        "Records in answers to pulls."
+        self.on_held: Callable[[Record], None] | None = None
+        "Told of every record that a node holds behind a message."
+        self._message: tuple[bytes, ...] = ()
+        self._held: list[Record | None] = []
+
+    def frames(self, frames: list[bytes]) -> None:
+        """Note the records in a message between nodes, if it carries any."""
+        tag = tag_of(frames[0])
+        if tag in CARRIERS:
+            records = self.records_in(frames)
+            self.saw(records)
+            if tag == PULL_REPLY:
+                self.repaired += len(records)
+
+    def records_in(self, frames: list[bytes]) -> tuple[Record, ...]:
+        """Return the records that a message carries."""
+        _, message = self._codec.decode(frames)
+        assert isinstance(message, Replicate | PullReply | FetchReply | InspectReply)
+        return message.records
+
+    def before(self, node: NodeProcess, frames: list[bytes]) -> None:
+        """Remember what a node holds of the keys in a message of replication or repair."""
+        self._message = ()
+        if tag_of(frames[0]) not in STREAMED:
+            return
+        try:
+            records = self.records_in(frames)
+        except PeerError:
+            return  # Garbage by a fault; the node will see it too.
+        self._message = tuple(record.key for record in records)
+        self._held = [held_record(node.core, key) for key in self._message]
+
+    def after(self, node: NodeProcess) -> None:
+        """Compare with what it holds behind the message."""
+        if not self._message or not node.alive:
+            return
+        now_ns = node.world.now_ns
+        after = [held_record(node.core, key) for key in self._message]
+        self.violations += monotony.check_repair(node.name, self._held, after, now_ns)
+        for key, record in zip(self._message, after, strict=True):
+            self.monotony.observe(node.name, node.life, key, record, now_ns)
+            if record is not None and self.on_held is not None:
+                self.on_held(record)
+
+    def survey(self, node: NodeProcess, keys: Iterable[bytes]) -> dict[bytes, Record]:
+        """Return what a node holds of `keys`, and note it."""
+        found: dict[bytes, Record] = {}
+        for key in keys:
+            record = held_record(node.core, key)
+            if record is not None:
+                found[key] = record
+            self.monotony.observe(node.name, node.life, key, record, node.world.now_ns)
+        self.saw(found.values())
+        return found
+
+    def saw(self, records: Iterable[Record]) -> None:
+        """Note records wherever they were seen; only values and tombstones say what they mean."""
+        for record in records:
+            self.records += 1
+            if record.kind > Kind.TOMBSTONE:
+                continue
+            deleted = record.kind is Kind.TOMBSTONE
+            meaning = Meaning(record.key, deleted, record.value, record.expires_at_ms)
+            known = self.meanings.get(record.version)
+            if known is None:
+                self.meanings[record.version] = meaning
+                if not deleted:
+                    self.versions_of.setdefault(record.value, []).append(record.version)
+            elif known != meaning:
+                text = f"{record.version} is {_show(known)} and {_show(meaning)}"
+                self.violations.append(Violation("one version, one value", text, self.now_ns))
+
+
+def _show(meaning: Meaning) -> str:
+    what = "deleted" if meaning.deleted else f"{meaning.value[:24]!r}"
+    return f"{meaning.key.decode(errors='replace')} = {what} until {meaning.expires_at_ms}"

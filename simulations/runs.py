@@ -1,0 +1,311 @@
+"""One run: a scenario, played in a world, judged by every checker.
+
+    warm-up      nodes start and get ready
+    safety       clients work, faults come and go: no promise may be broken
+    liveness     all faults end, writing stops: within a bound, all owners must agree on the newest
+    rest         a while longer: nothing may come back; then every key is read once more
+
+The run stops at an exception of a core: that is a violation, too.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from dcc.node.core import NodeCore
+from dcc.ring.hashing import slot_of
+from dcc.types import Boot, Kind, Now, Record, Version
+from dcc.units import MILLISECOND, SECOND
+from dcc.wire.messages import Get
+from simulations.checkers import (
+    convergence,
+    deadlines,
+    limits,
+    provenance,
+    silence,
+    survival,
+    views,
+)
+from simulations.clients import ClientProcess
+from simulations.clocks import EPOCH_NS
+from simulations.faults import calm
+from simulations.few_slots import few_slots
+from simulations.history import Entry, Violation
+from simulations.observer import Observer
+from simulations.processes import Core, NodeProcess
+from simulations.scenario import SEEDS_LISTED, WARM_UP_NS, Scenario
+from simulations.workload import Workload
+from simulations.world import World
+
+SLACK_NS = 1_500 * MILLISECOND
+"Cluster time may be off by `max_skew`, and a hit may be on its way for a call's time-out."
+
+STEP_NS = 1 * SECOND
+"Between two looks at the cluster."
+
+MakeCore = Callable[..., Core]
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """How a run ended."""
+
+    scenario: Scenario
+    violations: list[Violation]
+    digest: str
+    events: int
+    inputs: int
+    virtual_ns: int
+    converged_ns: int
+    "From the end of the faults until all owners agreed; -1 = never."
+    counts: Counter[str]
+    history: list[Entry] = field(repr=False)
+
+
+def run(scenario: Scenario, make: MakeCore = NodeCore) -> Report:
+    """Play `scenario` with node cores from `make` and return what became of it."""
+    with few_slots(scenario.slots):
+        return _Run(scenario, make).play()
+
+
+class _Run:
+    """The state of one run."""
+
+    def __init__(self, scenario: Scenario, make: MakeCore) -> None:
+        self.scenario = scenario
+        self.world = World(
+            scenario.seed, self._make_core, links=scenario.links, clocks=scenario.clocks,
+            check_every=scenario.check_every,
+        )  # fmt: skip
+        self.observer = Observer("dcc")
+        self.world.observer = self.observer
+        self.world.copies_min = scenario.replicas
+        self.violations: list[Violation] = []
+        self.converged_ns = -1
+        self.newest: dict[bytes, Record] = {}
+        "Of each key, the newest record that anybody held since the faults ended."
+        self._make = make
+        machines = [self.world.add_node(name) for name in scenario.names()]
+        self.seeds = tuple(machine.request for machine in machines[:SEEDS_LISTED])
+        self.keys = scenario.workload.key_names()
+        self.workload: Workload | None = None
+
+    def _make_core(self, node: NodeProcess, boot: Boot, rng: Random, now: Now) -> Core:
+        config = self.scenario.node_config(node.name, node.request, node.gossip, self.seeds)
+        return self._make(config, boot=boot, rng=rng, now=now)
+
+    def play(self) -> Report:
+        """Run all phases, or up to the first exception."""
+        try:
+            self._warm_up()
+            self._safety()
+            self._liveness()
+            self._rest()
+        except Exception as error:  # Whatever a core raises is a finding, not the end of the tool.
+            self.violations.append(_crash(error, self.world.now_ns))
+        self._judge()
+        world = self.world
+        return Report(
+            scenario=self.scenario,
+            violations=self.violations,
+            digest=world.digest(),
+            events=world.events,
+            inputs=world.inputs,
+            virtual_ns=world.now_ns,
+            converged_ns=self.converged_ns,
+            counts=world.counts,
+            history=self._history(),
+        )
+
+    def _history(self) -> list[Entry]:
+        return self.workload.history if self.workload else []
+
+    # -------------------------------------------------------------- phases
+
+    def _warm_up(self) -> None:
+        world = self.world
+        rng = Random(f"{self.scenario.seed}/start")
+        for name in self.scenario.names():
+            world.at(int(rng.random() * SECOND), world.start, name)
+        world.run(WARM_UP_NS)
+
+    def _safety(self) -> None:
+        world = self.world
+        self.workload = Workload(world, self.scenario.workload, self.seeds)
+        world.schedule(self.scenario.faults)
+        end_ns = WARM_UP_NS + self.scenario.faults_ns
+        while world.now_ns < end_ns:
+            world.run(min(world.now_ns + STEP_NS, end_ns))
+            self._survey()
+            self._check_limits()
+            if self.observer.violations:
+                return
+
+    def _liveness(self) -> None:
+        assert self.workload is not None
+        world = self.world
+        world.heal(self.scenario.revive)
+        if not world.living():
+            world.start("n0")
+        healed_ns = world.now_ns
+        self.observer.on_held = self._note_newest
+        world.run(world.now_ns + 2 * SECOND)
+        self.workload.stop()
+        missing: list[Violation] = []
+        while world.now_ns < healed_ns + self.scenario.liveness_ns:
+            world.run(world.now_ns + STEP_NS)
+            missing = self._unconverged()
+            if not missing:
+                self.converged_ns = world.now_ns - healed_ns
+                return
+        self.violations += missing[:5]
+
+    def _rest(self) -> None:
+        """Stay quiet for two exchanges and more; then read everything."""
+        if self.converged_ns < 0:
+            return
+        world = self.world
+        interval_ns = self.scenario.exchange_interval_ns
+        world.run(world.now_ns + interval_ns + 2 * SECOND)
+        before = self.observer.repaired
+        world.run(world.now_ns + interval_ns + 2 * SECOND)
+        self.violations += silence.check(self.observer.repaired - before, world.now_ns)
+        self.violations += self._unconverged()
+        self._read_all()
+
+    # -------------------------------------------------------------- looking
+
+    def _survey(self) -> dict[str, dict[bytes, Record]]:
+        self.observer.now_ns = self.world.now_ns
+        held = {node.name: self.observer.survey(node, self.keys) for node in self.world.living()}
+        if self.observer.on_held is not None:
+            for records in held.values():
+                for record in records.values():
+                    self._note_newest(record)
+        return held
+
+    def _note_newest(self, record: Record) -> None:
+        known = self.newest.get(record.key)
+        if known is None or known.version < record.version:
+            self.newest[record.key] = record
+
+    def _check_limits(self) -> None:
+        stores = {node.name: _store(node).bytes_used for node in self.world.living()}
+        limit = self.scenario.memory_limit_bytes
+        self.violations += limits.check(stores, limit, self.world.now_ns)
+
+    def _unconverged(self) -> list[Violation]:
+        """Return everything that is not as it should be at rest."""
+        world = self.world
+        held = self._survey()
+        living = world.living()
+        tables = {node.name: node.core.membership.members for node in living}  # type: ignore[attr-defined]
+        missing = views.check(tables, {node.key: node.boot for node in living})
+        missing += [
+            Violation("ready", f"{node.name} is not ready", world.now_ns)
+            for node in living
+            if not node.core.slots_ready  # type: ignore[attr-defined]
+        ]
+        if missing:
+            return missing
+        names = {node.key: node.name for node in living}
+        slots = living[0].core.held.view.slots  # type: ignore[attr-defined]
+        owners = {key: [names[one] for one in slots.owners(slot_of(key)) if one in names]
+                  for key in self.keys}  # fmt: skip
+        missing = [
+            Violation("owners", f"{key.decode()} has owners {found}", world.now_ns)
+            for key, found in owners.items()
+            if len(found) < min(len(living), self.scenario.replicas + 1)
+        ]
+        expected = {key: self._expected(record) for key, record in self.newest.items()}
+        may_evict = self.scenario.may_evict
+        missing += convergence.check(expected, owners, held, self._covers, may_evict=may_evict)
+        return missing
+
+    def _expected(self, record: Record) -> Record:
+        now_ms = (EPOCH_NS + self.world.now_ns) // MILLISECOND
+        if 0 < record.expires_at_ms <= now_ms + SLACK_NS // MILLISECOND:
+            return record._replace(kind=Kind.EXPIRED)
+        meaning = self.observer.meanings.get(record.version)
+        if record.kind is Kind.EVICTED and meaning is not None and not meaning.deleted:
+            return record._replace(kind=Kind.VALUE)
+        return record
+
+    def _covers(self, name: str, key: bytes, version: Version) -> bool:
+        store = _store(self.world.nodes[name])
+        return bool(store.covers(slot_of(key), version))
+
+    def _read_all(self) -> None:
+        """Read every key through a new client; each answer must be the newest version."""
+        assert self.workload is not None
+        world = self.world
+        reader = ClientProcess(world, "reader", self.seeds, self.scenario.workload.timeout_ns)
+        world.clients["reader"] = reader
+        for key in self.keys:
+            entry = self.workload.begin(reader, Get(key=key))
+            world.run(world.now_ns + self.scenario.workload.timeout_ns + 100 * MILLISECOND)
+            self.violations += self._check_last_read(entry)
+
+    def _check_last_read(self, entry: Entry) -> list[Violation]:
+        newest = self.newest.get(entry.key)
+        expected = self._expected(newest) if newest is not None else None
+        exists = expected is not None and expected.kind is Kind.VALUE
+        if exists and expected is not None and entry.status == "hit":
+            if entry.version == expected.version:
+                return []
+        elif (not exists or self.scenario.may_evict) and entry.status == "miss":
+            return []
+        text = f"newest is {expected and expected._replace(value=b'')}: {entry}"
+        return [Violation("the last read finds the newest", text, self.world.now_ns)]
+
+    # -------------------------------------------------------------- judging
+
+    def _judge(self) -> None:
+        scenario, history = self.scenario, self._history()
+        self.violations += self.observer.violations + self.observer.monotony.violations
+        losses = [loss.at_ns for loss in self.world.losses]
+        end_ns = self.world.now_ns
+        slack_ns = SLACK_NS + 2 * scenario.clocks.offset_ns + _worst_step_ns(scenario)
+        versions_of = self.observer.versions_of
+        self.violations += deadlines.check(history, end_ns, 5 * MILLISECOND)
+        self.violations += provenance.check(history, slack_ns)
+        self.violations += provenance.check_once(history, versions_of)
+        self.violations += provenance.check_late(history, versions_of, EPOCH_NS, slack_ns)
+        if not scenario.may_evict:
+            self.violations += survival.check_reads(
+                history, losses, scenario.replicas,
+                lambda start, end: calm(scenario.faults, start, end), slack_ns,
+            )  # fmt: skip
+        if self.converged_ns >= 0:
+            self.violations += survival.check_rest(
+                history, losses, scenario.replicas, self._kept, end_ns
+            )
+
+    def _kept(self, entry: Entry) -> bool:
+        newest = self.newest.get(entry.key)
+        if newest is not None and newest.version >= entry.version:
+            return True
+        forgettable = entry.key[:1] in b"xtp" or self.scenario.may_evict
+        return forgettable and any(
+            self._covers(node.name, entry.key, entry.version) for node in self.world.living()
+        )
+
+
+def _worst_step_ns(scenario: Scenario) -> int:
+    return sum(abs(getattr(fault, "by_ns", 0)) for fault in scenario.faults)
+
+
+def _store(node: NodeProcess) -> Any:
+    core: Any = node.core
+    return core.held.store
+
+
+def _crash(error: Exception, at_ns: int) -> Violation:
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    where = " < ".join(f"{f.filename.rsplit('/', 1)[-1]}:{f.lineno} {f.name}" for f in frames[::-1])
+    return Violation("no core ever raises", f"{type(error).__name__}: {error} at {where}", at_ns)

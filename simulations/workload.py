@@ -1,0 +1,180 @@
+"""What the clients of a run do: single calls with pauses, on few keys, so that they collide.
+
+The first letter of a key says what is done with it, so that checkers know what to expect:
+p is put, replaced, deleted and added, t is also touched, n is a counter, x is put with a short
+time to live. Every value is unique and says who wrote it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from dcc.client.calls import Operation
+from dcc.errors import DccError
+from dcc.units import MILLISECOND
+from dcc.wire.messages import Get, GetReply, Op, Outcome, Write, WriteReply
+from simulations.clients import ClientProcess
+from simulations.history import End, Entry, History
+from simulations.world import World
+
+VERBS = {
+    Op.PUT: "put", Op.ADD: "add", Op.REPLACE: "replace", Op.DELETE: "delete",
+    Op.TOUCH: "touch", Op.INCR: "incr",
+}  # fmt: skip
+
+MIX: dict[str, tuple[tuple[Op | None, int], ...]] = {
+    "p": ((None, 45), (Op.PUT, 35), (Op.DELETE, 10), (Op.ADD, 5), (Op.REPLACE, 5)),
+    "x": ((None, 50), (Op.PUT, 50)),
+    "t": ((None, 45), (Op.PUT, 25), (Op.TOUCH, 25), (Op.DELETE, 5)),
+    "n": ((None, 40), (Op.INCR, 60)),
+}
+"First letter of a key → what is done with it, in percent; None is a get."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadSettings:
+    """How much the clients do."""
+
+    clients: int = 3
+    keys: int = 24
+    pause_ns: int = 100 * MILLISECOND
+    "Mean pause of a client between calls."
+    timeout_ns: int = 1000 * MILLISECOND
+    value_bytes: int = 32
+    "Values are 16 bytes up to this, each size equally likely."
+    ttl_ms: int = 5_000
+    "Longest time to live on x and t keys."
+    w: tuple[int, ...] = (1, 1, 2)
+    "Drawn for each write; 0 is quorum, 255 all."
+
+    def key_names(self) -> list[bytes]:
+        """Return all keys: half of them p, the rest shared."""
+        letters = "pxptpnpx"
+        return [f"{letters[i % 8]}{i}".encode() for i in range(self.keys)]
+
+
+class Workload:
+    """The clients at work; fills the history."""
+
+    def __init__(self, world: World, settings: WorkloadSettings, nodes: tuple[str, ...]) -> None:
+        self.history: History = []
+        self._world, self._settings = world, settings
+        self._keys = settings.key_names()
+        self._written = 0
+        self._stopped = False
+        for index in range(settings.clients):
+            name = f"c{index}"
+            client = ClientProcess(world, name, nodes, settings.timeout_ns)
+            world.clients[name] = client
+            rng = Random(f"{world.seed}/workload/{name}")
+            worker = _Worker(self, client, rng)
+            client.on_death = worker.died
+            world.at(world.now_ns + worker.pause_ns(), worker.step, client.life)
+
+    def stop(self) -> None:
+        """Begin no further call."""
+        self._stopped = True
+
+    @property
+    def stopped(self) -> bool:
+        """No further call begins."""
+        return self._stopped
+
+    def begin(self, client: ClientProcess, operation: Operation, value_ttl_ms: int = 0) -> Entry:
+        """Begin a call of a client that is not busy, and return its entry."""
+        assert isinstance(operation, Get | Write)
+        write = operation if isinstance(operation, Write) else None
+        entry = Entry(
+            client=client.name,
+            verb=VERBS[write.op] if write else "get",
+            key=operation.key,
+            value=write.value if write else b"",
+            w=write.w if write else 1,
+            ttl_ms=value_ttl_ms,
+            invoked_ns=self._world.now_ns,
+            deadline_ns=self._world.now_ns + self._settings.timeout_ns,
+        )
+        self.history.append(entry)
+        client.call(operation, lambda outcome, error: self._ended(entry, outcome, error))
+        return entry
+
+    def _ended(self, entry: Entry, outcome: Any, error: DccError | None) -> None:
+        entry.ended_ns = self._world.now_ns
+        if error is not None:
+            definite = error.definite or entry.verb == "get"
+            entry.end = End.FAILED if definite else End.UNKNOWN
+            entry.error = type(error).__name__
+        elif isinstance(outcome, GetReply):
+            entry.end, entry.status = End.OK, outcome.status.name.lower()
+            if entry.status == "hit":
+                entry.found, entry.version = outcome.value, outcome.version
+        else:
+            assert isinstance(outcome, WriteReply), outcome
+            entry.end = End.UNKNOWN if outcome.outcome is Outcome.MAYBE else End.OK
+            entry.status = "done" if outcome.outcome is Outcome.DONE else "not done"
+            entry.version, entry.number = outcome.version, outcome.number
+
+    def draw(self, client: ClientProcess, rng: Random) -> tuple[Operation, int]:
+        """Return the next operation of a client, and its time to live."""
+        key = self._keys[int(rng.random() * len(self._keys))]
+        letter = key[:1].decode()
+        op = _weighted(rng, MIX[letter])
+        if op is None:
+            return Get(key=key), 0
+        w = self._settings.w[int(rng.random() * len(self._settings.w))]
+        ttl_ms = 0
+        if letter in "xt" and op in (Op.PUT, Op.TOUCH):
+            ttl_ms = 500 + int(rng.random() * self._settings.ttl_ms)
+        value = b""
+        if op in (Op.PUT, Op.ADD, Op.REPLACE):
+            value = self._value(client, rng)
+        return Write(
+            op=op, key=key, value=value, ttl_ms=ttl_ms, w=w, seen=client.core.seen,
+            delta=1 if op is Op.INCR else 0,
+        ), ttl_ms  # fmt: skip
+
+    def _value(self, client: ClientProcess, rng: Random) -> bytes:
+        self._written += 1
+        size = 16 + int(rng.random() * max(0, self._settings.value_bytes - 16))
+        return b"%s/%d." % (client.name.encode(), self._written) + bytes(max(0, size - 12))
+
+
+class _Worker:
+    """One client's loop: pause, call, pause."""
+
+    def __init__(self, workload: Workload, client: ClientProcess, rng: Random) -> None:
+        self._workload, self._client, self._rng = workload, client, rng
+
+    def pause_ns(self) -> int:
+        return int(self._rng.random() * 2 * self._workload._settings.pause_ns) + 1
+
+    def step(self, life: int) -> None:
+        world = self._workload._world
+        if life != self._client.life or self._workload.stopped:
+            return
+        if not self._client.busy:
+            operation, ttl_ms = self._workload.draw(self._client, self._rng)
+            self._workload.begin(self._client, operation, ttl_ms)
+        world.at(world.now_ns + self.pause_ns(), self.step, life)
+
+    def died(self) -> None:
+        """The client died: whatever was open stays unknown, and its successor goes on."""
+        for entry in reversed(self._workload.history):
+            if entry.client == self._client.name:
+                if entry.end is End.OPEN:
+                    entry.end, entry.ended_ns = End.UNKNOWN, self._workload._world.now_ns
+                    entry.error = "ClientDied"
+                break
+        world = self._workload._world
+        world.at(world.now_ns + self.pause_ns(), self.step, self._client.life)
+
+
+def _weighted(rng: Random, choices: tuple[tuple[Op | None, int], ...]) -> Op | None:
+    at = rng.random() * sum(weight for _, weight in choices)
+    for choice, weight in choices:
+        at -= weight
+        if at < 0:
+            return choice
+    return choices[-1][0]

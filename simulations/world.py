@@ -1,0 +1,244 @@
+"""The world: one heap of events in virtual time, the processes, the network between them.
+
+Events are ordered by (time, tie, sequence number). The tie is drawn from the scheduler's own
+random stream, so that things that happen at one instant happen in an order that differs from seed
+to seed, but never from run to run. Time jumps from event to event; nothing waits.
+
+Whatever a core receives goes into the digest of the trace, as bytes: two runs are the same if
+their digests are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+from random import Random
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from xxhash import xxh3_128
+
+from dcc.effects import Notify
+from dcc.units import SECOND
+from simulations.clocks import ProcessClock
+from simulations.network import Frames, LinkSettings, Network
+from simulations.processes import CoreMaker, NodeProcess
+
+if TYPE_CHECKING:
+    from simulations.clients import ClientProcess
+    from simulations.faults import Fault
+    from simulations.observer import Observer
+
+ECHO_MAX = 64
+"Frames of a node that are remembered, to arrive again after its restart."
+
+
+class ClockSettings(NamedTuple):
+    """How wrong clocks are from the start: uniformly within these bounds either way."""
+
+    offset_ns: int = 0
+    drift_ppm: int = 0
+
+
+class MemoryLoss(NamedTuple):
+    """A node lost what it held."""
+
+    at_ns: int
+    node: str
+
+
+class World:
+    """Everything that exists in one run."""
+
+    def __init__(
+        self,
+        seed: int | str,
+        make_core: CoreMaker,
+        *,
+        links: LinkSettings | None = None,
+        clocks: ClockSettings | None = None,
+        check_every: int = 100,
+    ) -> None:
+        self.seed = str(seed)
+        self.now_ns = 0
+        self.events = 0
+        self.inputs = 0
+        self.network = Network(self, self.seed, links or LinkSettings())
+        self.nodes: dict[str, NodeProcess] = {}
+        self.clients: dict[str, ClientProcess] = {}
+        self.losses: list[MemoryLoss] = []
+        self.counts: Counter[str] = Counter()
+        "Faults and notable things, each by name; an ensemble shows that every one happened."
+        self.copies_min = 0
+        "With so few nodes left, one that leaves takes copies with it that nobody can replace."
+        self.observer: Observer | None = None
+        self.on_notify: Callable[[NodeProcess, Notify], None] | None = None
+        self._make_core = make_core
+        self._clocks = clocks or ClockSettings()
+        self._check_every = check_every
+        self._heap: list[tuple[int, float, int, Callable[[Any], None], Any]] = []
+        self._tie = Random(f"{self.seed}/ties").random
+        self._sequence = 0
+        self._digest = xxh3_128()
+        self._turns = 0
+        self._active: list[Fault] = []
+        self._healed = False
+        self._sent: dict[str, deque[tuple[NodeProcess, Frames]]] = {}
+        self._by_key: dict[int, NodeProcess] = {}
+
+    # -------------------------------------------------------------- time
+
+    def at(self, time_ns: int, action: Callable[[Any], None], argument: Any) -> None:
+        """Do `action(argument)` at world time `time_ns`, not before now."""
+        self._sequence += 1
+        heappush(self._heap, (time_ns, self._tie(), self._sequence, action, argument))
+
+    def run(self, until_ns: int) -> None:
+        """Let everything happen up to and including world time `until_ns`."""
+        heap = self._heap
+        while heap and heap[0][0] <= until_ns:
+            time_ns, _, _, action, argument = heappop(heap)
+            assert time_ns >= self.now_ns, "time runs forwards"
+            self.now_ns = time_ns
+            self.events += 1
+            action(argument)
+        self.now_ns = until_ns
+
+    def digest(self) -> str:
+        """Return the digest of everything that any core has received so far."""
+        return self._digest.hexdigest()
+
+    # -------------------------------------------------------------- processes
+
+    def add_node(self, name: str) -> NodeProcess:
+        """Return a machine for the node `name`, not yet started."""
+        rng = Random(f"{self.seed}/clock/{name}")
+        clock = self._draw_clock(rng)
+        node = NodeProcess(self, len(self.nodes), name, clock)
+        self.nodes[name] = node
+        self._by_key[node.key] = node
+        self._sent[name] = deque(maxlen=ECHO_MAX)
+        return node
+
+    def _draw_clock(self, rng: Random) -> ProcessClock:
+        offset, drift = self._clocks
+        return ProcessClock(
+            mono_ns=int(rng.random() * 1_000_000 * SECOND),
+            offset_ns=int((2 * rng.random() - 1) * offset),
+            drift_ppm=int((2 * rng.random() - 1) * drift),
+        )
+
+    def client_clock(self, name: str) -> ProcessClock:
+        """Return the clock of a client's machine."""
+        return self._draw_clock(Random(f"{self.seed}/clock/{name}"))
+
+    def start(self, name: str) -> None:
+        """Start a node that is not running; a name that is new gets a machine first."""
+        node = self.nodes.get(name) or self.add_node(name)
+        if not node.alive:
+            self.counts["start"] += 1
+            node.boot_up(self._make_core)
+
+    def kill(self, name: str, *, silent: bool = False) -> None:
+        """End a running node, its memory lost."""
+        node = self.nodes.get(name)
+        if node is not None and node.alive:
+            self.losses.append(MemoryLoss(self.now_ns, name))
+            node.kill(silent=silent)
+
+    def departed(self, node: NodeProcess, *, in_time: bool) -> None:
+        """End a node that has left.
+
+        Args:
+            in_time: it ended by itself before its time-out, so that it must have handed over.
+        """
+        self.counts["left"] += 1
+        node.kill(silent=False)
+        if not in_time or len(self.living()) <= self.copies_min:
+            self.losses.append(MemoryLoss(self.now_ns, node.name))
+
+    def living(self) -> list[NodeProcess]:
+        """Return the running nodes in the order in which they were added."""
+        return [node for node in self.nodes.values() if node.alive]
+
+    def echo(self, name: str, count: int) -> None:
+        """Let the last frames that the node's earlier boot sent to peers arrive once more."""
+        if count == 0:
+            return
+        for target, frames in list(self._sent[name])[-count:]:
+            if target.alive and not target.paused:
+                self.counts["echo"] += 1
+                target.stray(frames)
+
+    # -------------------------------------------------------------- faults
+
+    def schedule(self, faults: tuple[Fault, ...]) -> None:
+        """Let each of the faults begin and end at its time."""
+        for fault in faults:
+            self.at(fault.at_ns, self._begin, fault)
+
+    def _begin(self, fault: Fault) -> None:
+        if self._healed:
+            return
+        self.counts[type(fault).__name__] += 1
+        self._active.append(fault)
+        fault.begin(self)
+        self.at(self.now_ns + fault.lasts_ns, self._end, fault)
+
+    def _end(self, fault: Fault) -> None:
+        if fault in self._active:
+            self._active.remove(fault)
+            fault.end(self)
+
+    def heal(self, revive: tuple[str, ...]) -> None:
+        """End every fault, begin no more, and start the named nodes if they are dead."""
+        self._healed = True
+        for fault in list(self._active):
+            self._end(fault)
+        self.network.mend_all()
+        for name in revive:
+            self.start(name)
+
+    # -------------------------------------------------------------- what the processes report
+
+    def sent(self, node: NodeProcess, to: object, frames: Frames) -> None:
+        """Note frames that a node sends on the request plane."""
+        if self.observer is not None:
+            self.observer.frames(frames)
+        if isinstance(to, int):
+            target = self._by_key.get(to)
+            if target is not None:
+                self._sent[node.name].append((target, frames))
+
+    def digest_input(self, index: int, kind: str, frames: Frames) -> None:
+        """Add one input of one process to the trace."""
+        self.inputs += 1
+        update = self._digest.update
+        update(b"%d %d %s %d" % (self.now_ns, index, kind.encode(), len(frames)))
+        for frame in frames:
+            update(frame)
+
+    def notified(self, node: NodeProcess, note: Notify) -> None:
+        """Count an event that a core reports."""
+        self.counts[note.event] += 1
+        self._digest.update(note.event.encode())
+        if self.on_notify is not None:
+            self.on_notify(node, note)
+
+    def before_input(self, node: NodeProcess, frames: Frames) -> None:
+        """Let the observer look at a node before it takes a message of the request plane."""
+        if self.observer is not None:
+            self.observer.before(node, frames)
+
+    def after_input(self, node: NodeProcess) -> None:
+        """Let it look again."""
+        if self.observer is not None:
+            self.observer.after(node)
+
+    def checked(self, node: NodeProcess) -> None:
+        """Assert the core's own invariants, every so many turns."""
+        self._turns += 1
+        if self._turns >= self._check_every:
+            self._turns = 0
+            self.counts["check"] += 1
+            node.core.check()
