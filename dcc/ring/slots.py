@@ -14,18 +14,17 @@ miss one that does: the result is always what a new map would compute.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from itertools import compress
 from operator import ge
 
 from dcc.limits import REPLICAS_MAX, SLOT_COUNT
-from dcc.ring.placement import NEAR_EXTRA, Place, Ranking, epoch_of
+from dcc.ring.placement import NEAR_EXTRA, Keys, Place, Ranking, epoch_of
 from dcc.types import NodeKey
 
 ORDER_ENTRIES_MAX = 2_000_000
 "Node keys in whole orders kept, 16 MB: every slot at 100 members, 488 slots at 4,096."
-
-Keys = tuple[NodeKey, ...]
 
 
 class SlotMap:
@@ -87,8 +86,8 @@ class SlotMap:
         """
         near = self._near[slot]
         if near is None:
-            ranked = next(self._ranking.rank((slot,)))
-            near = self._near[slot] = self._ranking.near(ranked)
+            ((_, near, _),) = self._ranking.nears((slot,))
+            self._near[slot] = near
         return near
 
     def order(self, slot: int) -> Keys:
@@ -98,9 +97,8 @@ class SlotMap:
         """
         order = self._orders.get(slot)
         if order is None:
-            keys = self._ranking.keys
-            order = tuple([keys[index] for index in next(self._ranking.rank((slot,))).order])
-            if len(self._orders) * len(keys) >= ORDER_ENTRIES_MAX:
+            order = self._ranking.order(slot)
+            if len(self._orders) * len(order) >= ORDER_ENTRIES_MAX:
                 self._orders.clear()
             self._orders[slot] = order
         return order
@@ -122,19 +120,24 @@ class SlotMap:
         ranking = self._ranking
         size = self.replicas + 1 + NEAR_EXTRA
         new = {place.key for place in came}
-        stayed = [p.zone for p in self._places.values() if p.key not in new and not p.draining]
+        stayed = Counter(
+            place.zone
+            for place in self._places.values()
+            if place.key not in new and not place.draining
+        )
         if (
             self.replicas != past.replicas
             or ranking.weighted != past.weighted
-            or any(stayed.count(place.zone) < size for place in came)
+            or any(stayed[place.zone] < size for place in came)
             # So many that nearly every slot is reached: looking costs more than it saves.
             or len(came) * size >= len(self._places)
         ):
             return range(SLOT_COUNT)
         reached = bytearray(SLOT_COUNT)
-        for slot, near in enumerate(self._near):
-            if near is None or not gone.isdisjoint(near):
-                reached[slot] = 1
+        if gone:
+            for slot, near in enumerate(self._near):
+                if near is None or not gone.isdisjoint(near):
+                    reached[slot] = 1
         for place in came:
             for slot in compress(range(SLOT_COUNT), map(ge, self._bounds, ranking.costs_of(place))):
                 reached[slot] = 1
@@ -146,12 +149,9 @@ class SlotMap:
         # Otherwise the owners are the first of the near set, and comparing that is enough.
         compare_owners = past.draining != ranking.draining or past.replicas != ranking.replicas
         changed = []
-        for ranked in ranking.rank(slots):
-            slot = ranked.slot
-            near, old = ranking.near(ranked), nears[slot]
+        for slot, near, bound in ranking.nears(slots):
+            old, nears[slot], bounds[slot] = nears[slot], near, bound
             assert old is not None
-            bounds[slot] = ranking.bound(ranked, len(near))
-            nears[slot] = near
             if near != old or (compare_owners and ranking.owners(near) != past.owners(old)):
                 changed.append(slot)
         return changed
