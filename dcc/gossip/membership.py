@@ -241,6 +241,13 @@ class Membership:
         self._now = max(self._now, now - self._slept_ns)
         return self._merge_settings(settings)
 
+    def offer_view(self, key: NodeKey, now: int, cluster_ms: int) -> list[Effect]:
+        """Return a push/pull with a member whose placement epoch differs from this node's."""
+        self._turn(now, cluster_ms)
+        if not self._table.is_peer(key):
+            return []
+        return [self._push_puller.swap_with(key, self.settings)]
+
     def check(self) -> None:
         """Assert all invariants. O(n)."""
         for part in (self._table, self._rumors, self._prober, self._suspicions):
@@ -293,7 +300,7 @@ class Membership:
             return [_dropped(header, "earlier_boot")]
         effects: list[Effect] = []
         if isinstance(message, Ping | Ack | PingReq | Rumors):
-            effects += self._hear_rumors(message.rumors, sender)
+            effects += self._hear_rumors(message.rumors, sender, isinstance(message, PingReq))
         if isinstance(message, Ping):
             ack = self._prober.on_ping(sender, message)
             if ack is not None and self._table.rows[sender].standing != LEFT:
@@ -326,11 +333,16 @@ class Membership:
         self._told[sender] = self._now + self._config.protocol_period_ns
         return [Gossip(sender, Rumors(rumors=(row,), settings=self.settings))]
 
-    def _hear_rumors(self, claims: Sequence[Member], sender: NodeKey) -> list[Effect]:
+    def _hear_rumors(
+        self, claims: Sequence[Member], sender: NodeKey, about_to_judge: bool
+    ) -> list[Effect]:
         effects: list[Effect] = []
         newer: list[Member] = []
         for claim in claims:
             effects += self._hear(claim, newer)
+        if not about_to_judge:
+            # What is still being gossiped reaches the sender without an answer.
+            newer = [row for row in newer if row.key not in self._rumors]
         if newer and self._table.is_peer(sender):
             rows = fit(newer, GOSSIP_BYTES_MAX // 2)
             effects.append(Gossip(sender, Rumors(rumors=rows, settings=self.settings)))
@@ -396,7 +408,7 @@ class Membership:
             return self._accept(key, held, claim)
         if claim.precedence == held.precedence:
             self._repeated(key, held, claim)
-        elif key not in self._rumors:
+        else:
             newer.append(held)
         return []
 
@@ -440,7 +452,7 @@ class Membership:
     def _hear_of_me(self, claim: Member, newer: list[Member]) -> list[Effect]:
         me = self.me
         if _order(claim) <= _order(me):
-            if claim.incarnation < me.incarnation and me.key not in self._rumors:
+            if claim.incarnation < me.incarnation:
                 newer.append(me)
             return []
         if me.standing == LEFT:

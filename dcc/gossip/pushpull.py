@@ -160,6 +160,10 @@ class PushPuller:
             effects.append(Tell(address, message, self._request))
         return effects
 
+    def swap_with(self, key: NodeKey, settings: Settings) -> Effect:
+        """Return the offer of this node's view to one peer."""
+        return Tell(key, self._message(settings, by_address=False))
+
     def _message(self, settings: Settings, *, by_address: bool) -> PushPull:
         return PushPull(members=self.view(), settings=settings, joining=by_address)
 

@@ -422,7 +422,7 @@ class NodeCore:
             if not held.view.holds(slot):
                 moved.append(index)
                 self.exchange.written(slot)
-            elif not held.store.covers(slot, record.version) or held.store.has_notes(slot):
+            elif not held.store.covers(slot, record.version) or held.store.has_gaps(slot):
                 self.exchange.gap(header.sender, slot, at)
         ack = m.ReplicateAck(seq=message.seq, moved=tuple(moved))
         return [Tell(header.sender, ack, header.request)]

@@ -15,7 +15,7 @@ from dcc.limits import INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX
 from dcc.replication.holdings import Instant
 from dcc.replication.sync import IN_SYNC
 from dcc.ring.hashing import slot_of
-from dcc.types import NO_VERSION, Kind, Now
+from dcc.types import NO_VERSION, Kind, Now, Version
 from dcc.wire.codec import HEADER_FIELDS, PREFIX_BYTES
 from dcc.wire.messages import TAG, Get, GetReply, Status
 
@@ -44,7 +44,7 @@ class FastPath:
         self._now: Now | None = None
         self._at = Instant(0, 0)
 
-    def serve(self, frame: bytes, now: Now) -> bytes | None:
+    def serve(self, _route: bytes, frame: bytes, now: Now) -> bytes | None:
         """Return the reply's frame, or None when the ordinary path has to look at it."""
         if len(frame) > FRAME_BYTES or not frame.startswith(self._prefix):
             return None
@@ -71,12 +71,7 @@ class FastPath:
             return None
         self._commands["get"] += 1
         self._counters.hits += 1
-        return self._prefix + self._pack(
-            (
-                GET_REPLY, self._me, self._boot, self._view.slots.epoch, 0, request, self._at.ms,
-                HIT, entry.version, value, entry.expires_at_ms,
-            )
-        )  # fmt: skip
+        return self._reply(request, HIT, entry.version, value, entry.expires_at_ms)
 
     def _miss(self, slot: int, key: bytes, request: int) -> bytes | None:
         if self._sync.unsynced(slot) is not IN_SYNC:
@@ -86,9 +81,15 @@ class FastPath:
             return None
         self._commands["get"] += 1
         self._counters.misses += 1
-        return self._prefix + self._pack(
+        return self._reply(request, MISS, NO_VERSION, b"", 0)
+
+    def _reply(
+        self, request: int, status: int, version: Version, value: bytes, expires_at_ms: int
+    ) -> bytes:
+        packed: bytes = self._pack(
             (
                 GET_REPLY, self._me, self._boot, self._view.slots.epoch, 0, request, self._at.ms,
-                MISS, NO_VERSION, b"", 0,
+                status, version, value, expires_at_ms,
             )
         )  # fmt: skip
+        return self._prefix + packed

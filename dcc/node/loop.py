@@ -67,7 +67,7 @@ class Core(Protocol):
     @property
     def left(self) -> bool: ...
     def start(self, now: Now) -> list[Effect]: ...
-    def serve(self, frame: bytes, now: Now) -> bytes | None: ...
+    def serve(self, route: bytes, frame: bytes, now: Now) -> bytes | None: ...
     def receive(self, route: bytes, frames: list[bytes], now: Now) -> list[Effect]: ...
     def receive_gossip(self, frames: list[bytes], now: Now) -> list[Effect]: ...
     def undeliverable(self, to: NodeKey | str, frames: list[bytes], now: Now) -> list[Effect]: ...
@@ -250,29 +250,39 @@ class Loop:
     # ------------------------------------------------------------ what comes in
 
     def _take_requests(self, now: Now) -> None:
+        """Serve what has come in on the ROUTER.
+
+        Replies of the short path are sent together at the end: one by one each would wake
+        libzmq's I/O thread, and cost a system call here and two there.
+        """
         router = self._transport.router
-        recv, send, serve = router.recv, router.send, self._core.serve
+        recv, serve = router.recv, self._core.serve
+        replies: list[bytes] = []
         if self._skipping:
             self._skip(router)
-        for _ in range(0 if self._skipping else TURN_MESSAGES_MAX):
-            try:
+        try:
+            for _ in range(0 if self._skipping else TURN_MESSAGES_MAX):
                 route = recv(NOBLOCK)
-            except zmq.Again:
-                return
-            # As a Frame only to learn whether more follow: half the price of asking the socket.
-            part = recv(NOBLOCK, False)
-            frame = part.bytes
-            if part.more:
-                frames = self._rest(router, frame)
+                # As a Frame only to learn if more follow: half the price of asking the socket.
+                part = recv(NOBLOCK, False)
+                frame = part.bytes
+                reply = None if part.more else serve(route, frame, now)
+                if reply is not None:
+                    replies += (route, reply)
+                    continue
+                frames = self._rest(router, frame) if part.more else [frame]
                 self._carry_out(self._core.receive(route, frames, now), now)
-                continue
-            reply = serve(frame, now)
-            if reply is None:
-                self._carry_out(self._core.receive(route, [frame], now), now)
-                continue
+        except zmq.Again:
+            pass
+        finally:
+            self._send_replies(replies)
+
+    def _send_replies(self, replies: list[bytes]) -> None:
+        send = self._transport.router.send
+        for i in range(0, len(replies), 2):
             try:
-                send(route, NOBLOCK_MORE)
-                send(reply, NOBLOCK)
+                send(replies[i], NOBLOCK_MORE)
+                send(replies[i + 1], NOBLOCK)
             except zmq.ZMQError:  # The client is gone, or does not read.
                 self._transport.replies_lost += 1
 

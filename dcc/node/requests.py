@@ -197,7 +197,8 @@ class Requests:
     ) -> list[Effect]:
         self._counters.commands["get_many"] += 1
         held, me = self._held, self._held.key
-        statuses, values = bytearray(), []
+        statuses = bytearray()
+        values: list[bytes] = []
         effects: list[Effect] = []
         first = size = large = hits = misses = 0
         for key in message.keys:

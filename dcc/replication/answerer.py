@@ -74,7 +74,7 @@ class _Batch:
                     complete = False
                     break
         mark = store.mark(ask.slot)
-        refill = ()
+        refill: tuple[int, ...] = ()
         if complete and _below(theirs, ours, mark):
             refill = store.hashes(ask.slot)
         clock = pack_clock(ours, self._origins)

@@ -275,7 +275,7 @@ class Exchange:
         for slot, at in sorted(state.gaps.items()):
             if at <= now.mono:
                 del state.gaps[slot]
-                if self._held.store.has_notes(slot) and self._held.view.owns(slot):
+                if self._held.store.has_gaps(slot) and self._held.view.owns(slot):
                     state.wanted[slot] = None
 
     def _pull(self, key: NodeKey, state: _Peer, now: Instant) -> Effect:
@@ -348,7 +348,7 @@ class Exchange:
                 self._leftover[slot].add(peer)
                 self._release_if_covered(slot, owners)
         elif peer in owners:
-            held.store.note_covered(slot, peer, clock)
+            held.store.note_covered(slot, held.view.boots[peer], clock)
 
     def _forget(self, now: Instant) -> None:
         """Forget records without values that every holder is known to have seen."""
@@ -356,7 +356,8 @@ class Exchange:
         self._forget_at = self._next_round(now)
         for slot in held.view.owned:
             if self._sync.unsynced(slot) is IN_SYNC:
-                others = [key for key in held.view.slots.owners(slot) if key != held.key]
+                owners = held.view.slots.owners(slot)
+                others = [held.view.boots[key] for key in owners if key != held.key]
                 held.store.forget_covered(slot, others)
 
     def _release_if_covered(self, slot: int, owners: tuple[NodeKey, ...]) -> None:

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from dcc.limits import SLOT_COUNT
-from dcc.ring.slots import Place, SlotMap
+from dcc.ring.placement import Place
+from dcc.ring.slots import SlotMap
 from dcc.types import Boot, Member, NodeKey, Standing
 
 

@@ -1,0 +1,61 @@
+"""A repeated write is executed once."""
+
+from __future__ import annotations
+
+from dcc.effects import Answer
+from dcc.replication.holdings import Asker
+from dcc.replication.once import CLIENTS_MAX, KEEP_NS, REQUESTS_MAX, Once
+from dcc.types import Version
+from dcc.wire.messages import Code, ErrorReply, Outcome, WriteReply
+
+CLIENT = (7, 1)
+REPLY = WriteReply(outcome=Outcome.DONE, version=Version(1, 1, 1))
+
+
+def asker(request: int, route: bytes = b"route") -> Asker:
+    return Asker(route, 0, request)
+
+
+def test_a_new_request_is_to_be_executed():
+    assert Once().begin(CLIENT, asker(1), 0) is None
+
+
+def test_a_repetition_gets_the_first_answer():
+    once = Once()
+    once.begin(CLIENT, asker(1), 0)
+    assert once.finish(CLIENT, asker(1), REPLY) == Answer(b"route", REPLY, 1)
+    assert once.begin(CLIENT, asker(1, b"other"), 1) == [Answer(b"other", REPLY, 1)]
+
+
+def test_a_repetition_of_an_open_request_takes_its_place_in_waiting():
+    once = Once()
+    once.begin(CLIENT, asker(1), 0)
+    assert once.begin(CLIENT, asker(1, b"other"), 1) == []
+    assert once.finish(CLIENT, asker(1), REPLY) == Answer(b"other", REPLY, 1)
+
+
+def test_a_refused_request_may_be_tried_again():
+    once = Once()
+    once.begin(CLIENT, asker(1), 0)
+    once.finish(CLIENT, asker(1), ErrorReply(code=Code.NOT_READY, text=""))
+    assert once.begin(CLIENT, asker(1), 1) is None
+
+
+def test_two_lives_of_a_client_do_not_share_request_ids():
+    once = Once()
+    once.begin(CLIENT, asker(1), 0)
+    assert once.begin((7, 2), asker(1), 0) is None
+
+
+def test_the_table_is_bounded_per_client_over_clients_and_in_time():
+    once = Once()
+    for request in range(REQUESTS_MAX + 10):
+        once.begin(CLIENT, asker(request), 0)
+    assert once.begin(CLIENT, asker(0), 0) is None
+    for client in range(CLIENTS_MAX + 10):
+        once.begin((client, 5), asker(1), 0)
+    once.check()
+    aged = Once()
+    aged.begin(CLIENT, asker(1), 0)
+    aged.begin(CLIENT, asker(2), KEEP_NS + 1)
+    assert aged.begin(CLIENT, asker(1), KEEP_NS + 1) is None
