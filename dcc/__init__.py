@@ -1,5 +1,9 @@
 """dcc: a distributed, eventually consistent cache for Python services, peer to peer over ZeroMQ."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from dcc.client.results import ClusterStats, Entry, Lookup, NodeInfo, NodeStats, Topology
 from dcc.client.sync import Client
 from dcc.errors import (
@@ -22,6 +26,9 @@ from dcc.errors import (
 )
 from dcc.types import Version
 
+if TYPE_CHECKING:
+    from dcc.local import LocalCluster, Node
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -34,8 +41,10 @@ __all__ = [
     "DccError",
     "Entry",
     "InvalidKey",
+    "LocalCluster",
     "Lookup",
     "MaybeStored",
+    "Node",
     "NodeInfo",
     "NodeStats",
     "NodeUnavailable",
@@ -51,3 +60,12 @@ __all__ = [
     "WrongCluster",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # A process that is only a client need not load the node's parts.
+    if name in ("LocalCluster", "Node"):
+        from dcc import local
+
+        return getattr(local, name)
+    raise AttributeError(f"module 'dcc' has no attribute {name!r}")

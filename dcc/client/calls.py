@@ -169,18 +169,21 @@ class Call:
         """Do what is due."""
         if self.done:
             return []
+        over = now.mono >= self.deadline
         for attempt in [one for one in self._open.values() if one.silent_at <= now.mono]:
             if attempt.request in self._open and not self.done:
                 attempt.silent_at = NEVER
                 if not attempt.patient:
                     self.core.silent(attempt.address, attempt.sent_at, now)
-                self._tell(attempt, "silent", now)
+                if not over:
+                    self._tell(attempt, "silent", now)
+        if over and not self.done:
+            self._expire(now)
+            return self._taken()
         plan = self._learn or self._root
         if plan.wake_at <= now.mono and not plan.done:
             plan.tick(now)
             self._after_learning(now)
-        if now.mono >= self.deadline and not self.done:
-            self._expire(now)
         return self._taken()
 
     def wake_at(self) -> int:

@@ -53,7 +53,7 @@ class Peer:
 
     def __init__(self, name: str, address: str, *, cluster: str = "dcc", at_ms: int = 0) -> None:
         self.name, self.address, self.at_ms = name, address, at_ms
-        self.members = (member(name, address),)
+        self.members: tuple[Member, ...] = (member(name, address),)
         self.replicas = 1
         self.ready = True
         self.epoch = 1
