@@ -298,6 +298,7 @@ class Membership:
             return [_dropped(header, "unknown_sender")]
         if header.boot < row.boot:
             return [_dropped(header, "earlier_boot")]
+        self._prober.heard(sender, self._now)
         effects: list[Effect] = []
         if isinstance(message, Ping | Ack | PingReq | Rumors):
             effects += self._hear_rumors(message.rumors, sender, isinstance(message, PingReq))

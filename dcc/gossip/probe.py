@@ -45,6 +45,9 @@ HELPERS = 3
 SCORE_MAX = 7
 "Local health is 0 (fine) to this."
 
+CANDIDATES = 8
+"Random members of which the helpers are those heard from last: they can surely be reached."
+
 NACK_SHARE = 0.8
 "A helper gives up after this share of the ack time-out, so that its nack is in time."
 
@@ -85,6 +88,7 @@ class Prober:
         self._relay_ends = Deadlines()
         self._bridges: dict[NodeKey, NodeKey] = {}
         self._last_bridge: NodeKey | None = None
+        self._heard_at: dict[NodeKey, int] = {}
 
     # -------------------------------------------------------------- probing others
 
@@ -106,6 +110,11 @@ class Prober:
     def forget(self, key: NodeKey) -> None:
         """Remember nothing about a member whose row is gone."""
         self._bridges.pop(key, None)
+        self._heard_at.pop(key, None)
+
+    def heard(self, key: NodeKey, now: int) -> None:
+        """Take note that a packet of the member `key` arrived."""
+        self._heard_at[key] = now
 
     def worsen(self, by: int) -> None:
         """Change local health: positive when something speaks against this node."""
@@ -169,8 +178,9 @@ class Prober:
         alive = self._table.alive()
         bridge = self._bridges.get(target, self._last_bridge)
         chosen = [] if bridge is None or bridge == target or bridge not in alive else [bridge]
-        # One more than needed: a suspect among them would be a poor witness.
-        more = self._table.some_peers(HELPERS + 1, self._rng, (target, *chosen))
+        more = self._table.some_peers(CANDIDATES, self._rng, (target, *chosen))
+        # Stable sort: among members never heard from, the random order stays.
+        more.sort(key=lambda key: self._heard_at.get(key, 0), reverse=True)
         return (chosen + [key for key in more if key in alive])[:HELPERS]
 
     def _verdict(self, probe: _Probe) -> Member | None:
@@ -260,9 +270,19 @@ class Prober:
             probe.nacks.add(sender)
 
     def last_look(self, key: NodeKey) -> list[Effect]:
-        """Ping a suspect on both planes: its answer carries the refutation."""
+        """Ping a suspect on both planes and through helpers, who are told of the suspicion.
+
+        The suspect's answer carries its refutation; a helper that knows of one already says so,
+        since the suspicion is stale to it. So nobody dies because its refutation got lost.
+        """
         seq = self._new_seq()
-        return [Gossip(key, self.ping(key, seq)), Tell(key, self.ping(key, seq))]
+        effects: list[Effect] = [Gossip(key, self.ping(key, seq)), Tell(key, self.ping(key, seq))]
+        accusation = self._table.rows[key]
+        limit = retransmit_limit(self._table.size)
+        for helper in self._choose_helpers(key):
+            rumors = self._rumors.take(limit, first=accusation)
+            effects.append(Gossip(helper, PingReq(seq=seq, target=key, rumors=rumors)))
+        return effects
 
     def ping(self, target: NodeKey, seq: int) -> Ping:
         """Return a ping with its rumors; one to a suspect says so (the buddy rule)."""
