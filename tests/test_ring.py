@@ -322,7 +322,7 @@ def test_a_lone_draining_member_owns_nothing_but_is_near() -> None:
 
 def test_without_any_live_member_there_is_no_route() -> None:
     ring = mapped(named(8), 2)
-    assert ring.route(3, ()) == (0x428580D23BCFABB8, 0xB666B97504D66B9B)
+    assert ring.route(3, ()) == ()
 
 
 @pytest.mark.parametrize("zones", [2, 3, 5])
