@@ -46,14 +46,15 @@ class ToyCore:
     def start(self, now: Now) -> list[Effect]:
         return []
 
-    def serve(self, frame: bytes, now: Now) -> bytes | None:
+    def serve(self, route: bytes, frame: bytes, now: Now) -> bytes | None:
         return b"got " + frame[4:] if frame.startswith(b"get ") else None
 
     def receive(self, route: bytes, frames: list[bytes], now: Now) -> list[Effect]:
         self.received.append(frames)
         if frames[0] == b"bug":
             raise RuntimeError("a bug in the core")
-        return [Reply(route, frames)] if route else []
+        short = self.serve(route, frames[0], now) if len(frames) == 1 else None
+        return [Reply(route, [short] if short else frames)] if route else []
 
     def receive_gossip(self, frames: list[bytes], now: Now) -> list[Effect]:
         self.gossip.append(frames)
@@ -127,12 +128,14 @@ def start() -> Iterator[Callable[[], Harness]]:
 
 
 @pytest.fixture
-def dealer() -> Iterator[Callable[[object], zmq.Socket[bytes]]]:
+def dealer() -> Iterator[Callable[..., zmq.Socket[bytes]]]:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     sockets = []
 
-    def connect(address: object) -> zmq.Socket[bytes]:
+    def connect(address: object, routing_id: bytes = b"") -> zmq.Socket[bytes]:
         socket = context.socket(zmq.DEALER)
+        if routing_id:
+            socket.setsockopt(zmq.ROUTING_ID, routing_id)
         socket.setsockopt(zmq.IPV6, 1)
         socket.setsockopt(zmq.RCVTIMEO, 10_000)
         socket.connect(f"tcp://{address}")
@@ -163,11 +166,47 @@ def test_requests_are_answered_to_who_sent_them(start: Any, dealer: Any) -> None
         assert socket.recv_multipart() == [b"other", b"\0" * 100_000]
 
 
-def test_a_request_with_more_frames_never_takes_the_short_path(start: Any, dealer: Any) -> None:
+def test_a_first_request_is_taken_with_care_and_keeps_all_its_frames(
+    start: Any, dealer: Any
+) -> None:
     node = start()
     socket = dealer(node.request)
     socket.send_multipart([b"get a", b"extra"])
     assert socket.recv_multipart() == [b"get a", b"extra"]
+
+
+@pytest.mark.parametrize("strays", [1, 2, 3, 4, 7])
+def test_frames_behind_a_short_request_put_nobody_out_of_step(
+    start: Any, dealer: Any, strays: int
+) -> None:
+    node = start()
+    rude, polite = dealer(node.request), dealer(node.request)
+    for socket in (rude, polite):
+        socket.send(b"hello")
+        assert socket.recv() == b"hello"
+    for n in range(300):
+        rude.send_multipart([b"get r", *[b"stray"] * strays])
+        polite.send(b"get %d" % n)
+    for n in range(300):
+        assert polite.recv() == b"got %d" % n
+        assert rude.recv() == b"got r"
+
+
+def test_a_stray_frame_that_names_its_sender_costs_nobody_a_message(
+    start: Any, dealer: Any
+) -> None:
+    """The one frame that is taken for a routing id, and is one: whose sender chose it."""
+    node = start()
+    polite, rude = dealer(node.request), dealer(node.request, b"rude")
+    for socket in (rude, polite):
+        socket.send(b"hello")
+        assert socket.recv() == b"hello"
+    for n in range(300):
+        rude.send_multipart([b"get r", b"rude"])
+        polite.send_multipart([b"set", b"%d" % n])
+    for n in range(300):
+        assert polite.recv_multipart() == [b"set", b"%d" % n]
+        assert rude.recv() == b"got r"
 
 
 def test_an_oversized_message_is_cut_and_others_are_still_served(start: Any, dealer: Any) -> None:

@@ -111,7 +111,9 @@ class Loop:
         self._stopping = self._announced = self._warned = False
         self._leave_by: int | None = None
         self._skipping = False
-        self._paused_until = 0
+        self._wake_at = self._paused_until = 0
+        self._touched = True
+        "The core was called, so it may want to be woken earlier; the short path never does."
         self._worst_lag_ns = self._lag_from = 0
         self._bugs: dict[str, int] = {}
         self.turned_at = time.monotonic_ns()
@@ -192,6 +194,7 @@ class Loop:
         kind = f"{type(error).__name__} at {os.path.basename(where.filename)}:{where.lineno}"
         if kind not in self._bugs and len(self._bugs) >= BUGS_MAX:
             kind = "others"
+        self._touched = True
         known = kind in self._bugs
         self._bugs[kind] = self._bugs.get(kind, 0) + 1
         self._paused_until = time.monotonic_ns() + BUG_PAUSE_NS
@@ -218,14 +221,17 @@ class Loop:
             transport.upkeep(now.mono)
         if transport.undelivered:
             self._tell_undelivered(now)
-        if core.wake_at() <= now.mono and now.mono >= self._paused_until:
+        if self._touched:
+            self._touched, self._wake_at = False, core.wake_at()
+        if self._wake_at <= now.mono and now.mono >= self._paused_until:
             self._carry_out(core.tick(now), now)
+            self._touched, self._wake_at = False, core.wake_at()
         if not self._announced and core.ready:
             self._announced = True
             self._on_ready()
 
     def _timeout_ns(self, now: int) -> int:
-        wake_at = min(self._core.wake_at(), now + POLL_MAX_NS)
+        wake_at = min(self._wake_at, now + POLL_MAX_NS)
         if wake_at < self._paused_until:
             wake_at = self._paused_until
         if not self._transport.idle:
@@ -252,10 +258,15 @@ class Loop:
     def _take_requests(self, now: Now) -> None:
         """Serve what has come in on the ROUTER.
 
-        Replies of the short path are sent together at the end: one by one each would wake
-        libzmq's I/O thread, and cost a system call here and two there.
+        Asking libzmq whether a frame was its message's last costs more than receiving both frames
+        of a small request. So whoever was answered before is trusted to send what the short path
+        serves in one frame. If there are more behind it, the first of them is taken for a routing
+        id here; it is none that was ever answered, and is looked at with care.
+
+        Replies of the short path are sent together, in order: one by one each would wake
+        libzmq's I/O thread, which costs a system call here and two there.
         """
-        router = self._transport.router
+        router, known = self._transport.router, self._transport.answered
         recv, serve = router.recv, self._core.serve
         replies: list[bytes] = []
         if self._skipping:
@@ -263,21 +274,35 @@ class Loop:
         try:
             for _ in range(0 if self._skipping else TURN_MESSAGES_MAX):
                 route = recv(NOBLOCK)
-                # As a Frame only to learn if more follow: half the price of asking the socket.
-                part = recv(NOBLOCK, False)
-                frame = part.bytes
-                reply = None if part.more else serve(route, frame, now)
+                if route not in known:
+                    self._send_replies(replies)
+                    self._take_carefully(route, now)
+                    continue
+                frame = recv(NOBLOCK)
+                reply = serve(route, frame, now)
                 if reply is not None:
                     replies += (route, reply)
                     continue
-                frames = self._rest(router, frame) if part.more else [frame]
+                self._send_replies(replies)
+                frames = self._rest(router, [frame])
+                if frame in known and len(frames) > 1:  # Out of step: a routing id, not a frame.
+                    route = frames.pop(0)
                 self._carry_out(self._core.receive(route, frames, now), now)
         except zmq.Again:
             pass
         finally:
             self._send_replies(replies)
 
+    def _take_carefully(self, route: bytes, now: Now) -> None:
+        """Receive the rest behind what may be a routing id, and end in step in any case."""
+        frames = self._rest(self._transport.router, [])
+        if frames:
+            self._carry_out(self._core.receive(route, frames, now), now)
+        else:
+            self._transport.strays += 1
+
     def _send_replies(self, replies: list[bytes]) -> None:
+        """Send and remove `replies`, routing id and frame in turn."""
         send = self._transport.router.send
         for i in range(0, len(replies), 2):
             try:
@@ -285,18 +310,17 @@ class Loop:
                 send(replies[i + 1], NOBLOCK)
             except zmq.ZMQError:  # The client is gone, or does not read.
                 self._transport.replies_lost += 1
+        replies.clear()
 
-    def _rest(self, socket: zmq.Socket[bytes], first: bytes) -> list[bytes]:
-        """Return `first` and the frames behind it, those beyond the limit skipped.
+    def _rest(self, socket: zmq.Socket[bytes], frames: list[bytes]) -> list[bytes]:
+        """Return `frames` and those that libzmq has behind them, no more than the limit.
 
         One too many is kept, so that the codec sees that the message breaks the limit.
         """
-        frames = [first]
-        more = True
+        more = socket.getsockopt(zmq.RCVMORE)
         while more and len(frames) <= EXTRA_FRAMES_MAX + 1:
-            part = socket.recv(NOBLOCK, False)
-            frames.append(part.bytes)
-            more = part.more
+            frames.append(socket.recv(NOBLOCK))
+            more = socket.getsockopt(zmq.RCVMORE)
         if more:
             self._skipping = True
             self._skip(socket)
@@ -329,6 +353,7 @@ class Loop:
                 self._carry_out(self._core.receive(b"", frames, now), now)
 
     def _take_wishes(self, now: Now) -> None:
+        self._touched = True
         try:
             self._inner.recv(4096)
         except BlockingIOError:
@@ -358,6 +383,7 @@ class Loop:
             "bugs": self.bugs,
             "replies_lost": self._transport.replies_lost,
             "sends_lost": self._transport.sends_lost,
+            "strays": self._transport.strays,
             "connections": self._transport.connections,
         }
 
@@ -374,6 +400,7 @@ class Loop:
             self._carry_out(self._core.undeliverable(to, frames, now), now)
 
     def _carry_out(self, effects: list[Effect], now: Now) -> None:
+        self._touched = True
         transport = self._transport
         for effect in effects:
             match effect:

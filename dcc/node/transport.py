@@ -50,6 +50,8 @@ SEED_IDLE_NS = 5 * SECOND
 "A seed's DEALER that carried nothing for so long is closed; longer than any answer takes."
 SEEDS_MAX = 64
 "Seed connections at once; a DNS name with more addresses is asked at the first ones."
+ANSWERED_MAX = 65_536
+"Routing ids remembered; libzmq tells nobody when one has gone."
 RESOLVE_TIMEOUT_S = 2.0
 "Bound of a DNS look-up at start."
 SHARED_BYTES_MIN = 32 * KIB
@@ -130,6 +132,10 @@ class Transport:
         self._pollables: Pollables | None = None
         self.undelivered: list[tuple[NodeKey | str, list[bytes]]] = []
         "Sends that failed, of which surely nothing arrived; the loop empties it."
+        self.answered: set[bytes] = set()
+        "Routing ids that a reply went to: libzmq knows them, so they are no peer's invention."
+        self.strays = 0
+        "Frames behind a message that should have had one."
         self.replies_lost = 0
         "Replies to clients that are gone or do not read."
         self.sends_lost = 0
@@ -288,6 +294,10 @@ class Transport:
         """Answer the client behind `route`; one that is gone or does not read is counted."""
         if not _put(self.router, [route, *frames]):
             self.replies_lost += 1
+            return
+        if len(self.answered) >= ANSWERED_MAX:  # Most are gone; who is not comes back at once.
+            self.answered.clear()
+        self.answered.add(route)
 
     # ------------------------------------------------------------ the loop's part
 
