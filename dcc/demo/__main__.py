@@ -30,7 +30,8 @@ from dcc.demo.tally import Tally
 from dcc.demo.worker import key_of
 
 NODES, WORKERS = 3, 3
-TTL_SECONDS = 15.0
+STALE_SECONDS = 20.0
+"Each page is rendered anew once in so long."
 STEADY_SECONDS = 5.0
 WARM_RATIO = 0.85
 WARM_SECONDS_MAX = 8.0
@@ -85,7 +86,7 @@ class Story:
 
     def _serve(self) -> None:
         for _ in range(WORKERS):
-            worker = self._cluster.add_worker(seed=self._seed, ttl=TTL_SECONDS)
+            worker = self._cluster.add_worker(seed=self._seed, period=STALE_SECONDS)
             self._announce(f"{worker.name} requests pages, process {worker.pid}")
         self._begin("warm up")
         self._turn_until(self._warm, WARM_SECONDS_MAX)

@@ -154,13 +154,13 @@ class Cluster:
         self.nodes.append(node)
         return node
 
-    def add_worker(self, *, seed: int, ttl: float) -> Child:
-        """Start one more client process."""
+    def add_worker(self, *, seed: int, period: float) -> Child:
+        """Start one more client process; its pages grow stale once in `period` seconds."""
         number = len(self.workers) + 1
         nodes = ",".join(node.request for node in self.nodes if node.running)
         worker = Child(
             f"client-{number}", "dcc.demo.worker",
-            "--nodes", nodes, "--seed", str(seed), "--number", str(number), "--ttl", str(ttl),
+            "--nodes", nodes, "--seed", str(seed), "--number", str(number), "--period", str(period),
         )  # fmt: skip
         self.workers.append(worker)
         return worker

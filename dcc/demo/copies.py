@@ -7,7 +7,7 @@ owners must have got their copies. Pages that nobody holds any more (their time 
 count, neither way.
 
 A watch looks at all pages, then again and again at those that were not whole, and is complete when
-all of them together pass a last look. Its time is therefore an upper bound.
+a last look at all of them finds no other. Its time is when the last page was first seen whole.
 """
 
 from __future__ import annotations
@@ -31,11 +31,9 @@ class Watch:
         self._queue = deque(self._keys)
         self._full_pass = True
         self._broken: set[str] = set()
-        self.cached = 0
-        "Keys of which some owner had a value, at the last full look."
-        self._cached_now = 0
+        self._changed_at = time.monotonic()
         self.complete_at: float | None = None
-        "Monotonic seconds at the end of the look that found every key whole."
+        "When the last key was first seen whole (monotonic seconds); None: not all are, or unsure."
 
     @property
     def whole_share(self) -> float:
@@ -57,19 +55,15 @@ class Watch:
         except DccError:
             self._broken.add(key)
             return
-        found = [one for one in held.values() if isinstance(one, Entry)]
-        self._cached_now += bool(found)
-        if whole(held):
-            self._broken.discard(key)
-        else:
+        if not whole(held):
             self._broken.add(key)
+        elif key in self._broken:
+            self._broken.remove(key)
+            self._changed_at = time.monotonic()
 
     def _turn(self) -> None:
-        if self._full_pass:
-            self.cached = self._cached_now
-            if not self._broken:
-                self.complete_at = time.monotonic()
-        self._cached_now = 0
+        if self._full_pass and not self._broken:
+            self.complete_at = self._changed_at
         # Those that were not whole first; when they are, everything once more.
         self._full_pass = not self._broken
         self._queue.extend(sorted(self._broken) or self._keys)

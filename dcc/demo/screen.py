@@ -132,12 +132,12 @@ def standings(members: Mapping[str, str]) -> str:
 
 
 def ms(microseconds: int) -> str:
-    """Return microseconds as milliseconds of fixed width.
+    """Return microseconds as milliseconds of fixed width; 0 stands for no measurement.
 
-    >>> ms(1234)
-    '   1.23 ms'
+    >>> ms(1234), ms(0)
+    ('   1.23 ms', '         -')
     """
-    return f"{microseconds / 1000:7.2f} ms"
+    return f"{microseconds / 1000:7.2f} ms" if microseconds else f"{'-':>10}"
 
 
 def bar(share: float) -> str:

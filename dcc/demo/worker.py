@@ -40,25 +40,26 @@ ZIPF_EXPONENT = 0.8
 EARLY_SECONDS = 0.25
 "How far before its time a page may go: clocks of two processes, and the call's own duration."
 
-TTL_SPREAD = 0.3
 TIMEOUT_SECONDS = 1.0
+TTL_SECONDS_MIN = 1.0
 
 
-def ttl_of(name: str, ttl: float) -> float:
-    """Return the seconds the page `name` is cached: `ttl` and up to 30 % more or less.
+def ttl_of(name: str, period: float, now: float) -> float:
+    """Return the seconds from `now` (monotonic) to the next time at which the page grows stale.
 
-    Fixed for each page, so that a later put never ends before an earlier one, and different
-    between pages, so that not all of them go at once.
+    Each page does so once a period, at a moment of its own: misses are spread evenly from the
+    first second on, and a later put never ends before an earlier one, whoever puts.
     """
-    share = zlib.crc32(name.encode()) / 0xFFFFFFFF
-    return ttl * (1 + TTL_SPREAD * (2 * share - 1))
+    moment = zlib.crc32(name.encode()) / 2**32 * period
+    left = (moment - now) % period
+    return left if left >= TTL_SECONDS_MIN else left + period
 
 
 class Worker:
     """Requests pages until told to stop."""
 
-    def __init__(self, client: Client, *, seed: int, number: int, ttl: float) -> None:
-        self._client, self._ttl = client, ttl
+    def __init__(self, client: Client, *, seed: int, number: int, period: float) -> None:
+        self._client, self._period = client, period
         # The popularity is the same for every client, what each asks for next is its own.
         found = pages.catalogue()
         self._names = random.Random(seed).sample(found, min(PAGES, len(found)))
@@ -117,8 +118,8 @@ class Worker:
         self._put(page)
 
     def _put(self, page: pages.Page) -> None:
-        ttl = ttl_of(page.name, self._ttl)
-        due = time.monotonic() + ttl
+        now = time.monotonic()
+        ttl = ttl_of(page.name, self._period, now)
         try:
             self._client.put(key_of(page.name), pages.seal(page), ttl=ttl)
         except MaybeStored:
@@ -126,7 +127,7 @@ class Worker:
         except Exception as error:
             self._failed("put", page.name, error)
         else:
-            self._due[page.name] = (time.monotonic(), due)
+            self._due[page.name] = (time.monotonic(), now + ttl)
 
     def _failed(self, what: str, name: str, error: Exception) -> None:
         self.tally.failed += 1
@@ -171,10 +172,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--nodes", required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--number", type=int, required=True)
-    parser.add_argument("--ttl", type=float, required=True)
+    parser.add_argument("--period", type=float, required=True)
     options: Any = parser.parse_args(argv)
     with own_output() as reports, Client(options.nodes, timeout=TIMEOUT_SECONDS) as client:
-        worker = Worker(client, seed=options.seed, number=options.number, ttl=options.ttl)
+        worker = Worker(client, seed=options.seed, number=options.number, period=options.period)
         threading.Thread(target=listen, args=(sys.stdin, worker), daemon=True).start()
         worker.run(reports)
     return 0
