@@ -84,29 +84,23 @@ class RumorQueue:
         self._buckets = [{}]
 
     def take(
-        self, limit: int, *, first: Member | None = None, bytes_max: int = GOSSIP_BYTES_MAX
+        self, limit: int, *, first: tuple[Member, ...] = (), bytes_max: int = GOSSIP_BYTES_MAX
     ) -> tuple[Member, ...]:
         """Return the rumors for one packet, and count them as sent once more.
 
         Args:
             limit: a rumor is forgotten when it was sent this often.
-            first: goes in before the others, queued or not (the buddy rule).
+            first: rows that go in before the others, queued or not.
         """
         if not self._rumors:
-            return () if first is None else (first,)
-        room = bytes_max - PACKET_BYTES
-        taken = [] if first is None else [first]
-        about = None
-        if first is not None:
-            room -= packed_bytes(first)
-            about = first.name
-        chosen = self._choose(room, about)
+            return first
+        room = bytes_max - PACKET_BYTES - sum(map(packed_bytes, first))
+        chosen = self._choose(room, tuple([member.name for member in first]))
         for key, rumor in chosen:
-            taken.append(rumor.member)
             self._count(key, rumor, limit)
-        return tuple(taken)
+        return first + tuple([rumor.member for _, rumor in chosen])
 
-    def _choose(self, room: int, about: str | None) -> list[tuple[NodeKey, _Rumor]]:
+    def _choose(self, room: int, about: tuple[str, ...]) -> list[tuple[NodeKey, _Rumor]]:
         chosen: list[tuple[NodeKey, _Rumor]] = []
         misfits = 0
         for bucket in self._buckets:
@@ -115,7 +109,7 @@ class RumorQueue:
                     return chosen
                 if rumor.bytes > room:
                     misfits += 1
-                elif rumor.member.name != about:
+                elif rumor.member.name not in about:
                     chosen.append((key, rumor))
                     room -= rumor.bytes
         return chosen

@@ -294,6 +294,8 @@ class Membership:
     def _on_gossip(self, header: Header, message: Message, request_plane: bool) -> list[Effect]:
         sender = header.sender
         row = self._table.rows.get(sender)
+        if row is None and request_plane and isinstance(message, Ping):
+            return self._introduced(header, message)
         if row is None or sender == self._table.key:
             return [_dropped(header, "unknown_sender")]
         if header.boot < row.boot:
@@ -317,6 +319,15 @@ class Membership:
         elif isinstance(message, Rumors):
             effects += self._merge_settings(message.settings)
         return effects + self._tell_it_is_dead(sender)
+
+    def _introduced(self, header: Header, message: Ping) -> list[Effect]:
+        """Take a fallback ping of a member unknown here, which carries its row."""
+        if not any(claim.key == header.sender for claim in message.rumors):
+            return [_dropped(header, "unknown_sender")]
+        effects = self._hear_rumors(message.rumors, header.sender, False)
+        # It knows this node, so it already listens; the way back by DEALER is only being opened.
+        ack = self._prober.on_ping(header.sender, message)
+        return effects if ack is None else [*effects, Gossip(header.sender, ack)]
 
     def _toward(self, key: NodeKey, message: Ack, request_plane: bool) -> Effect:
         # Somebody believed dead has no DEALER here, but may well listen to this node's PUB.
@@ -369,7 +380,10 @@ class Membership:
         self._push_puller.on_reply(header.sender, header.request, message)
         if header.sender == self.me.key and header.boot == self.me.boot:
             return []
-        return self._hear_view(header, message.members, message.settings)
+        before = self._table.changes
+        effects = self._hear_view(header, message.members, message.settings)
+        self._push_puller.learned(self._table.changes > before, self._now)
+        return effects
 
     def _hear_view(
         self, header: Header, members: Sequence[Member], settings: Settings
@@ -582,7 +596,7 @@ class Membership:
             if not (self._rumors or self._settings_left):
                 break
             row = self._table.rows[key]
-            rumors = self._rumors.take(limit, first=row if row.standing == SUSPECT else None)
+            rumors = self._rumors.take(limit, first=(row,) if row.standing == SUSPECT else ())
             self._settings_left = max(0, self._settings_left - 1)
             effects.append(Gossip(key, Rumors(rumors=rumors, settings=self.settings)))
         if not self._table.peers:

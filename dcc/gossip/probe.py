@@ -167,7 +167,7 @@ class Prober:
         target = probe.target
         if probe.acked or not self._table.is_peer(target):
             return []
-        effects: list[Effect] = [Tell(target, self.ping(target, probe.seq))]
+        effects: list[Effect] = [Tell(target, self._fallback_ping(target, probe.seq))]
         probe.helpers = self._choose_helpers(target)
         for helper in probe.helpers:
             message = PingReq(seq=probe.seq, target=target, rumors=self._riders(helper))
@@ -276,11 +276,14 @@ class Prober:
         since the suspicion is stale to it. So nobody dies because its refutation got lost.
         """
         seq = self._new_seq()
-        effects: list[Effect] = [Gossip(key, self.ping(key, seq)), Tell(key, self.ping(key, seq))]
+        effects: list[Effect] = [
+            Gossip(key, self.ping(key, seq)),
+            Tell(key, self._fallback_ping(key, seq)),
+        ]
         accusation = self._table.rows[key]
         limit = retransmit_limit(self._table.size)
         for helper in self._choose_helpers(key):
-            rumors = self._rumors.take(limit, first=accusation)
+            rumors = self._rumors.take(limit, first=(accusation,))
             effects.append(Gossip(helper, PingReq(seq=seq, target=key, rumors=rumors)))
         return effects
 
@@ -288,10 +291,16 @@ class Prober:
         """Return a ping with its rumors; one to a suspect says so (the buddy rule)."""
         return Ping(seq=seq, target=target, rumors=self._riders(target))
 
-    def _riders(self, to: NodeKey) -> tuple[Member, ...]:
+    def _fallback_ping(self, target: NodeKey, seq: int) -> Ping:
+        # A target that does not know this node (it restarted, or missed a rumor) cannot have
+        # heard the ping on the gossip plane: so this one introduces its sender.
+        return Ping(seq=seq, target=target, rumors=self._riders(target, self._table.me))
+
+    def _riders(self, to: NodeKey, *before: Member) -> tuple[Member, ...]:
         row = self._table.rows.get(to)
-        accusation = row if row is not None and row.standing != Standing.ALIVE else None
-        return self._rumors.take(retransmit_limit(self._table.size), first=accusation)
+        if row is not None and row.standing != Standing.ALIVE:
+            before = (row, *before)
+        return self._rumors.take(retransmit_limit(self._table.size), first=before)
 
     def _new_seq(self) -> int:
         self._seq += 1

@@ -2,7 +2,8 @@
 
 Gossip is fast and may lose; push/pull is what makes views converge for certain. A node swaps views
 
-- with a random peer every `push_pull_interval_ns` (longer above 32 members);
+- with a random peer every `push_pull_interval_ns` (longer above 32 members); sooner while that
+  brings news, as after joining or the healing of a partition, when rumors are many;
 - by address with members that it believes dead, every `reconnect_interval_ns`: the latest to die,
   one at random, and a seed. That is how the sides of a partition find each other again however
   long it lasted: one contact suffices, gossip does the rest;
@@ -46,6 +47,9 @@ SERVED_PER_GOSSIP_INTERVAL = 16
 ASKED_MAX = 256
 "Questions by address whose answers are still awaited."
 
+NEWS_PERIODS = 2
+"Pause after a push/pull that brought news; doubles with each that does not."
+
 ASSERT_PEERS = 3
 ASSERT_ROUNDS = 10
 "Rounds of telling peers that one is alive; then the ordinary push/pull must do."
@@ -75,13 +79,14 @@ class PushPuller:
         self._asked: dict[int, str] = {}
         self._push_pull_at = self._reconnect_at = self._seeds_at = self._assert_at = NEVER
         self._assert_rounds = 0
+        self._pause_ns = NEWS_PERIODS * self._period_ns
         self._served_since, self._served = 0, 0
 
     # -------------------------------------------------------------- asking
 
     def start(self, now: int) -> None:
         """Begin the rounds of a node that has joined, at random moments."""
-        self._push_pull_at = now + int(self._rng.random() * self._interval_ns)
+        self._push_pull_at = now + int((0.5 + self._rng.random()) * self._pause_ns)
         self._reconnect_at = now + int(self._rng.random() * self._reconnect_ns)
         self._seeds_at = now + int(self._rng.random() * self._interval_ns)
 
@@ -102,7 +107,10 @@ class PushPuller:
         if now >= self._assert_at:
             effects += self._assert(now, settings)
         if now >= self._push_pull_at:
-            self._push_pull_at = now + interval_ns(self._interval_ns, self._table.size)
+            self._pause_ns = min(
+                2 * self._pause_ns, interval_ns(self._interval_ns, self._table.size)
+            )
+            self._push_pull_at = now + int((0.75 + 0.5 * self._rng.random()) * self._pause_ns)
             for key in self._table.some_peers(1, self._rng):
                 effects.append(Tell(key, self._message(settings, by_address=False)))
         if now >= self._reconnect_at:
@@ -123,6 +131,14 @@ class PushPuller:
             self._assert_at,
             self._seeds.next_at(),
         )
+
+    def learned(self, news: bool, now: int) -> None:
+        """Take note of whether an answer brought news: then more may be missing."""
+        if news and self._push_pull_at != NEVER:
+            self._pause_ns = NEWS_PERIODS * self._period_ns
+            self._push_pull_at = min(
+                self._push_pull_at, now + int((0.5 + self._rng.random()) * self._pause_ns)
+            )
 
     def _assert(self, now: int, settings: Settings) -> list[Effect]:
         self._assert_rounds -= 1
