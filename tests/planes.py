@@ -15,7 +15,7 @@ from dcc.ring.hashing import slot_of
 from dcc.store.store import Store
 from dcc.types import Kind, Member, NodeKey, Now, Record, Standing, Version, node_key
 from dcc.units import MILLISECOND, SECOND
-from dcc.wire.messages import Nudge, Pull, PullReply, Replicate, ReplicateAck
+from dcc.wire.messages import Compare, CompareReply, Nudge, Pull, PullReply, Replicate, ReplicateAck
 
 START_MS = 1_700_000_000_000
 
@@ -99,15 +99,19 @@ class Planes:
         """Let time pass; everything that is sent arrives within the step."""
         end = self.mono + int(seconds * SECOND)
         while self.mono < end:
-            self.mono += step_ns
-            for plane in self._up():
-                self.carry(plane, plane.exchange.tick(self.at))
-                self.carry(plane, plane.streams.flush(self.at) + plane.streams.tick(self.at))
-                plane.store.sweep(self.at.ms)
+            self.step(step_ns)
         for plane in self._up():
             plane.store.check()
             plane.streams.check()
             plane.exchange.check()
+
+    def step(self, step_ns: int) -> None:
+        """One turn of every plane."""
+        self.mono += step_ns
+        for plane in self._up():
+            self.carry(plane, plane.exchange.tick(self.at))
+            self.carry(plane, plane.streams.flush(self.at) + plane.streams.tick(self.at))
+            plane.store.sweep(self.at.ms)
 
     def carry(self, source: Plane, effects: list[Effect]) -> None:
         """Deliver what a plane wants to tell, and what that leads to."""
@@ -126,11 +130,15 @@ class Planes:
     def _deliver(self, source: Plane, target: Plane, tell: Tell) -> list[Effect]:
         message, epoch = tell.message, source.held.view.epoch
         if isinstance(message, Pull):
-            return target.exchange.receive_pull(
+            return target.exchange.receive_pull(source.key, tell.request, epoch, message, self.at)
+        if isinstance(message, PullReply):
+            return target.exchange.receive_reply(source.key, tell.request, epoch, message, self.at)
+        if isinstance(message, Compare):
+            return target.exchange.receive_compare(
                 source.key, tell.request, epoch, message, self.at
             )
-        if isinstance(message, PullReply):
-            return target.exchange.receive_reply(
+        if isinstance(message, CompareReply):
+            return target.exchange.receive_comparison(
                 source.key, tell.request, epoch, message, self.at
             )
         if isinstance(message, Nudge):

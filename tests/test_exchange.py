@@ -49,12 +49,13 @@ def test_an_evicted_value_does_not_come_back():
     world.run(1)
     for key in keys(2_000):
         world.put("a", key, b"x" * 1_000)
-        world.run(0.001, 1_000_000)
+        world.step(1_000_000)
     world.run(5)
-    evicted = [k for k in keys(2_000) if world["b"].value(k, world.at) is None]
+    evicted = {k for k in keys(2_000) if world["b"].value(k, world.at) is None}
     assert evicted
     world.run(130)
-    assert [k for k in keys(2_000) if world["b"].value(k, world.at) is None] == evicted
+    # What is remembered of others' clocks takes room too, so a few more may go; none may return.
+    assert evicted <= {k for k in keys(2_000) if world["b"].value(k, world.at) is None}
 
 
 def test_a_deleted_key_stays_deleted_where_the_delete_was_missed():

@@ -93,6 +93,15 @@ class NodeStats:
     members: dict[str, str] = field(default_factory=dict)
     "Name -> standing, as this node sees it."
     epoch: int = 0
+    unsure: int = 0
+    "Misses for which not every holder could be asked."
+    ready: bool = False
+    "Joined and serving. A total is ready when every node is."
+    slots_ready: bool = False
+    "In sync with every live holder of its slots as well."
+    up_seconds: float = 0.0
+    detail: dict[str, Any] = field(default_factory=dict)
+    "What the metrics endpoint shows beyond this; may change between versions."
 
     @classmethod
     def from_json(cls, text: bytes) -> NodeStats:
@@ -133,6 +142,10 @@ class NodeStats:
             loop_lag_seconds=max((n.loop_lag_seconds for n in parts), default=0.0),
             members={name: one for n in parts for name, one in sorted(n.members.items())},
             epoch=epochs.pop() if len(epochs) == 1 else 0,
+            unsure=sum(n.unsure for n in parts),
+            ready=bool(parts) and all(n.ready for n in parts),
+            slots_ready=bool(parts) and all(n.slots_ready for n in parts),
+            up_seconds=min((n.up_seconds for n in parts), default=0.0),
         )
 
 

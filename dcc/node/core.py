@@ -365,6 +365,8 @@ class NodeCore:
             m.ReplicateAck: self._replicate_ack,
             m.Pull: self._pull,
             m.PullReply: self._pull_reply,
+            m.Compare: self._compare,
+            m.CompareReply: self._compare_reply,
             m.Nudge: self._nudge,
             m.SettingsUpdate: self._settings_update,
             m.SettingsAck: self._settings_ack,
@@ -439,6 +441,16 @@ class NodeCore:
 
     def _pull_reply(self, header: Header, message: m.PullReply, at: Instant) -> list[Effect]:
         return self.exchange.receive_reply(header.sender, header.request, header.epoch, message, at)
+
+    def _compare(self, header: Header, message: m.Compare, at: Instant) -> list[Effect]:
+        return self.exchange.receive_compare(
+            header.sender, header.request, header.epoch, message, at
+        )
+
+    def _compare_reply(self, header: Header, message: m.CompareReply, at: Instant) -> list[Effect]:
+        return self.exchange.receive_comparison(
+            header.sender, header.request, header.epoch, message, at
+        )
 
     def _nudge(self, header: Header, message: m.Nudge, at: Instant) -> list[Effect]:
         self.exchange.nudged(header.sender, message.slots, at)

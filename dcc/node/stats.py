@@ -52,7 +52,7 @@ def statistics(core: NodeCore, mono: int) -> dict[str, Any]:
         "health": health(core),
         "loop_lag_seconds": core.loop_lag_ns / SECOND,
         "members": {one.name: one.standing.name.lower() for one in members.values()},
-        "epoch": f"{core.held.view.epoch:016x}",
+        "epoch": core.held.view.epoch,
         "replicas": core.held.view.replicas,
         "ready": core.ready,
         "slots_ready": core.slots_ready,

@@ -1,13 +1,18 @@
 """The exchange: anti-entropy between holders by slot clocks; also refill, rebuild and hand-over.
 
-One direction, two messages. The asker sends its clocks of some slots (`Pull`); the answerer sends
-every record that they do not cover and its own clocks (`PullReply`). When a slot has come whole
-the asker's clock becomes the maximum of both. What is compared is what was *seen*, not what is
-held, so a value that was evicted or has expired is not missed and never comes back, and equal
-clocks mean silence. Every holder pulls from every other one, so both directions get their due;
-the answerer keeps no state, so a lost message costs a repetition and nothing else.
+One direction, two steps. The asker sends a digest of each slot (`Compare`) and learns which ones
+differ; of those it sends its clocks (`Pull`), and the answerer sends every record that they do not
+cover and its own clocks (`PullReply`). When a slot has come whole the asker's clock becomes the
+maximum of both. What is compared is what was *seen*, not what is held, so a value that was evicted
+or has expired is not missed and never comes back, and equal clocks mean silence. Every holder
+pulls from every other one, so both directions get their due; the answerer keeps no state, so a
+lost message costs a repetition and nothing else.
 
     asker                              answerer
+      | Compare: slots 1-9 and digests    |
+      |---------------------------------->|
+      | CompareReply: slot 7 differs      |
+      |<----------------------------------|
       | Pull: slot 7 {a: 5, b: 9}         |
       |---------------------------------->| clock {a: 8, b: 4}; holds x@a7, y@a8, z@b3
       | slot 7 complete {a: 8, b: 4}; x, y|
@@ -32,8 +37,9 @@ boot, so that a slot can change hands and a cache may evict.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from dcc.effects import Effect, Tell
 from dcc.limits import BATCH_BYTES
@@ -44,11 +50,12 @@ from dcc.replication.view import ViewChange
 from dcc.ring.hashing import slot_of
 from dcc.types import NO_VERSION, NodeKey, Origin, Record, Stamp, Version
 from dcc.units import MILLISECOND, NEVER, SECOND
-from dcc.wire.messages import Nudge, Pull, PullReply
+from dcc.wire.messages import Compare, CompareReply, Nudge, Pull, PullReply
 from dcc.wire.shapes import SlotAnswer, SlotAsk
 
-SLOTS_PER_PULL = 512
-"Bounds the work of one answer to a few milliseconds."
+SLOTS_PER_COMPARE = 2_048
+SLOTS_PER_PULL = 128
+"Both bound the work of one answer to about two milliseconds."
 
 PULLS_IN_FLIGHT = 4
 "Peers pulled from at once; bounds what arrives while the node also serves."
@@ -78,6 +85,7 @@ class _Peer:
     """What is to be pulled from one member, and the pull under way."""
 
     wanted: dict[int, None] = field(default_factory=dict)  # slots, in order of arrival
+    differ: dict[int, None] = field(default_factory=dict)  # those of them known to differ
     partial: dict[int, _Partial] = field(default_factory=dict)
     gaps: dict[int, int] = field(default_factory=dict)  # slot -> when to look again
     request: int = 0
@@ -169,7 +177,7 @@ class Exchange:
             if busy >= PULLS_IN_FLIGHT:
                 break
             if state.wanted and not state.request and state.not_before <= now.mono:
-                effects.append(self._pull(key, state, now))
+                effects.append(self._ask(key, state, now))
                 busy += 1
         if self._nudge_at <= now.mono:
             effects += self._nudge(now)
@@ -208,14 +216,29 @@ class Exchange:
         same_view = epoch == self._held.view.epoch == state.epoch
         answered = 0
         for answer in reply.slots:
-            if answer.slot in state.wanted and answer.slot not in refused:
+            if answer.slot in state.differ and answer.slot not in refused:
                 self._take(peer, state, answer, reply, same_view=same_view)
                 answered += 1
-        if not answered or not same_view:
-            state.not_before = now.mono + RETRY_NS
-        if not state.wanted:
-            self.rounds += 1
-            self.last_round_at = now.mono
+        self._asked_again(state, now, progress=bool(answered) and same_view)
+        return []
+
+    def receive_comparison(
+        self, peer: NodeKey, request: int, epoch: int, reply: CompareReply, now: Instant
+    ) -> list[Effect]:
+        """Take the answer to a comparison: equal slots are pulled already, with nothing to come."""
+        state = self._peers.get(peer)
+        if state is None or not request or state.request != request:
+            return []
+        state.request = 0
+        same_view = epoch == self._held.view.epoch == state.epoch
+        differ = set(reply.differ)
+        for slot in state.asked:
+            if slot in differ:
+                state.differ[slot] = None
+            elif same_view:
+                state.wanted.pop(slot, None)
+                self._sync.pulled(slot, peer, state.sent_at)
+        self._asked_again(state, now, progress=same_view)
         return []
 
     # -------------------------------------------------------------- answering, handing over
@@ -227,9 +250,24 @@ class Exchange:
         held = self._held
         for ask in pull.slots:
             clock = unpack_clock(ask.clock, pull.origins)
-            self._sync_from_ask(peer, ask.slot, clock, same_view=epoch == held.view.epoch)
+            self._seen_by(peer, ask.slot, clock, same_view=epoch == held.view.epoch)
         reply = answer_pull(held.store, pull)
         return [Tell(peer, reply, request)]
+
+    def receive_compare(
+        self, peer: NodeKey, request: int, epoch: int, compare: Compare, now: Instant
+    ) -> list[Effect]:
+        """Answer which slots this node sees differently."""
+        held = self._held
+        digest = held.store.digest
+        same_view = epoch == held.view.epoch
+        differ: list[int] = []
+        for slot, theirs in zip(compare.slots, compare.digests, strict=False):
+            if digest(slot) != theirs:
+                differ.append(slot)
+            elif slot in self._leftover or held.store.valueless(slot):
+                self._seen_by(peer, slot, held.store.clock(slot), same_view=same_view)
+        return [Tell(peer, CompareReply(differ=tuple(differ)), request)]
 
     def find_leftovers(self, now: Instant) -> None:
         """Look for slots held here that belong to others now; O(slots held)."""
@@ -248,7 +286,7 @@ class Exchange:
         """Assert that plans are only made for live members and owned slots."""
         for key, state in self._peers.items():
             assert key in self._held.view.alive, "a plan to pull from a member that is down"
-            assert set(state.partial) <= set(state.wanted)
+            assert set(state.partial) <= set(state.differ)
 
     # -------------------------------------------------------------- inside
 
@@ -278,11 +316,22 @@ class Exchange:
                 if self._held.store.has_gaps(slot) and self._held.view.owns(slot):
                     state.wanted[slot] = None
 
-    def _pull(self, key: NodeKey, state: _Peer, now: Instant) -> Effect:
+    def _ask(self, key: NodeKey, state: _Peer, now: Instant) -> Effect:
+        state.request = self._held.next_request()
+        state.sent_at, state.epoch = now.mono, self._held.view.epoch
+        message = self._pull(state) if state.differ else self._compare(state)
+        return Tell(key, message, state.request)
+
+    def _compare(self, state: _Peer) -> Compare:
+        state.asked = tuple(islice(state.wanted, SLOTS_PER_COMPARE))
+        digest = self._held.store.digest
+        return Compare(slots=state.asked, digests=tuple([digest(slot) for slot in state.asked]))
+
+    def _pull(self, state: _Peer) -> Pull:
         origins: dict[Origin, int] = {}
         asks: list[SlotAsk] = []
         size = 0
-        for slot in state.wanted:
+        for slot in state.differ:
             partial = state.partial.get(slot)
             clock = pack_clock(self._held.store.clock(slot), origins)
             size += 16 + 6 * len(clock)
@@ -290,10 +339,15 @@ class Exchange:
                 break
             after = partial.after if partial else NO_VERSION
             asks.append(SlotAsk(slot, after, clock, self._held.store.mark(slot)))
-        state.request = self._held.next_request()
         state.asked = tuple(ask.slot for ask in asks)
-        state.sent_at, state.epoch = now.mono, self._held.view.epoch
-        return Tell(key, Pull(origins=tuple(origins), slots=tuple(asks)), state.request)
+        return Pull(origins=tuple(origins), slots=tuple(asks))
+
+    def _asked_again(self, state: _Peer, now: Instant, *, progress: bool) -> None:
+        if not progress:
+            state.not_before = now.mono + RETRY_NS
+        if not state.wanted:
+            self.rounds += 1
+            self.last_round_at = now.mono
 
     def _give_up(self, state: _Peer, now: Instant) -> None:
         state.request = 0
@@ -331,14 +385,15 @@ class Exchange:
         if answer.refill:
             store.refill(slot, set(answer.refill), partial.clock)
         store.merge_clock(slot, partial.clock, partial.mark)
+        del state.differ[slot]
         if same_view:
-            del state.wanted[slot]
+            state.wanted.pop(slot, None)
             self._sync.pulled(slot, peer, partial.sent_at)
 
-    def _sync_from_ask(
-        self, peer: NodeKey, slot: int, clock: dict[Origin, Stamp], *, same_view: bool
+    def _seen_by(
+        self, peer: NodeKey, slot: int, clock: Mapping[Origin, Stamp], *, same_view: bool
     ) -> None:
-        """Use what a pull reveals: what the asker has seen of a slot."""
+        """Use what a question reveals: the asker has seen all that `clock` covers."""
         held = self._held
         if peer not in held.view.alive or not same_view:
             return

@@ -1,8 +1,8 @@
-"""A slot's clock: which writes of the slot this node has seen, whatever became of them.
+"""Slot clocks: which writes of each slot this node has seen, whatever became of them.
 
-The clock maps an origin (one life of one node) to a stamp: every write of that origin in the slot
-up to the stamp was seen. A write names the stamp of its origin's previous write in the slot. If the
-clock covers that predecessor the clock advances to the write, otherwise the write is *noted*
+A slot's clock maps an origin (one life of one node) to a stamp: every write of that origin in the
+slot up to the stamp was seen. A write names the stamp of its origin's previous write in the slot.
+If the clock covers that predecessor the clock advances to the write, otherwise the write is *noted*
 beside the clock: the interval (predecessor, stamp] holds no write that was not seen. Intervals
 that touch are joined, and the clock absorbs an interval as soon as it reaches its lower end.
 So the clock never claims a write that this node has not seen, and in whichever order, and however
@@ -12,7 +12,11 @@ Writes that came without a predecessor, or found no room among the notes, are *l
 be held, claimed by nothing. Only their largest stamp is kept, to know that there is something
 that another node's clock may lack; an exchange that ends raises the clock over them.
 
-The price is about 100 bytes for each (slot, origin).
+**Layout.** A matrix: a row for each slot, a column of 64-bit stamps for each origin, 0 = nothing
+seen. A dictionary for each slot would take 330 bytes and more, 5 MB for a node of few keys that
+owns every slot. The matrix is sparse in a large cluster, where most origins never write to most
+slots, but then a node holds fewer slots: with c copies rows times columns is about 16,384 c,
+whatever the number of nodes; 0.4 MB with three copies.
 
 Source: Gonçalves et al., "DottedDB: anti-entropy without Merkle trees, deletes without
 tombstones", SRDS 2017: its node-wide logical clocks with gaps. Different here: a clock for each
@@ -22,25 +26,28 @@ predecessor in each write: stamps have gaps of their own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from sys import getsizeof
+import struct
+from array import array
+from collections.abc import Mapping, Sequence
+from struct import pack
 
-from dcc.store.accounting import INT_BYTES, block
+from xxhash import xxh3_64_intdigest
+
+from dcc.limits import SLOT_COUNT
+from dcc.store.notes import Notes
 from dcc.types import Origin, Stamp, Version
 
 Clock = Mapping[Origin, Stamp]
-Interval = tuple[Stamp, Stamp]
-"(low, high]: every write of an origin above low and up to high was seen."
 
-NOTES_MAX = 64
-"Intervals for each slot; a gap in a slot's replication is rare and filled within a minute."
+STAMP_BYTES = 8
+COLUMN_BYTES = 400
+"An origin's tuple and integers, its array's head, its place in two dictionaries."
 
-UNBOUNDED = 1 << 62
-"""Instead of NOTES_MAX for a node's own writes, which are known in full: they touch one another
-and make one note, and its own predecessor must never be lost."""
+NO_ROW = 0xFFFF
+ROWS_STEP = 64
+"Columns grow by so many rows: 1,024 times at most, not 16,384 times."
 
-NOTE_BYTES = 56 + 8 + 2 * INT_BYTES
-ORIGIN_TUPLE_BYTES = 56 + 48 + INT_BYTES
+_NEW_ROWS = bytes(ROWS_STEP * STAMP_BYTES)
 
 
 def clock_covers(clock: Clock, version: Version) -> bool:
@@ -54,132 +61,207 @@ def clock_includes(clock: Clock, other: Clock) -> bool:
     return all(stamp <= seen(origin, 0) for origin, stamp in other.items())
 
 
-class SlotClock:
-    """What was seen of one slot."""
-
-    __slots__ = ("_counted_origins", "counted_bytes", "loose", "notes", "seen")
+class Clocks:
+    """The clocks of all slots, with their notes."""
 
     def __init__(self) -> None:
-        self.seen: dict[Origin, Stamp] = {}
-        self.notes: dict[Origin, list[Interval]] = {}
-        "Ascending, disjoint, not touching, all above the clock."
-        self.loose: dict[Origin, Stamp] = {}
-        "Largest stamp of what is held without being covered or noted."
-        self.counted_bytes = 0
-        "What `growth_bytes` has reported in sum."
-        self._counted_origins = 0
+        self.bytes_used = 0
+        "All that grows: columns and notes."
+        self._row_of = array("H", [NO_ROW]) * SLOT_COUNT
+        self._free_rows: list[int] = []
+        self._rows = 0
+        self._columns: dict[Origin, array[int]] = {}
+        self._digests = array("Q", bytes(STAMP_BYTES * SLOT_COUNT))
+        "By slot; 0 = to be made anew."
+        self._notes: dict[int, Notes] = {}
+        "By slot; only where there are any."
 
-    def covers(self, version: Version) -> bool:
+    # -------------------------------------------------------------- asking
+
+    def __contains__(self, slot: int) -> bool:
+        return self._row_of[slot] != NO_ROW
+
+    def slots(self) -> list[int]:
+        """Return the slots that have a clock, ascending. O(slots)."""
+        return [slot for slot, row in enumerate(self._row_of) if row != NO_ROW]
+
+    def clock(self, slot: int) -> dict[Origin, Stamp]:
+        """Return a copy of the slot's clock. O(origins)."""
+        row = self._row_of[slot]
+        if row == NO_ROW:
+            return {}
+        return {origin: stamp for origin, column in self._columns.items() if (stamp := column[row])}
+
+    def covers(self, slot: int, version: Version) -> bool:
         """Return whether the write of `version` was seen, by clock or note."""
-        stamp = version[0]
-        origin = (version[1], version[2])
-        if stamp <= self.seen.get(origin, 0):
+        stamp, origin = version[0], (version[1], version[2])
+        if stamp <= self.seen(slot, origin):
             return True
-        if not self.notes:
-            return False
-        return any(low < stamp <= high for low, high in self.notes.get(origin, ()))
+        notes = self._notes.get(slot)
+        return notes is not None and notes.has(origin, stamp)
 
-    def last(self, origin: Origin) -> Stamp:
+    def seen(self, slot: int, origin: Origin) -> Stamp:
+        """Return the clock's stamp for `origin`; 0 if it has none."""
+        row = self._row_of[slot]
+        column = self._columns.get(origin)
+        return 0 if row == NO_ROW or column is None else column[row]
+
+    def last(self, slot: int, origin: Origin) -> Stamp:
         """Return the largest stamp of `origin` that was seen, by clock or note; 0 if none."""
-        noted = self.notes.get(origin)
-        return noted[-1][1] if noted else self.seen.get(origin, 0)
+        notes = self._notes.get(slot)
+        noted = 0 if notes is None else notes.last(origin)
+        return noted or self.seen(slot, origin)
 
-    def witness(self, origin: Origin, prev: Stamp, stamp: Stamp, notes_max: int) -> bool:
-        """Take in that the write `stamp` behind `prev` was seen; return whether it now counts.
+    def has_loose(self, slot: int) -> bool:
+        """Return whether anything is held that neither clock nor notes cover."""
+        notes = self._notes.get(slot)
+        return notes is not None and notes.has_loose
 
-        False means that there were `notes_max` notes already: the write is loose.
+    def digest(self, slot: int, mark: Stamp, loose: Sequence[Version]) -> int:
+        """Return 64 bits that are equal where clock, notes, `mark` and `loose` are. O(origins).
+
+        Notes and loose writes belong to it: one that only one node holds is one that the other
+        lacks. 0 = nothing was ever seen.
         """
-        seen = self.seen.get(origin, 0)
-        if prev >= stamp:
-            return stamp <= seen  # No write precedes itself: what its sender says is void.
-        if prev > seen:
-            return self._note(origin, prev, stamp, notes_max)
-        if stamp > seen:
-            self.seen[origin] = stamp
-            if self.notes or self.loose:
-                self._absorb(origin)
-        return True
+        clock, notes = self.clock(slot), self._notes.get(slot)
+        if not clock and notes is None and not mark:
+            return 0
+        numbers = [mark, len(clock)]
+        for origin in sorted(clock):
+            numbers += (*origin, clock[origin])
+        numbers += () if notes is None else notes.numbers()
+        for version in loose:
+            numbers += version
+        # Little-endian, since nodes on unlike machines compare it.
+        return xxh3_64_intdigest(struct.pack(f"<{len(numbers)}Q", *numbers))
 
-    def hold_loose(self, version: Version, origin: Origin) -> None:
-        """Take in that the write of `version` is held, though nothing is known around it."""
-        if not self.covers(version):
-            self.loose[origin] = max(version[0], self.loose.get(origin, 0))
+    # -------------------------------------------------------------- seeing
 
-    def merge(self, other: Clock) -> None:
+    def witness(self, slot: int, origin: Origin, prev: Stamp, stamp: Stamp, notes_max: int) -> bool:
+        """Take in that the write `stamp` behind `prev` was seen; return whether it counts now.
+
+        False means that the slot had `notes_max` notes already: the write is loose.
+        """
+        seen = self.seen(slot, origin)
+        if prev <= seen:
+            if stamp > seen:
+                self._advance(slot, origin, stamp)
+            return True
+        # No write precedes itself: what the sender says of this one is void.
+        return prev < stamp and self._note(slot, origin, (prev, stamp), notes_max)
+
+    def hold_loose(self, slot: int, origin: Origin, stamp: Stamp) -> None:
+        """Take in that a write is held though nothing is known of those before it."""
+        notes = self._notes.get(slot)
+        if stamp > self.seen(slot, origin) and not (notes and notes.has(origin, stamp)):
+            self._notes_of(slot).hold_loose(origin, stamp)
+            self._settle_notes(slot)
+
+    def merge(self, slot: int, other: Clock) -> None:
         """Become the maximum of both. O(origins of other)."""
         for origin, stamp in other.items():
-            if stamp > self.seen.get(origin, 0):
-                self.seen[origin] = stamp
-                if self.notes or self.loose:
-                    self._absorb(origin)
+            if stamp > self.seen(slot, origin):
+                self._advance(slot, origin, stamp)
 
-    def close_gaps(self, origin: Origin) -> None:
+    def close_gaps(self, slot: int, origin: Origin) -> None:
         """Advance over all notes of `origin`: the writes between them are lost for good."""
-        if origin in self.notes:
-            self.seen[origin] = self.last(origin)
-            self._absorb(origin)
+        last = self.last(slot, origin)
+        if last > self.seen(slot, origin):
+            self._advance(slot, origin, last)
 
-    def exceeds(self, other: Clock) -> bool:
-        """Return whether anything seen or held here may be unknown to `other`. O(origins)."""
-        if not clock_includes(other, self.seen):
-            return True
-        theirs = other.get
-        noted = any(spans[-1][1] > theirs(origin, 0) for origin, spans in self.notes.items())
-        return noted or not clock_includes(other, self.loose)
+    def drop(self, slot: int) -> None:
+        """Forget a slot's clock and notes. O(origins)."""
+        row = self._row_of[slot]
+        if row == NO_ROW:
+            return
+        self._digests[slot] = 0
+        for column in self._columns.values():
+            column[row] = 0
+        self._row_of[slot] = NO_ROW
+        self._free_rows.append(row)
+        notes = self._notes.pop(slot, None)
+        self.bytes_used -= 0 if notes is None else notes.counted_bytes
+        if len(self._free_rows) == self._rows:
+            # No slot is left: nor need be the columns of whoever wrote to any.
+            self.bytes_used = self._rows = 0
+            self._columns.clear()
+            self._free_rows.clear()
 
-    def growth_bytes(self) -> int:
-        """Return by how much the cost has changed since last asked. O(1) without notes."""
-        origins = len(self.seen)
-        if origins == self._counted_origins and not self.notes and not self.loose:
-            return 0
-        before, self.counted_bytes = self.counted_bytes, self.bytes_used()
-        # After notes were counted, the next time must count again though they are gone.
-        self._counted_origins = -1 if self.notes or self.loose else origins
-        return self.counted_bytes - before
+    # -------------------------------------------------------------- inside
 
-    def bytes_used(self) -> int:
-        """Return what this clock costs. O(notes)."""
-        size = block(getsizeof(self)) + getsizeof(self.notes) + getsizeof(self.loose)
-        size += block(getsizeof(self.seen)) + INT_BYTES * (len(self.seen) + len(self.loose))
-        return size + sum(getsizeof(n) + NOTE_BYTES * len(n) for n in self.notes.values())
+    def _make_digest(self, slot: int) -> int:
+        words = [word for o, stamp in sorted(self.clock(slot).items()) for word in (*o, stamp)]
+        notes = self._notes.get(slot)
+        if notes is not None:
+            words += [0, *notes.words()]
+        digest = xxh3_64_intdigest(pack(f"<{len(words)}Q", *words)) or 1
+        self._digests[slot] = digest
+        return digest
 
-    def _note(self, origin: Origin, low: Stamp, high: Stamp, notes_max: int) -> bool:
-        apart: list[Interval] = []
-        for span in self.notes.get(origin, ()):
-            if span[0] <= high and low <= span[1]:
-                low, high = min(low, span[0]), max(high, span[1])
-            else:
-                apart.append(span)
-        others = sum(len(spans) for o, spans in self.notes.items() if o != origin)
-        if others + len(apart) >= notes_max:
-            return False
-        self.notes[origin] = sorted([*apart, (low, high)])
-        return True
+    def _advance(self, slot: int, origin: Origin, stamp: Stamp) -> None:
+        self._digests[slot] = 0
+        row = self._row_of[slot]
+        if row == NO_ROW:
+            row = self._new_row(slot)
+        column = self._columns.get(origin)
+        if column is None:
+            column = self._new_column(origin)
+        notes = self._notes.get(slot)
+        if notes is None:
+            column[row] = stamp
+            return
+        column[row] = notes.absorb(origin, stamp)
+        self._settle_notes(slot)
 
-    def _absorb(self, origin: Origin) -> None:
-        """Restore that notes and loose writes lie above the clock, which has advanced."""
-        seen = self.seen[origin]
-        above = []
-        for low, high in self.notes.get(origin, ()):
-            if low <= seen:
-                seen = max(seen, high)
-            else:
-                above.append((low, high))
-        self.seen[origin] = seen
-        if above:
-            self.notes[origin] = above
+    def _note(self, slot: int, origin: Origin, span: tuple[Stamp, Stamp], notes_max: int) -> bool:
+        counts = self._notes_of(slot).add(origin, span, notes_max)
+        self._settle_notes(slot)
+        return counts
+
+    def _notes_of(self, slot: int) -> Notes:
+        notes = self._notes.get(slot)
+        if notes is None:
+            notes = self._notes[slot] = Notes()
+            if self._row_of[slot] == NO_ROW:
+                self._new_row(slot)
+        return notes
+
+    def _settle_notes(self, slot: int) -> None:
+        """Count notes that changed, and drop them when there are none left."""
+        self._digests[slot] = 0
+        notes = self._notes[slot]
+        before = notes.counted_bytes
+        if notes.empty:
+            del self._notes[slot]
+            self.bytes_used -= before
         else:
-            self.notes.pop(origin, None)
-        if self.loose.get(origin, 0) <= seen:
-            self.loose.pop(origin, None)
+            notes.counted_bytes = notes.bytes_used()
+            self.bytes_used += notes.counted_bytes - before
+
+    def _new_row(self, slot: int) -> int:
+        if not self._free_rows:
+            for column in self._columns.values():
+                column.frombytes(_NEW_ROWS)
+            self._free_rows = list(range(self._rows + ROWS_STEP - 1, self._rows - 1, -1))
+            self._rows += ROWS_STEP
+            self.bytes_used += len(self._columns) * len(_NEW_ROWS)
+        row = self._row_of[slot] = self._free_rows.pop()
+        return row
+
+    def _new_column(self, origin: Origin) -> array[int]:
+        column = self._columns[origin] = array("Q", bytes(self._rows * STAMP_BYTES))
+        self.bytes_used += COLUMN_BYTES + self._rows * STAMP_BYTES
+        return column
 
     def check(self) -> None:
         """Assert what is always true."""
-        for origin, spans in self.notes.items():
-            edges = [edge for span in spans for edge in span]
-            assert spans, "an origin without notes has no list"
-            assert edges == sorted(set(edges)), "notes ascend and do not touch"
-            assert edges[0] > self.seen.get(origin, 0), "notes lie above the clock"
-        counted = self.counted_bytes == self.bytes_used()
-        assert counted or not self.seen, "growth is asked for after each change"
-        assert all(s > self.seen.get(o, 0) for o, s in self.loose.items()), "loose is above"
+        rows = [row for row in self._row_of if row != NO_ROW]
+        assert sorted([*rows, *self._free_rows]) == list(range(self._rows)), "each row once"
+        size = len(self._columns) * (COLUMN_BYTES + self._rows * STAMP_BYTES)
+        for origin, column in self._columns.items():
+            assert len(column) == self._rows, f"column of {origin} as long as all"
+            assert not any(column[row] for row in self._free_rows), "free rows are empty"
+        for slot, notes in self._notes.items():
+            notes.check({origin: self.seen(slot, origin) for origin in notes.origins()})
+            size += notes.bytes_used()
+        assert self.bytes_used == size, "bytes_used is the sum"

@@ -234,7 +234,8 @@ class Memory:
 
     def __iter__(self) -> Iterator[Entry]:
         for table in self.tables:
-            yield from table.values()
+            if table:
+                yield from table.values()
 
     def check(self) -> None:
         """Assert every sum and every role by counting anew. O(everything)."""
@@ -252,18 +253,20 @@ class Memory:
         assert self.valueless_bytes <= self.valueless_bytes_max, "the valueless keep to their share"
 
     def _check_sums(self, held: list[Entry], values: list[Entry], others: list[Entry]) -> None:
-        tables = [table for table in self.tables if table is not EMPTY]
-        cost = sum(block(getsizeof(table)) for table in tables)
+        tables = {slot: table for slot, table in enumerate(self.tables) if table is not EMPTY}
+        cost = sum(block(getsizeof(table)) for table in tables.values())
         cost += sum(entry_cost(e) + bytes_cost(len(e.value)) for e in held)
         assert self.entry_bytes == cost, "entry_bytes is the sum of all costs"
         assert self.valueless_bytes == sum(map(entry_cost, others)), "valueless_bytes is its sum"
         assert self.item_bytes == sum(len(e.key) + len(e.value) for e in values), "item_bytes"
         for kind in Kind:
             assert self.counts[kind] == sum(e.kind is kind for e in held), "counts by kind"
-        for slot, table in enumerate(self.tables):
+        for slot, table in tables.items():
+            assert table, "no table is empty but the shared one"
             assert all(entry.slot == slot for entry in table.values()), "in its own slot's table"
             without = sum(entry.kind is not Kind.VALUE for entry in table.values())
             assert self.valueless_in[slot] == without, "valueless_in counts by slot"
+        assert sum(self.valueless_in) == len(others), "and counts nothing else"
         for entry in held:
             assert self.tables[entry.slot][entry.key] is entry, "found by its key"
             assert entry.kind is Kind.VALUE or entry.value == b"", "only a value has bytes"

@@ -30,14 +30,13 @@ from xxhash import xxh3_64_intdigest
 
 from dcc.limits import SLOT_COUNT, VALUE_BYTES_MAX
 from dcc.store.accounting import bytes_cost
-from dcc.store.clocks import NOTES_MAX, UNBOUNDED, Clock, SlotClock, clock_covers
+from dcc.store.clocks import Clock, Clocks, clock_covers
 from dcc.store.coverage import Coverage
 from dcc.store.entry import Entry
 from dcc.store.interning import Origins
 from dcc.store.memory import Memory
+from dcc.store.notes import NOTES_MAX, UNBOUNDED
 from dcc.types import NO_VERSION, PREV_UNKNOWN, Kind, Origin, Record, Stamp, Version
-
-NO_CLOCK: Mapping[Origin, Stamp] = {}
 
 
 class Applied(IntEnum):
@@ -69,8 +68,9 @@ class Store:
         "Versions at or below are absent."
         self._hit = self._memory.policy.hit
         self._value_bytes_max = value_bytes_max
-        self._clocks: dict[int, SlotClock] = {}
+        self._clocks = Clocks()
         self._coverage: dict[int, Coverage] = {}
+        self._coverage_bytes = 0
         self._origins = Origins()
         self._me: Origin | None = None
         "The origin of this node's own writes, once there was one."
@@ -119,8 +119,8 @@ class Store:
 
     def slots_held(self) -> list[int]:
         """Return the slots with an entry or a clock, ascending. O(slots)."""
-        tables = self.tables
-        return sorted({slot for slot in range(SLOT_COUNT) if tables[slot]}.union(self._clocks))
+        clocks = self._clocks
+        return [slot for slot, table in enumerate(self.tables) if table or slot in clocks]
 
     # -------------------------------------------------------------- changing
 
@@ -129,31 +129,27 @@ class Store:
         version = record.version
         self._me = origin = self._origins.origin(version)
         assert record.prev == self.own_prev(slot, origin), "prev names the write before"
-        clock = self._clock_for(slot)
         applied = self._merge(slot, record, now_ms, mark=0)
-        clock.witness(origin, record.prev, version[0], UNBOUNDED)
+        self._clocks.witness(slot, origin, record.prev, version[0], UNBOUNDED)
         self._left_behind.pop(slot, None)
-        self._count(clock)
+        self._count()
         return applied
 
     def own_prev(self, slot: int, origin: Origin) -> Stamp:
         """Return what a new write of `origin`, this node, names as its predecessor; 0 if none."""
-        clock = self._clocks.get(slot)
-        seen = clock.last(origin) if clock is not None else 0
-        return max(seen, self._left_behind.get(slot, 0))
+        return self._clocks.last(slot, origin) or self._left_behind.get(slot, 0)
 
     def apply(self, slot: int, record: Record, now_ms: int) -> Applied:
         """Take a record that another node sent on its own account, unless it was seen before."""
-        version = record.version
-        clock = self._clock_for(slot)
-        if clock.covers(version):
+        version, prev = record.version, record.prev
+        clocks = self._clocks
+        if clocks.covers(slot, version):
             return Applied.COVERED
         applied = self._merge(slot, record, now_ms, mark=self._memory.marks[slot])
         origin = self._origins.origin(version)
-        known = record.prev != PREV_UNKNOWN
-        if not (known and clock.witness(origin, record.prev, version[0], NOTES_MAX)):
-            clock.hold_loose(version, origin)
-        self._count(clock)
+        if prev == PREV_UNKNOWN or not clocks.witness(slot, origin, prev, version[0], NOTES_MAX):
+            clocks.hold_loose(slot, origin, version[0])
+        self._count()
         return applied
 
     def install(self, slot: int, record: Record, now_ms: int) -> Applied:
@@ -163,56 +159,32 @@ class Store:
             return self._complete(held, record, now_ms)
         applied = self._merge(slot, record, now_ms, mark=0)
         if applied is not Applied.OLDER:
-            clock = self._clock_for(slot)
-            clock.hold_loose(record.version, self._origins.origin(record.version))
-            self._count(clock)
+            version = record.version
+            self._clocks.hold_loose(slot, self._origins.origin(version), version[0])
+            self._count()
         return applied
 
     # -------------------------------------------------------------- clocks
 
     def covers(self, slot: int, version: Version) -> bool:
         """Return whether the write of `version` was seen here, whatever became of it."""
-        clock = self._clocks.get(slot)
-        return clock is not None and clock.covers(version)
+        return self._clocks.covers(slot, version)
 
     def clock(self, slot: int) -> Mapping[Origin, Stamp]:
-        """Return the slot's clock. It is not a copy: it changes with the next write."""
-        clock = self._clocks.get(slot)
-        return NO_CLOCK if clock is None else clock.seen
+        """Return the slot's clock as it is now. O(origins)."""
+        return self._clocks.clock(slot)
 
-    def mark(self, slot: int) -> Stamp:
-        """Return the slot's forget mark; 0 = none. New stamps must be above it."""
-        return self._memory.marks[slot]
+    def digest(self, slot: int) -> int:
+        """Return 64 bits: equal at two nodes that have nothing to tell each other of the slot.
 
-    def merge_clock(self, slot: int, other: Clock, mark: Stamp = 0) -> None:
-        """Raise clock and forget mark to the maximum: all that `other` covers was received."""
-        marks = self._memory.marks
-        marks[slot] = max(marks[slot], mark)
-        if other:
-            clock = self._clock_for(slot)
-            clock.merge({self._origins.intern(o): stamp for o, stamp in other.items()})
-            self._count(clock)
-
-    def close_gaps(self, slot: int, origin: Origin) -> None:
-        """Give up the writes missing before noted ones of `origin`: no holder has them.
-
-        To be called once its boot is gone and every holder of the slot, those that are down
-        included, was pulled from since; else the slot would never fall silent.
+        O(origins), and O(entries of the slot) while some of them are loose.
         """
-        clock = self._clocks.get(slot)
-        if clock is not None:
-            clock.close_gaps(origin)
-            self._count(clock)
-
-    def has_gaps(self, slot: int) -> bool:
-        """Return whether writes are held whose predecessors, as far as known, were not seen."""
-        clock = self._clocks.get(slot)
-        return clock is not None and bool(clock.notes or clock.loose)
-
-    def is_ahead(self, slot: int, clock: Clock) -> bool:
-        """Return whether `lacking` may have something for `clock`, or this clock to add to it."""
-        own = self._clocks.get(slot)
-        return own is not None and own.exceeds(clock)
+        loose: list[Version] = []
+        if self._clocks.has_loose(slot):
+            # Their largest stamp would not do: another node may hold that one alone.
+            held = [entry.version for entry in self.tables[slot].values()]
+            loose = sorted(v for v in held if v[0] > self.cleared and not self.covers(slot, v))
+        return self._clocks.digest(slot, self._memory.marks[slot], loose)
 
     def lacking(self, slot: int, clock: Clock, after: Version = NO_VERSION) -> list[Record]:
         """Return the records above `after` that `clock` does not cover, ascending by version.
@@ -254,10 +226,9 @@ class Store:
         for entry in list(self.tables[slot].values()):
             self._memory.remove(entry)
         self._memory.marks[slot] = 0
+        self._clocks.drop(slot)
         self._drop_coverage(slot)
-        clock = self._clocks.pop(slot, None)
-        if clock is not None:
-            self._memory.other_bytes -= clock.counted_bytes
+        self._count()
 
     # -------------------------------------------------------------- forgetting
 
@@ -270,7 +241,8 @@ class Store:
         if self._memory.valueless_in[slot]:
             coverage = self._coverage_of(slot)
             coverage.note(peer, clock)
-            self._count(coverage)
+            self._coverage_bytes += coverage.growth_bytes()
+            self._count()
 
     def forget_covered(self, slot: int, holders: Collection[int]) -> int:
         """Forget the records without values that all `holders` have seen; return how many.
@@ -282,6 +254,7 @@ class Store:
             return 0
         coverage = self._coverage_of(slot)
         if not coverage.by_all(holders):
+            self._count()
             return 0
         entries = [
             entry
@@ -292,6 +265,10 @@ class Store:
             self._memory.remove(entry)
         self._drop_coverage(slot)
         return len(entries)
+
+    def valueless(self, slot: int) -> int:
+        """Return the number of records without a value in the slot."""
+        return self._memory.valueless_in[slot]
 
     def clear(self, stamp: Stamp) -> None:
         """Make all versions up to `stamp` absent at once; `sweep` frees them."""
@@ -404,28 +381,24 @@ class Store:
             self._memory.strip(entry, kind)
         return Applied.OLDER
 
-    def _clock_for(self, slot: int) -> SlotClock:
-        clock = self._clocks.get(slot)
-        if clock is None:
-            clock = self._clocks[slot] = SlotClock()
-        return clock
-
     def _coverage_of(self, slot: int) -> Coverage:
         coverage = self._coverage.get(slot)
         if coverage is None:
             coverage = self._coverage[slot] = Coverage(self.clock(slot))
+            self._coverage_bytes += coverage.growth_bytes()
         return coverage
 
     def _drop_coverage(self, slot: int) -> None:
         coverage = self._coverage.pop(slot, None)
         if coverage is not None:
-            self._memory.other_bytes -= coverage.counted_bytes
+            self._coverage_bytes -= coverage.counted_bytes
+            self._count()
 
-    def _count(self, part: SlotClock | Coverage) -> None:
-        """Count a part that may have grown, and make the room that takes."""
-        growth = part.growth_bytes()
-        if growth:
-            self._memory.other_bytes += growth
+    def _count(self) -> None:
+        """Count clocks that may have grown, and make the room that takes."""
+        used = self._clocks.bytes_used + self._coverage_bytes
+        if used != self._memory.other_bytes:
+            self._memory.other_bytes = used
             self._memory.make_room()
 
     def _reclaim(self, limit: int) -> int:
@@ -442,9 +415,8 @@ class Store:
     def check(self) -> None:
         """Assert all invariants by counting anew. O(everything)."""
         self._memory.check()
-        counted = sum(clock.bytes_used() for clock in self._clocks.values())
-        counted += sum(coverage.bytes_used() for coverage in self._coverage.values())
-        assert self._memory.other_bytes == counted, "other_bytes is the sum over the clocks"
-        for slot, clock in self._clocks.items():
-            assert 0 <= slot < SLOT_COUNT, "a slot"
-            clock.check()
+        self._clocks.check()
+        coverage_bytes = sum(coverage.bytes_used() for coverage in self._coverage.values())
+        assert self._coverage_bytes == coverage_bytes, "coverage_bytes is the sum"
+        used = self._clocks.bytes_used + coverage_bytes
+        assert self._memory.other_bytes == used, "clocks are counted after each change"

@@ -395,6 +395,27 @@ class PullReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Compare:
+    """Which of these slots do we see differently? Answered by `CompareReply`; may be repeated.
+
+    The first step of an exchange: clocks are swapped by `Pull` for those only that differ.
+    """
+
+    SHAPE: ClassVar = (s.SLOTS, s.tuple_of(s.U64, SLOT_COUNT))
+    slots: tuple[int, ...]
+    digests: tuple[int, ...]
+    "One for each slot: a hash of clock, notes and forget mark; 0 = nothing was ever seen."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareReply:
+    """Answers `Compare`: all that was asked about is equal, save these."""
+
+    SHAPE: ClassVar = (s.SLOTS,)
+    differ: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Nudge:
     """Tell an owner that the sender holds slots which the owner should pull from it. One way."""
 
@@ -495,7 +516,7 @@ Message = (
     | WriteManyReply | TopologyGet | Topology | StatsGet | StatsReply | Scan | ScanReply | Clear
     | ClearReply | Inspect | InspectReply | Fetch | FetchReply | Replicate | ReplicateAck | Pull
     | PullReply | Nudge | SettingsUpdate | SettingsAck | Ping | Ack | PingReq | Nack | Rumors
-    | PushPull | PushPullReply
+    | PushPull | PushPullReply | Compare | CompareReply
 )  # fmt: skip
 
 # Tags are the protocol: append only, never renumber, never reuse.
@@ -505,6 +526,7 @@ WIRE: dict[int, type[Any]] = {
     14: Scan, 15: ScanReply, 16: Clear, 17: ClearReply, 18: Inspect, 19: InspectReply,
     32: Fetch, 33: FetchReply, 34: Replicate, 35: ReplicateAck, 36: Pull, 37: PullReply,
     38: Nudge, 39: SettingsUpdate, 40: SettingsAck,
+    41: Compare, 42: CompareReply,
     64: Ping, 65: Ack, 66: PingReq, 67: Nack, 68: Rumors, 69: PushPull, 70: PushPullReply,
 }  # fmt: skip
 TAG: dict[type[Any], int] = {cls: tag for tag, cls in WIRE.items()}
