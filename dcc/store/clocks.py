@@ -26,7 +26,6 @@ predecessor in each write: stamps have gaps of their own.
 
 from __future__ import annotations
 
-import struct
 from array import array
 from collections.abc import Mapping, Sequence
 from struct import pack
@@ -59,6 +58,11 @@ def clock_includes(clock: Clock, other: Clock) -> bool:
     """Return whether everything that `other` has seen was seen by `clock`. O(origins)."""
     seen = clock.get
     return all(stamp <= seen(origin, 0) for origin, stamp in other.items())
+
+
+def digest_of(words: Sequence[int]) -> int:
+    """Return 64 bits of unsigned 64-bit integers, never 0; part of the protocol."""
+    return xxh3_64_intdigest(pack(f"<{len(words)}Q", *words)) or 1
 
 
 class Clocks:
@@ -112,28 +116,36 @@ class Clocks:
         noted = 0 if notes is None else notes.last(origin)
         return noted or self.seen(slot, origin)
 
+    def has_notes(self, slot: int) -> bool:
+        """Return whether anything is noted or loose."""
+        return slot in self._notes
+
     def has_loose(self, slot: int) -> bool:
         """Return whether anything is held that neither clock nor notes cover."""
         notes = self._notes.get(slot)
         return notes is not None and notes.has_loose
 
-    def digest(self, slot: int, mark: Stamp, loose: Sequence[Version]) -> int:
-        """Return 64 bits that are equal where clock, notes, `mark` and `loose` are. O(origins).
+    def exceeds(self, slot: int, other: Clock) -> bool:
+        """Return whether anything seen or held here may be unknown to `other`. O(origins)."""
+        row = self._row_of[slot]
+        if row == NO_ROW:
+            return False
+        theirs = other.get
+        for origin, column in self._columns.items():
+            if column[row] > theirs(origin, 0):
+                return True
+        notes = self._notes.get(slot)
+        return notes is not None and notes.exceeds(other)
 
-        Notes and loose writes belong to it: one that only one node holds is one that the other
-        lacks. 0 = nothing was ever seen.
+    def digest(self, slot: int) -> int:
+        """Return 64 bits that are equal where clock and intervals are; 0 = nothing was seen.
+
+        The intervals belong to it: a write that only one node noted is one that the other lacks.
+        O(origins) after a change, else O(1).
         """
-        clock, notes = self.clock(slot), self._notes.get(slot)
-        if not clock and notes is None and not mark:
+        if self._row_of[slot] == NO_ROW:
             return 0
-        numbers = [mark, len(clock)]
-        for origin in sorted(clock):
-            numbers += (*origin, clock[origin])
-        numbers += () if notes is None else notes.numbers()
-        for version in loose:
-            numbers += version
-        # Little-endian, since nodes on unlike machines compare it.
-        return xxh3_64_intdigest(struct.pack(f"<{len(numbers)}Q", *numbers))
+        return self._digests[slot] or self._make_digest(slot)
 
     # -------------------------------------------------------------- seeing
 
@@ -190,12 +202,12 @@ class Clocks:
     # -------------------------------------------------------------- inside
 
     def _make_digest(self, slot: int) -> int:
-        words = [word for o, stamp in sorted(self.clock(slot).items()) for word in (*o, stamp)]
-        notes = self._notes.get(slot)
-        if notes is not None:
-            words += [0, *notes.words()]
-        digest = xxh3_64_intdigest(pack(f"<{len(words)}Q", *words)) or 1
-        self._digests[slot] = digest
+        clock, notes = self.clock(slot), self._notes.get(slot)
+        words = [len(clock)]
+        for origin in sorted(clock):
+            words += (*origin, clock[origin])
+        words += () if notes is None else notes.words()
+        digest = self._digests[slot] = digest_of(words)
         return digest
 
     def _advance(self, slot: int, origin: Origin, stamp: Stamp) -> None:
@@ -261,6 +273,9 @@ class Clocks:
         for origin, column in self._columns.items():
             assert len(column) == self._rows, f"column of {origin} as long as all"
             assert not any(column[row] for row in self._free_rows), "free rows are empty"
+        for slot in self.slots():
+            made = self._digests[slot]
+            assert made in (0, self._make_digest(slot)), "a digest is made anew after each change"
         for slot, notes in self._notes.items():
             notes.check({origin: self.seen(slot, origin) for origin in notes.origins()})
             size += notes.bytes_used()

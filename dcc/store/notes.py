@@ -65,12 +65,6 @@ class Notes:
             return True
         return any(spans[-1][1] > theirs(origin, 0) for origin, spans in self._spans.items())
 
-    def words(self) -> list[int]:
-        """Return everything here as 64-bit integers in one order: what a digest is made of."""
-        spans = [(*o, 1, low, high) for o, all_ in self._spans.items() for low, high in all_]
-        loose = [(*origin, 2, stamp, 0) for origin, stamp in self._loose.items()]
-        return [word for row in sorted(spans + loose) for word in row]
-
     def add(self, origin: Origin, span: Interval, notes_max: int) -> bool:
         """Add an interval, joined with those it touches; return False if it found no room."""
         low, high = span
@@ -108,13 +102,13 @@ class Notes:
         """Return the origins of which there is something."""
         return sorted({*self._spans, *self._loose})
 
-    def numbers(self) -> list[int]:
+    def words(self) -> list[int]:
         """Return the intervals as integers, equal for equal ones however they came about."""
-        numbers: list[int] = []
+        words: list[int] = []
         for origin, spans in sorted(self._spans.items()):
-            numbers += (*origin, len(spans))
-            numbers += (edge for span in spans for edge in span)
-        return numbers
+            words += (*origin, len(spans))
+            words += (edge for span in spans for edge in span)
+        return words
 
     def bytes_used(self) -> int:
         """Return what this costs. O(origins)."""

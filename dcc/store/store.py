@@ -30,7 +30,7 @@ from xxhash import xxh3_64_intdigest
 
 from dcc.limits import SLOT_COUNT, VALUE_BYTES_MAX
 from dcc.store.accounting import bytes_cost
-from dcc.store.clocks import Clock, Clocks, clock_covers
+from dcc.store.clocks import Clock, Clocks, clock_covers, digest_of
 from dcc.store.coverage import Coverage
 from dcc.store.entry import Entry
 from dcc.store.interning import Origins
@@ -174,17 +174,50 @@ class Store:
         """Return the slot's clock as it is now. O(origins)."""
         return self._clocks.clock(slot)
 
+    def mark(self, slot: int) -> Stamp:
+        """Return the slot's forget mark; 0 = none. New stamps must be above it."""
+        return self._memory.marks[slot]
+
+    def merge_clock(self, slot: int, other: Clock, mark: Stamp = 0) -> None:
+        """Raise clock and forget mark to the maximum: all that `other` covers was received."""
+        marks = self._memory.marks
+        marks[slot] = max(marks[slot], mark)
+        intern = self._origins.intern
+        self._clocks.merge(slot, {intern(origin): stamp for origin, stamp in other.items()})
+        self._count()
+
+    def close_gaps(self, slot: int, origin: Origin) -> None:
+        """Give up the writes missing before noted ones of `origin`: no holder has them.
+
+        To be called once its boot is gone and every holder of the slot, those that are down
+        included, was pulled from since; then their clocks need not differ for ever.
+        """
+        self._clocks.close_gaps(slot, origin)
+        self._count()
+
+    def has_gaps(self, slot: int) -> bool:
+        """Return whether writes are held whose predecessors, as far as known, were not seen."""
+        return self._clocks.has_notes(slot)
+
+    def is_ahead(self, slot: int, clock: Clock) -> bool:
+        """Return whether `lacking` may have something for `clock`, or this clock to add to it."""
+        return self._clocks.exceeds(slot, clock)
+
     def digest(self, slot: int) -> int:
         """Return 64 bits: equal at two nodes that have nothing to tell each other of the slot.
 
-        O(origins), and O(entries of the slot) while some of them are loose.
+        0 = nothing was ever seen. O(origins) after a change, else O(1); O(entries of the slot)
+        while some of them are loose.
         """
         loose: list[Version] = []
         if self._clocks.has_loose(slot):
             # Their largest stamp would not do: another node may hold that one alone.
             held = [entry.version for entry in self.tables[slot].values()]
             loose = sorted(v for v in held if v[0] > self.cleared and not self.covers(slot, v))
-        return self._clocks.digest(slot, self._memory.marks[slot], loose)
+        seen, mark = self._clocks.digest(slot), self._memory.marks[slot]
+        if not loose and not mark:
+            return seen
+        return digest_of([seen, mark, *(word for version in loose for word in version)])
 
     def lacking(self, slot: int, clock: Clock, after: Version = NO_VERSION) -> list[Record]:
         """Return the records above `after` that `clock` does not cover, ascending by version.
