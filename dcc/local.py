@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dcc.config import NodeConfig
 from dcc.errors import NodeUnavailable, UsageError
-from dcc.node.logs import LEVELS
+from dcc.node.logs import level_of
 from dcc.node.loop import Loop, open_loop
 from dcc.node.options import OPTIONS, Given, parse
 
@@ -224,6 +224,6 @@ def _as_text(value: Any) -> str:
 
 
 def _log(event: str, fields: Mapping[str, Any]) -> None:
-    level = getattr(logging, LEVELS.get(event, "info").upper())
+    level = getattr(logging, level_of(event, fields).upper())
     if _LOGGER.isEnabledFor(level):
         _LOGGER.log(level, "%s %s", event, fields)

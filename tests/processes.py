@@ -23,7 +23,7 @@ import pytest
 _R = TypeVar("_R", bound="Running")
 
 ROOT = Path(__file__).resolve().parent.parent
-READY_SECONDS = 30.0
+READY_SECONDS = 60.0
 "Generous: a loaded machine starts Python slowly. Polls end as soon as the thing is there."
 
 

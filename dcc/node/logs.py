@@ -14,8 +14,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
-from queue import Full, Queue
+from collections.abc import Callable, Hashable, Mapping
+from queue import Empty, Full, Queue
 from typing import Any
 
 import structlog
@@ -35,18 +35,27 @@ EVENTS_MAX = 256
 LEVELS = {
     "bug": "error",
     "duplicate_name": "error",
-    "foreign_cluster": "warning",
-    "wrong_cluster": "warning",
     "clock_skew": "warning",
     "file_descriptors_short": "warning",
     "member_suspect": "warning",
     "member_dead": "warning",
+    "member_removed": "warning",
     "refuted": "warning",
     "standstill": "warning",
-    "seeds_unreachable": "warning",
-    "dropped": "debug",
+    "seed_unreachable": "warning",
+    "message_dropped": "debug",
 }
 "Levels of events; those that are not named here are `info`."
+
+STRANGERS = ("foreign_cluster", "unsupported_version")
+"Reasons for dropping a message that somebody should do something about."
+
+
+def level_of(event: str, fields: Mapping[str, Any]) -> str:
+    """Return the level of an event: debug, info, warning or error."""
+    if event == "message_dropped" and fields.get("reason") in STRANGERS:
+        return "warning"
+    return LEVELS.get(event, "info")
 
 
 class Writer:
@@ -67,12 +76,18 @@ class Writer:
             self.dropped += 1
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Wait until everything is written, but no longer than `timeout_s`."""
+        """Wait until everything is written, but no longer than `timeout_s`; drop the rest."""
+        deadline = time.monotonic() + timeout_s
+        while not self._lines.empty() and time.monotonic() < deadline:
+            time.sleep(0.005)
         try:
-            self._lines.put(None, timeout=timeout_s)
-        except Full:
-            return
-        self._thread.join(timeout_s)
+            while self._lines.full():
+                self._lines.get_nowait()
+                self.dropped += 1
+        except Empty:
+            pass
+        self._lines.put(None)
+        self._thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> None:
         told = 0
@@ -129,11 +144,11 @@ def journal(**context: object) -> Log:
     thin = Thinner()
 
     def log(event: str, fields: Mapping[str, Any]) -> None:
-        suppressed = thin(event, time.monotonic_ns())
+        suppressed = thin((event, fields.get("reason")), time.monotonic_ns())
         if suppressed is None:
             return
         more = {"suppressed": suppressed} if suppressed else {}
-        getattr(logger, LEVELS.get(event, "info"))(event, **fields, **more)
+        getattr(logger, level_of(event, fields))(event, **fields, **more)
 
     return log
 
@@ -142,10 +157,10 @@ class Thinner:
     """Lets through at most `BURST` lines a second of each event."""
 
     def __init__(self) -> None:
-        self._bursts: dict[str, list[int]] = {}
+        self._bursts: dict[Hashable, list[int]] = {}
         "event: [start of its second, lines in it, lines suppressed since the last one]"
 
-    def __call__(self, event: str, now: int) -> int | None:
+    def __call__(self, event: Hashable, now: int) -> int | None:
         """Return None to drop the line, else how many were dropped since the last one."""
         if event not in self._bursts and len(self._bursts) >= EVENTS_MAX:
             return None

@@ -1,0 +1,113 @@
+"""Nodes inside the process: they serve, they end, and they leave nothing behind."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from dcc.errors import ConfigError, UsageError
+from dcc.local import LocalCluster, Node
+from tests.processes import wait_until
+
+pytestmark = pytest.mark.process
+
+SECOND_NS = 1_000_000_000
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    before = set(threading.enumerate())
+    yield
+    wait_until(lambda: not _ours(set(threading.enumerate()) - before), 5)
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+def _ours(threads: set[threading.Thread]) -> list[str]:
+    return [thread.name for thread in threads]
+
+
+def test_a_cluster_serves_what_was_put_through_any_node() -> None:
+    with LocalCluster(3, replicas=1) as cluster:
+        assert len({node.address for node in cluster.nodes}) == 3
+        client = cluster.client(timeout=5)
+        client.put("greeting", b"hello")
+        for node in cluster.nodes:
+            assert node.alive
+            assert client.get("greeting") == b"hello"
+
+
+def test_a_cluster_is_one_view_when_it_has_started() -> None:
+    with LocalCluster(3) as cluster:
+        for node in cluster.nodes:
+            stats = node.stats()
+            assert stats is not None
+            assert sorted(stats["members"]) == sorted(node.name for node in cluster.nodes)
+            assert stats["slots_ready"]
+
+
+def test_a_node_joins_and_another_leaves_without_losing_a_key() -> None:
+    with LocalCluster(2, replicas=1) as cluster:
+        client = cluster.client(timeout=5)
+        for i in range(200):
+            client.put(f"k{i}", b"%d" % i)
+        added = cluster.add()
+        assert added.wait_ready(20)
+        cluster.nodes[0].stop()
+        assert not cluster.nodes[0].alive
+        for i in range(200):
+            assert client.get(f"k{i}") == b"%d" % i
+
+
+def test_the_log_goes_to_the_applications_logging(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "dcc.node"):
+        node = Node(name="heard").start()
+        assert node.wait_ready(20)
+        node.stop()
+    assert "cluster_founded" in caplog.text
+
+
+def test_stop_and_kill_may_be_repeated_and_come_before_start() -> None:
+    node = Node()
+    node.stop()
+    node.kill()
+    with pytest.raises(UsageError, match="not started"):
+        _ = node.address
+    node.start()
+    node.kill()
+    node.stop()
+    node.kill()
+    assert not node.alive
+    assert node.stats() is None
+    with pytest.raises(UsageError, match="once"):
+        node.start()
+
+
+def test_a_wrong_keyword_is_a_type_error_and_a_wrong_value_a_config_error() -> None:
+    with pytest.raises(TypeError, match="http"):
+        Node(http="127.0.0.1:0")
+    with pytest.raises(TypeError, match="nonsense"):
+        LocalCluster(2, nonsense=1).start()
+    with pytest.raises(ConfigError, match="replicas"):
+        Node(replicas=10)
+    with pytest.raises(ConfigError, match="ack_timeout"):
+        Node(protocol_period_ns=SECOND_NS // 10).start()
+    with pytest.raises(ValueError, match="at least one"):
+        LocalCluster(0)
+
+
+def test_an_address_in_use_is_a_config_error_and_leaves_nothing_open() -> None:
+    with Node() as node, pytest.raises(ConfigError, match="in use"):
+        Node(bind=node.address, gossip_bind="127.0.0.1:0").start()
+
+
+def test_tuning_reaches_the_node() -> None:
+    with Node(max_memory="2MiB", found_alone_ns=SECOND_NS) as node:
+        assert node.wait_ready(20)
+        stats = node.stats()
+        assert stats is not None
+        assert stats["memory_limit_bytes"] == 2 << 20
