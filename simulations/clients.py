@@ -91,6 +91,9 @@ class ClientProcess:
             self._after_input()
         return True
 
+    def stray(self, frames: Frames) -> None:
+        """Drop them: a client listens to nobody but those it connected to."""
+
     def undeliverable(self, connection: Connection, frames: Frames) -> None:
         """Learn, one turn later, that a send did not leave."""
         what = (self.life, connection.address, frames)

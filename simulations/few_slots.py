@@ -26,7 +26,8 @@ LOADED = (ClientCore, NodeCore)
 @contextmanager
 def few_slots(count: int) -> Iterator[None]:
     """Within the block, keys hash to `count` slots: a power of two, at least 4."""
-    assert count & (count - 1) == 0 and 4 <= count <= SLOT_COUNT
+    assert count & (count - 1) == 0, "a power of two"
+    assert 4 <= count <= SLOT_COUNT
     old: list[tuple[ModuleType, str, object]] = []
     try:
         for name, module in sorted(sys.modules.items()):

@@ -65,7 +65,8 @@ class Entry:
     def __str__(self) -> str:
         began, ended = self.invoked_ns / 1e9, self.ended_ns / 1e9
         what = f"{self.client} {self.verb} {self.key.decode()} {self.value[:16]!r} w={self.w}"
-        how = f"{self.end.value} {self.error}{self.status} {self.version} {(self.found or b'')[:16]!r}"
+        found = b"" if self.found is None else self.found[:16]
+        how = f"{self.end.value} {self.error}{self.status} {self.version} {found!r}"
         return f"[{began:.6f} … {ended:.6f}] {what} -> {how}"
 
 

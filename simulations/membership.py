@@ -208,7 +208,8 @@ class Figures:
 
 def measure(nodes: int, seed: int, trials: int) -> Figures:
     """Return the figures of `trials` crashes in a cluster of `nodes`."""
-    assert nodes >= 3 and trials >= 1
+    assert nodes >= 3, "somebody must see the crash, and somebody else hear of it"
+    assert trials >= 1
     return _Experiment(nodes, seed).run(trials)
 
 

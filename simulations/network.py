@@ -57,6 +57,9 @@ class Endpoint(Protocol):
     def arrived(self, connection: Connection, frames: Frames) -> bool:
         """Take frames that came in on `connection`; False when the queue is full."""
 
+    def stray(self, frames: Frames) -> None:
+        """Take frames from a connection that the process knows nothing of."""
+
     def undeliverable(self, connection: Connection, frames: Frames) -> None:
         """Learn that frames sent on `connection` surely did not leave."""
 
@@ -300,9 +303,10 @@ class Network:
                 break
             late += RETRANSMIT_NS << attempt
         if self.mangle is not None and self._chance(sender, self.mangle_permille):
-            # TCP loses and changes nothing, so garbage comes on top of what was sent.
+            # TCP loses and changes nothing: garbage comes from strangers, on connections of theirs.
             garbage = self.mangle(self._stream(sender), frames)
-            self._queue(one, towards_target, garbage, late)
+            to = one.target if towards_target else one.source
+            self._world.at(self._world.now_ns + late, to.stray, garbage)
         self._queue(one, towards_target, frames, late)
 
     def _queue(self, one: Connection, towards_target: bool, frames: Frames, late: int) -> None:

@@ -7,6 +7,7 @@ first time it was seen, so that a second meaning is noticed the moment it appear
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dcc.errors import PeerError
@@ -102,9 +103,15 @@ class Observer:
         after = [held_record(node.core, key) for key in self._message]
         self.violations += monotony.check_repair(node.name, self._held, after, now_ns)
         for key, record in zip(self._message, after, strict=True):
-            self.monotony.observe(node.name, node.life, key, record, now_ns)
+            self._watch(node, key, record)
             if record is not None and self.on_held is not None:
                 self.on_held(record)
+
+    def _watch(self, node: NodeProcess, key: bytes, record: Record | None) -> None:
+        core: Any = node.core
+        covers = partial(core.held.store.covers, slot_of(key))
+        place = (node.name, node.life, key)
+        self.monotony.observe(place, record, covers, node.world.now_ns)
 
     def survey(self, node: NodeProcess, keys: Iterable[bytes]) -> dict[bytes, Record]:
         """Return what a node holds of `keys`, and note it."""
@@ -113,7 +120,7 @@ class Observer:
             record = held_record(node.core, key)
             if record is not None:
                 found[key] = record
-            self.monotony.observe(node.name, node.life, key, record, node.world.now_ns)
+            self._watch(node, key, record)
         self.saw(found.values())
         return found
 

@@ -203,8 +203,9 @@ class NodeProcess:
             self.world.after_input(self)
 
     def stray(self, frames: Frames) -> None:
-        """Take frames from a connection that nobody has any more."""
-        self._accept((REQUEST, STRAY_ROUTE, frames))
+        """Take frames from a connection that nobody knows, or has any more."""
+        if self.alive:
+            self._accept((REQUEST, STRAY_ROUTE, frames))
 
     # -------------------------------------------------------------- timers and effects
 

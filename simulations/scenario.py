@@ -9,7 +9,7 @@ Source: Groce et al., "Swarm testing", ISSTA 2012, for leaving features out at r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from dcc.config import NodeConfig
@@ -41,9 +41,9 @@ class Scenario:
     memory_limit_bytes: int = 64 * MIB
     eviction: str = "lru"
     zones: int = 1
-    links: LinkSettings = LinkSettings()
-    clocks: ClockSettings = ClockSettings()
-    workload: WorkloadSettings = WorkloadSettings()
+    links: LinkSettings = field(default_factory=LinkSettings)
+    clocks: ClockSettings = field(default_factory=ClockSettings)
+    workload: WorkloadSettings = field(default_factory=WorkloadSettings)
     faults: tuple[f.Fault, ...] = ()
     "Times count from the beginning of the world; faults begin after the warm-up."
     revive: tuple[str, ...] = ()

@@ -40,9 +40,9 @@ def check(
         for owner in owners[key]:
             record = held[owner].get(key)
             problem = _problem(expected, record, may_evict=may_evict)
-            if record is None and problem and _forgettable(expected, may_evict=may_evict):
-                if covers(owner, key, expected.version):
-                    continue
+            forgotten = record is None and covers(owner, key, expected.version)
+            if forgotten and _forgettable(expected, may_evict=may_evict):
+                continue
             if problem:
                 text = f"{key.decode()} at {owner}: {problem}, newest is {_show(expected)}"
                 found.append(Violation(PROMISE, text))

@@ -1,13 +1,14 @@
 """Monotony: at one life of one node, a key's version never falls, and what was given up stays so.
 
 A key may vanish (a record without a value is forgotten once everybody has seen it), but never
-come back older than it was: that is how the deleted and the expired return. And repair must not
-bring a value back that this node evicted (P-D3); a read may.
+come back older than it was: that is how the deleted and the expired return. Only a node that
+released the slot to its owners begins anew, which its slot clock tells. And repair must not bring
+a value back that this node evicted (P-D3); a read may.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dcc.types import NO_VERSION, Kind, Record, Version
 from simulations.history import Violation
@@ -15,23 +16,38 @@ from simulations.history import Violation
 PROMISE = "a version never falls"
 
 
+Place = tuple[str, int, bytes]
+"Node, its life, key."
+
+
 class Monotony:
     """Remembers the newest version of every key at every life of every node."""
 
     def __init__(self) -> None:
-        self._newest: dict[tuple[str, int, bytes], Version] = {}
+        self._newest: dict[Place, Version] = {}
         self.violations: list[Violation] = []
 
-    def observe(self, node: str, life: int, key: bytes, record: Record | None, at_ns: int) -> None:
-        """Note what a node holds of a key now."""
-        if record is None:
-            return
-        place = (node, life, key)
+    def observe(
+        self,
+        place: Place,
+        record: Record | None,
+        covers: Callable[[Version], bool],
+        at_ns: int,
+    ) -> None:
+        """Note what a life of a node holds of a key now.
+
+        Args:
+            covers: whether its clock says that it has seen a version; if not, it let go of all.
+        """
         newest = self._newest.get(place, NO_VERSION)
-        if record.version < newest:
-            what = f"{key.decode()} at {node} falls from {newest} to {record.version}"
+        if record is None:
+            if newest is not NO_VERSION and not covers(newest):
+                del self._newest[place]
+            return
+        if record.version < newest and covers(newest):
+            what = f"{place[2].decode()} at {place[0]} falls from {newest} to {record.version}"
             self.violations.append(Violation(PROMISE, what, at_ns))
-        elif record.version > newest:
+        if record.version != newest:
             self._newest[place] = record.version
 
 
