@@ -172,7 +172,7 @@ def changed(places: list[Place], rng: Random) -> list[Place]:
         what = rng.randrange(6)
         at = rng.randrange(len(after)) if after else 0
         if what < 2 or not after:
-            zone = rng.choice(places).zone if places else ""
+            zone = rng.choice(sorted({place.zone for place in places} or {""}))
             after.append(Place(rng.getrandbits(64), 1, 1.0, zone, False))
         elif what == 2:
             del after[at]
@@ -185,13 +185,15 @@ def changed(places: list[Place], rng: Random) -> list[Place]:
     return after
 
 
-@pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize(("count", "zones"), [(1, 1), (8, 2), (15, 15), (40, 1), (40, 3)])
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("count", "zones"), [(1, "a"), (8, "ab"), (15, "abcdefghijklmno"), (40, "a"), (40, "aaaaaaab")]
+)
 def test_an_updated_map_equals_a_new_one_and_reports_exactly_what_changed(
-    seed: int, count: int, zones: int, few_slots: int
+    seed: int, count: int, zones: str, few_slots: int
 ) -> None:
     rng = Random(seed)
-    places = named(count, zones=zones)
+    places = [p._replace(zone=zones[i % len(zones)]) for i, p in enumerate(named(count))]
     replicas = rng.randrange(4)
     ring = mapped(places, replicas)
     before = picture(ring, few_slots)
@@ -203,6 +205,27 @@ def test_an_updated_map_equals_a_new_one_and_reports_exactly_what_changed(
         assert after == picture(mapped(places, replicas), few_slots)
         assert reported == [slot for slot in range(few_slots) if before[slot] != after[slot]]
         before = after
+
+
+@pytest.mark.parametrize("small", range(8))
+def test_a_join_in_a_small_zone_can_enter_a_slot_whatever_its_cost(
+    small: int, few_slots: int
+) -> None:
+    places = named(48)
+    places = [p._replace(zone="small") for p in places[:small]] + places[small:]
+    ring = mapped(places, 3)
+    for number in (100, 101):
+        places.append(Place(node_key(f"node-{number}"), 1, 1.0, "small", False))
+        ring.update(places, 3)
+        assert picture(ring, few_slots) == picture(mapped(places, 3), few_slots)
+
+
+def test_an_update_after_the_last_unequal_weight_has_gone_equals_a_new_map(few_slots: int) -> None:
+    places = named(41)
+    ring = mapped([places[0]._replace(weight=2.0), *places[1:40]], 2)
+    for present in (places[1:40], places[1:]):
+        ring.update(present, 2)
+        assert picture(ring, few_slots) == picture(mapped(present, 2), few_slots)
 
 
 def test_the_number_of_copies_can_change_and_slots_are_reported() -> None:
@@ -358,7 +381,7 @@ def test_extreme_weights_still_give_one_order_of_everybody() -> None:
         Place(key, 1, weight, "", False) for key, weight in ((9, 5e-324), (3, 1e6), (4, 5e-324))
     ]
     ring = mapped(places, 1)
-    assert all(ring.order(slot) == (3, 4, 9) for slot in SOME_SLOTS)
+    assert all(ring.order(slot) == ring.near(slot) == (3, 4, 9) for slot in SOME_SLOTS)
 
 
 def test_equal_weights_give_the_order_of_plain_draws_also_beside_other_weights() -> None:

@@ -45,8 +45,8 @@ class SlotMap:
         self._places: dict[NodeKey, Place] = {}
         self._ranking = Ranking([], 0)
         self._near: list[Keys | None] = [()] * SLOT_COUNT
-        # Cost of the most expensive member of each near set; unused in a lazy map.
-        self._bounds: list[float] = [0] * SLOT_COUNT
+        # Cost of the most expensive member of each near set; a lazy map needs none.
+        self._bounds: list[float] = [] if lazy else [0] * SLOT_COUNT
         self._orders: dict[int, Keys] = {}
 
     def update(self, places: Iterable[Place], replicas: int) -> Sequence[int]:
