@@ -68,6 +68,7 @@ class Net:
         self.seed, self.loss, self.checking = seed, loss, check
         self.rng = random.Random(f"{seed}/net")
         self.now = 1_000 * SECOND
+        self.clock_ms = EPOCH_MS
         self.nodes: dict[int, Node] = {}
         self.by_request: dict[str, Node] = {}
         self.by_key: dict[NodeKey, Node] = {}
@@ -80,7 +81,7 @@ class Net:
 
     @property
     def cluster_ms(self) -> int:
-        return EPOCH_MS + self.now // MILLISECOND
+        return self.clock_ms + self.now // MILLISECOND
 
     # ---------------------------------------------------------- nodes
 
@@ -99,9 +100,10 @@ class Net:
 
     def cluster(self, count: int, **options: Any) -> None:
         """Start `count` nodes that already know each other, and let a few seconds pass."""
+        options.setdefault("seeds", (0, 1))
         for index in range(count):
-            # Found alone, then hand everybody the whole view: quicker than `count` joins.
-            self.add(index, **options)
+            # Hand everybody the whole view as the answer of a seed: quicker than joins.
+            self.add(index, **dict(options))
         rows = tuple(node.machine.me for node in self.nodes.values())
         reply = PushPullReply(members=rows, settings=Settings(1, 1, 0))
         frames = Codec("test", sender=1, boot=1).encode(reply)
@@ -117,11 +119,12 @@ class Net:
     def pause(self, index: int) -> None:
         self.nodes[index].paused_at = self.now
 
-    def resume(self, index: int) -> None:
-        """Wake a stopped node: first the gap, then all that waited."""
+    def resume(self, index: int, *, told: bool = True) -> None:
+        """Wake a stopped node: first the gap (unless its loop missed it), then what waited."""
         node = self.nodes[index]
         assert node.paused_at is not None
-        node.machine.standstill(self.now - node.paused_at, self.now)
+        if told:
+            node.machine.standstill(self.now - node.paused_at, self.now)
         node.paused_at = None
         waiting, node.waiting = node.waiting[:256], []
         for deliver in waiting:
@@ -134,13 +137,16 @@ class Net:
     # ---------------------------------------------------------- time
 
     def run(self, seconds: float, *, until: Callable[[], bool] | None = None) -> bool:
-        """Let time pass; return early, and True, when `until` holds."""
+        """Let time pass; return early, and True, when `until` holds (asked every 20 ms)."""
         end = self.now + int(seconds * SECOND)
+        ask_at = self.now
         while self._heap and self._heap[0][0] <= end:
             self.now, _, action = heappop(self._heap)
             action()
-            if until is not None and until():
-                return True
+            if until is not None and self.now >= ask_at:
+                if until():
+                    return True
+                ask_at = self.now + 20 * MILLISECOND
         self.now = end
         return until is not None and until()
 

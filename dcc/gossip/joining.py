@@ -30,6 +30,9 @@ FOUNDED_STAMP = 1
 ATTEMPT_SEEDS = 3
 "Seeds asked in one attempt."
 
+SILENT_PERIODS = 3
+"A seed without an answer for this long is reported; a busy one takes about one."
+
 FIRST_PAUSE_NS = 100 * MILLISECOND
 LONGEST_PAUSE_NS = 5 * SECOND
 
@@ -104,11 +107,11 @@ class Seeds:
                 seed.key, seed.silent_since, seed.reported = key, NEVER, False
 
     def newly_silent(self, now: int) -> list[str]:
-        """Return seeds that have not answered for a period; each once until it answers."""
+        """Return seeds that have not answered for some periods; each once until it answers."""
         silent = [
             seed
             for seed in self._seeds
-            if not seed.reported and now - seed.silent_since >= self._period_ns
+            if not seed.reported and now - seed.silent_since >= SILENT_PERIODS * self._period_ns
         ]
         for seed in silent:
             seed.reported = True
@@ -127,6 +130,8 @@ class Seeds:
         return min(self.attempt_at, self._founds_at())
 
     def _founds_at(self) -> int:
+        if self._alone_at == NEVER:
+            return self._form_at
         among = not self._seeds or any(self._is_me(seed) for seed in self._seeds)
         return min(self._form_at, self._alone_at) if among else self._form_at
 

@@ -419,6 +419,8 @@ class Membership:
             claim = claim._replace(since_ms=self._cluster_ms + AHEAD_MAX_MS)
         if held is None:
             return self._admit(key, claim)
+        if claim == held:
+            return []
         if _order(claim) > _order(held):
             return self._accept(key, held, claim)
         if claim.precedence == held.precedence:

@@ -118,8 +118,8 @@ class PushPuller:
             effects += self._ask(self._to_reconnect(now), settings)
         if now >= self._seeds_at:
             self._seeds_at = now + self._interval_ns
-            effects += self._silent_seeds(now)
             effects += self._ask(self._missing_seeds(ASSERT_PEERS, now), settings)
+            effects += self._silent_seeds(now)
         return effects
 
     def wake_at(self) -> int:
