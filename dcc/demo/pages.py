@@ -32,6 +32,7 @@ LEFT_OUT = frozenset({
     "test", "lib2to3", "ensurepip", "msilib",  # tests, grammars, bundled wheels, Windows
     "encodings", "pydoc_data",  # over a hundred pages that say nothing
     "readline", "rlcompleter",  # touch the terminal
+    "distutils",  # gone from 3.12 on; setuptools hooks itself in where it is looked for
 })  # fmt: skip
 "Top-level names without a page."
 

@@ -15,7 +15,7 @@ from dcc.demo.tally import Tally, quantile
 
 PLAIN_SECONDS = 1.0
 LIVE_SECONDS = 0.25
-CLEAR_LINE = "\x1b[2K"
+CLEAR_BELOW = "\x1b[J"
 BAR_WIDTH = 24
 
 
@@ -47,15 +47,12 @@ class Screen:
 
     def announce(self, seconds: float, text: str) -> None:
         """Write what happened as a line that stays."""
-        self._wipe()
-        self._out.write(f"{seconds:5.1f} s  {text}\n")
-        self._out.flush()
+        self.write(f"{seconds:5.1f} s  {text}\n")
         self._due = 0.0
 
     def write(self, text: str) -> None:
         """Write lines that stay, as they are."""
-        self._wipe()
-        self._out.write(text)
+        self._out.write(self._wiped() + text)
         self._out.flush()
 
     def show(self, picture: Picture) -> None:
@@ -67,21 +64,20 @@ class Screen:
             self._draw(block(picture))
         else:
             self._due = picture.seconds + PLAIN_SECONDS
-            self._out.write(line(picture) + "\n")
-            self._out.flush()
+            self.write(line(picture) + "\n")
 
     def _draw(self, lines: Sequence[str]) -> None:
         width = shutil.get_terminal_size().columns - 1
-        self._wipe()
-        self._out.write("".join(f"{one[:width]}\n" for one in lines))
-        self._out.flush()
+        # In one piece, so that nobody sees the lines gone.
+        self.write("".join(f"{one[:width]}\n" for one in lines))
         self._drawn = len(lines)
 
-    def _wipe(self) -> None:
-        if self._drawn:
-            up = f"\x1b[{self._drawn}A"
-            self._out.write(up + f"{CLEAR_LINE}\n" * self._drawn + up)
-            self._drawn = 0
+    def _wiped(self) -> str:
+        """Return what clears the picture at the bottom and puts the cursor where it began."""
+        if not self._drawn:
+            return ""
+        up, self._drawn = f"\x1b[{self._drawn}A", 0
+        return f"{up}{CLEAR_BELOW}"
 
 
 def block(picture: Picture) -> list[str]:
