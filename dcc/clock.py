@@ -15,10 +15,34 @@ difference: one 64-bit integer, a full counter carries into the milliseconds).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from dcc.types import NodeKey, Now, Stamp
-from dcc.units import MILLISECOND
+from dcc.units import MILLISECOND, SECOND
 
 COUNTER_BITS = 16
+
+WINDOW_NS = 10 * SECOND
+"A member's clock is read off the quickest of its messages in one to two windows."
+
+
+@dataclass(slots=True)
+class _Reading:
+    """Their wall minus ours, ms. Time on the way only makes it smaller, so the largest counts."""
+
+    best: int
+    newest: int
+    "The largest of the present window."
+    until: int
+
+    def take(self, difference: int, mono: int) -> bool:
+        """Take in one message; return whether `best` has changed."""
+        before = self.best
+        if mono >= self.until:
+            self.best, self.newest, self.until = self.newest, difference, mono + WINDOW_NS
+        self.newest = max(self.newest, difference)
+        self.best = max(self.best, self.newest)
+        return self.best != before
 
 
 class ClusterClock:
@@ -27,7 +51,7 @@ class ClusterClock:
     def __init__(self, now: Now, *, max_skew_ms: int) -> None:
         self._base_ns = now.wall - now.mono
         self._max_skew_ms = max_skew_ms
-        self._others: dict[NodeKey, int] = {}  # their wall minus ours, ms
+        self._others: dict[NodeKey, _Reading] = {}
         self._offset_ms = 0
         self.last: Stamp = 0
         "The largest stamp made or seen; grows only."
@@ -48,12 +72,11 @@ class ClusterClock:
     def observe(self, member: NodeKey, their_own_ms: int, mono: int) -> None:
         """Note what a member said its own wall time was; O(members log members)."""
         difference = their_own_ms - self.own_ms(mono)
-        known = self._others.get(member)
-        # A message in flight for long reads as a slow clock; the median forgives some, and small
-        # changes are not worth a sort on each ping.
-        if known is not None and abs(known - difference) < 20:
+        reading = self._others.get(member)
+        if reading is None:
+            self._others[member] = _Reading(difference, difference, mono + WINDOW_NS)
+        elif not reading.take(difference, mono):
             return
-        self._others[member] = difference
         self._follow_the_median()
 
     def forget(self, member: NodeKey) -> None:
@@ -76,6 +99,6 @@ class ClusterClock:
         return stamp >> COUNTER_BITS > cluster_ms + self._max_skew_ms
 
     def _follow_the_median(self) -> None:
-        differences = sorted([0, *self._others.values()])
+        differences = sorted([0, *(reading.best for reading in self._others.values())])
         if len(differences) >= 3:
             self._offset_ms = differences[(len(differences) - 1) // 2]

@@ -37,12 +37,13 @@ boot, so that a slot can change hands and a cache may evict.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
 from dcc.effects import Effect, Tell
-from dcc.limits import BATCH_BYTES
+from dcc.limits import BATCH_BYTES, SLOT_COUNT
 from dcc.replication.answerer import answer_pull, pack_clock, unpack_clock
 from dcc.replication.holdings import Holdings, Instant
 from dcc.replication.sync import IN_SYNC, SyncTable
@@ -53,9 +54,10 @@ from dcc.units import MILLISECOND, NEVER, SECOND
 from dcc.wire.messages import Compare, CompareReply, Nudge, Pull, PullReply
 from dcc.wire.shapes import SlotAnswer, SlotAsk
 
+SLOTS_PER_PLAN = 1_024
 SLOTS_PER_COMPARE = 2_048
 SLOTS_PER_PULL = 128
-"Both bound the work of one answer to about two milliseconds."
+"All three bound the work of one turn to about two milliseconds."
 
 PULLS_IN_FLIGHT = 4
 "Peers pulled from at once; bounds what arrives while the node also serves."
@@ -104,6 +106,7 @@ class Exchange:
     def __init__(self, holdings: Holdings, sync: SyncTable) -> None:
         self._held, self._sync = holdings, sync
         self._peers: dict[NodeKey, _Peer] = {}
+        self._plans: deque[tuple[Iterator[int], frozenset[NodeKey] | None]] = deque()
         self._leftover: dict[int, set[NodeKey]] = {}  # slot held, not ours -> owners that cover it
         self._nudge_at = NEVER
         self._forget_at = 0
@@ -119,9 +122,13 @@ class Exchange:
         for key in change.risen:
             if key != self._held.key:
                 self._peers[key] = _Peer(round_at=self._next_round(now))
-        self._want(change.slots, None)
-        if change.risen:
-            self._want(self._held.view.owned, frozenset(change.risen))
+        risen = frozenset(change.risen)
+        if len(change.slots) == SLOT_COUNT:
+            self._plans.clear()  # All is planned anew.
+            risen = frozenset()
+        self._plans.append((iter(change.slots), None))
+        if risen:
+            self._plans.append((iter(self._held.view.owned), risen))
         self.find_leftovers(now)
 
     def standstill(self, now: Instant) -> None:
@@ -129,7 +136,7 @@ class Exchange:
         for key in self._held.view.alive:
             if key != self._held.key:
                 self._peers[key] = _Peer(round_at=self._next_round(now))
-        self._want(self._held.view.owned, None)
+        self._plans = deque([(iter(self._held.view.owned), None)])
 
     def nudged(self, peer: NodeKey, slots: Iterable[int], now: Instant) -> None:
         """A member announced slots that it holds and this node may own."""
@@ -150,7 +157,7 @@ class Exchange:
     @property
     def caught_up(self) -> bool:
         """Whether every slot owned here is in sync with every live holder of it."""
-        return not any(
+        return not self._plans and not any(
             not self._sync.in_sync(slot, peer)
             for peer, state in self._peers.items()
             for slot in state.wanted
@@ -165,6 +172,7 @@ class Exchange:
     def tick(self, now: Instant) -> list[Effect]:
         """Send due pulls and nudges; give up pulls that nobody answered."""
         effects: list[Effect] = []
+        self._plan()
         busy = 0
         for _key, state in sorted(self._peers.items()):
             if state.request and now.mono - state.sent_at >= PULL_TIMEOUT_NS:
@@ -187,6 +195,8 @@ class Exchange:
 
     def wake_at(self) -> int:
         """Return when the next pull, retry, round or nudge is due."""
+        if self._plans:
+            return 0
         due = min(self._nudge_at, self._forget_at)
         busy = sum(bool(state.request) for state in self._peers.values())
         for state in self._peers.values():
@@ -272,8 +282,10 @@ class Exchange:
     def find_leftovers(self, now: Instant) -> None:
         """Look for slots held here that belong to others now; O(slots held)."""
         held = self._held
-        found = {s for s in held.store.slots_held() if not held.view.holds(s)}
-        self._leftover = {s: self._leftover.get(s, set()) for s in sorted(found)}
+        owned = set(held.view.owned)
+        others = [slot for slot in held.store.slots_held() if slot not in owned]
+        found = [slot for slot in others if held.key not in held.view.route(slot)]
+        self._leftover = {slot: self._leftover.get(slot, set()) for slot in found}
         self._nudge_at = now.mono if found else NEVER
 
     def written(self, slot: int) -> None:
@@ -293,15 +305,21 @@ class Exchange:
     def _next_round(self, now: Instant) -> int:
         return now.mono + self._held.config.exchange_interval_ns
 
-    def _want(self, slots: Iterable[int], peers: frozenset[NodeKey] | None) -> None:
-        """Plan to pull `slots` that this node owns from holders it is not in sync with."""
-        view = self._held.view
-        for slot in slots:
-            if not view.owns(slot):
-                continue
-            for key in self._sync.holders(slot):
-                if (peers is None or key in peers) and key in self._peers:
-                    self._peers[key].wanted[slot] = None
+    def _plan(self) -> None:
+        """Go on planning pulls: of slots that this node owns, from holders it may lag behind."""
+        if not self._plans:
+            return
+        view, peers_of = self._held.view, self._peers
+        slots, peers = self._plans[0]
+        seen = 0
+        for slot in islice(slots, SLOTS_PER_PLAN):
+            seen += 1
+            if view.owns(slot):
+                for key in self._sync.holders(slot):
+                    if (peers is None or key in peers) and key in peers_of:
+                        peers_of[key].wanted[slot] = None
+        if seen < SLOTS_PER_PLAN:
+            self._plans.popleft()
 
     def _begin_round(self, key: NodeKey, state: _Peer, now: Instant) -> None:
         state.round_at = self._next_round(now)

@@ -114,9 +114,10 @@ class SyncTable:
 
     def holders(self, slot: int) -> tuple[NodeKey, ...]:
         """Return everybody who may hold something of `slot`, this node not among them."""
-        near = self._view.slots.near(slot)
-        others = [key for key in self.nudgers(slot) if key not in near]
-        return tuple(key for key in (*near, *others) if key != self._view.me)
+        near, me = self._view.slots.near(slot), self._view.me
+        if slot in self._nudgers:
+            near = (*near, *(key for key in self.nudgers(slot) if key not in near))
+        return tuple([key for key in near if key != me])
 
     def _judge(self, slot: int) -> Unsynced:
         ask: list[NodeKey] = []

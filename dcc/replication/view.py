@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from typing import NamedTuple
 
 from dcc.limits import SLOT_COUNT
@@ -51,6 +52,7 @@ class View:
         "Monotonic ns since when a member has been alive in its present boot."
         self.owned: tuple[int, ...] = ()
         "Slots that this node owns, ascending."
+        self._mine = bytearray(SLOT_COUNT)
         self._routes: dict[int, tuple[NodeKey, ...]] = {}
 
     @property
@@ -73,8 +75,7 @@ class View:
         for slot in slots:
             self.holder_since[slot] = mono
         if slots:
-            owners, me = self.slots.owners, self.me
-            self.owned = tuple([slot for slot in range(SLOT_COUNT) if me in owners(slot)])
+            self._take_owned(slots)
         alive = {key: m.boot for key, m in ring.items() if m.standing is Standing.ALIVE}
         alive.setdefault(self.me, 0)
         risen = tuple(
@@ -90,6 +91,12 @@ class View:
         if slots or risen or fallen:
             self._routes = {}
         return ViewChange(slots, risen, fallen)
+
+    def _take_owned(self, slots: Sequence[int]) -> None:
+        owners, me, mine = self.slots.owners, self.me, self._mine
+        for slot in slots:
+            mine[slot] = me in owners(slot)
+        self.owned = tuple(compress(range(SLOT_COUNT), mine))
 
     def route(self, slot: int) -> tuple[NodeKey, ...]:
         """Return the live targets of `slot`: owners, stand-ins for those down; [0] is primary.
@@ -107,8 +114,8 @@ class View:
 
     def owns(self, slot: int) -> bool:
         """Return whether this node is an owner, alive or not being the question of others."""
-        return self.me in self.slots.owners(slot)
+        return bool(self._mine[slot])
 
     def holds(self, slot: int) -> bool:
         """Return whether this node is an owner or stands in for one."""
-        return self.me in self.route(slot) or self.owns(slot)
+        return self.owns(slot) or self.me in self.route(slot)
