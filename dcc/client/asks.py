@@ -57,7 +57,7 @@ class Learn:
         core.rng.shuffle(known)
         core.rng.shuffle(configured)
         self._addresses = sorted(known + configured, key=core.health.sick.__contains__)
-        for _ in range(ASKED_AT_ONCE):
+        for _ in range(ASKED_AT_ONCE if view is None else 1):
             self._next(now)
 
     def answered(self, attempt: Attempt, header: Header, message: Message, now: Now) -> None:

@@ -122,7 +122,7 @@ class Call:
 
     def resume(self, address: str, request: int, sent_at: int, now: Now) -> list[Effect]:
         """Take over a get that was already sent to the primary; instead of `start`."""
-        silent_at = sent_at + self.core.attempt_ns()
+        silent_at = sent_at + self.core.attempt_ns
         self._open[request] = Attempt(
             self._root, address, request, [], sent_at, silent_at, direct=False, boot=0
         )
@@ -234,7 +234,7 @@ class Call:
         view = core.view
         frames = self._encode(message, request)
         boot = view.boot_of(address) if view is not None else 0
-        silent_at = now.mono + core.attempt_ns()
+        silent_at = now.mono + core.attempt_ns
         attempt = Attempt(
             plan, address, request, frames, now.mono, silent_at, direct, boot, patient
         )
@@ -251,7 +251,7 @@ class Call:
         attempt.frames = self._encode(message, attempt.request)
         attempt.sendings += 1
         attempt.sent_at = now.mono
-        attempt.silent_at = now.mono + self.core.attempt_ns()
+        attempt.silent_at = now.mono + self.core.attempt_ns
         self._effects.append(Send(attempt.address, attempt.frames))
 
     def drop(self, attempt: Attempt) -> None:
@@ -293,7 +293,7 @@ class Call:
         if attempt.sendings == 1:
             self.core.learn_clock(header.at, attempt.sent_at, now)
         if isinstance(message, GetManyReply) and not message.last:
-            attempt.silent_at = now.mono + self.core.attempt_ns()
+            attempt.silent_at = now.mono + self.core.attempt_ns
         else:
             del self._open[header.request]
         attempt.plan.answered(attempt, header, message, now)

@@ -28,8 +28,9 @@ from zmq.backend import zmq_poll
 
 from dcc.client.calls import Call
 from dcc.client.core import ClientCore
+from dcc.client.fastpath import FastPath
 from dcc.effects import Effect, Notify, Send
-from dcc.errors import ClientClosed, OperationTimeout, PeerError
+from dcc.errors import ClientClosed, OperationTimeout
 from dcc.limits import VALUE_BYTES_MAX
 from dcc.ring.hashing import slot_of
 from dcc.types import Now
@@ -98,14 +99,22 @@ class Link:
 
     def receive(self) -> list[bytes] | None:
         """Return the next message's frames, or None if there is none now."""
-        socket = self.socket
         try:
-            frames = [socket.recv(zmq.NOBLOCK)]
+            frame = self.socket.recv(zmq.NOBLOCK)
         except zmq.Again:
             return None
+        return self.rest([frame])
+
+    def rest(self, frames: list[bytes]) -> list[bytes]:
+        """Return `frames`, the beginning of a message, with the message's other frames."""
+        socket = self.socket
         while socket.getsockopt(zmq.RCVMORE):
             frames.append(socket.recv(zmq.NOBLOCK))
         return frames
+
+
+def _value_of(reply: GetReply) -> bytes | None:
+    return reply.value if reply.status is Status.HIT else None
 
 
 class Channel:
@@ -114,6 +123,7 @@ class Channel:
     def __init__(self, context: zmq.Context[Any], core: ClientCore, pool: Pool) -> None:
         self._context, self._core, self._pool = context, core, pool
         self.codec = core.new_codec()
+        self._fast = FastPath(self.codec, sender=core.client_id, boot=core.boot)
         self.links: dict[str, Link] = {}
         self.owed: set[str] = set()
         "Addresses whose late answers are worth looking for."
@@ -137,62 +147,62 @@ class Channel:
         self._part(call, now)
         return call.outcome()
 
-    def get(self, key: bytes, now: Now) -> GetReply:
-        """Return the answer to a get of `key`; the ordinary one takes no detour.
+    def get(self, key: bytes, now: Now) -> bytes | None:
+        """Return the value of `key`, None if it is absent. The ordinary get takes no detour.
 
         What follows is one round of the call's own machine, unrolled for the case that all is
         well: the topology is known, the primary is connected and answers in time with a hit or
         an authoritative miss. At the first surprise the machine takes over where this stands.
         """
-        core, view = self._core, self._core.view
-        address = view.primaries[slot_of(key)] if view is not None else None
-        if address is None or now.mono >= core.due_at or self.owed or address in core.health.sick:
+        core, mono = self._core, now.mono
+        view = core.view
+        if view is None or mono >= core.due_at or self.owed:
+            return self._read(key, now)
+        slot = slot_of(key)
+        address = view.primaries[slot] or view.primary(slot)
+        if address is None or address in core.health.sick:
             return self._read(key, now)
         link = self.links.get(address)
         if link is None or not link.connected or link.queue:
             return self._read(key, now)
-        assert view is not None
-        request = core.next_request()
-        at = core.expires_ms(now.mono + core.timeout_ns)
-        get = Get(key=key)
-        if not link.send(self.codec.encode(get, epoch=view.epoch, request=request, at=at)):
+        request, epoch = core.next_request(), view.epoch
+        at = core.expires_ms(mono + core.timeout_ns)
+        try:
+            link.socket.send(self._fast.question(key, epoch, request, at), zmq.NOBLOCK)
+        except zmq.Again:
             return self._read(key, now)
-        zmq_poll(link.poll_list, core.attempt_ns() // MILLISECOND)
-        frames = link.receive()
-        if frames is not None:
-            try:
-                header, message = self.codec.decode(frames)
-            except PeerError:
-                pass
-            else:
-                if (
-                    header.request == request
-                    and type(message) is GetReply
-                    and message.status < Status.UNSURE
-                    and header.epoch == view.epoch
-                ):
-                    core.lost = False
-                    core.heard_at[address] = now.mono
-                    core.saw(message.version.stamp)
-                    return message
-        return self._go_on(get, address, request, frames, now)
+        zmq_poll(link.poll_list, core.attempt_ms)
+        frames: list[bytes] | None = None
+        try:
+            frame = link.socket.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            pass
+        else:
+            answer = self._fast.answer(frame, request, epoch)
+            if answer is not None:
+                core.lost = False
+                core.heard_at[address] = mono
+                if answer.stamp > core.seen:
+                    core.saw(answer.stamp)
+                return answer.value
+            frames = link.rest([frame])
+        return self._go_on(key, address, request, frames, now)
 
-    def _read(self, key: bytes, now: Now) -> GetReply:
-        reply: GetReply = self.run(self._core.begin(Get(key=key), now, codec=self.codec), now)
-        return reply
+    def _read(self, key: bytes, now: Now) -> bytes | None:
+        reply = self.run(self._core.begin(Get(key=key), now, codec=self.codec), now)
+        return _value_of(reply)
 
     def _go_on(
-        self, get: Get, address: str, request: int, frames: list[bytes] | None, sent: Now
-    ) -> GetReply:
+        self, key: bytes, address: str, request: int, frames: list[bytes] | None, sent: Now
+    ) -> bytes | None:
         """Hand a get that was sent, and what came back if anything did, to an ordinary call."""
-        call = self._core.begin(get, sent, codec=self.codec)
+        call = self._core.begin(Get(key=key), sent, codec=self.codec)
         now = read_clocks()
         self._active.add(address)
         effects = call.resume(address, request, sent.mono, now)
         if frames is not None:
             effects += call.receive(address, frames, now)
-        reply: GetReply = self.drive(call, effects, now)
-        return reply
+        return _value_of(self.drive(call, effects, now))
 
     def close(self) -> None:
         """Close all sockets."""

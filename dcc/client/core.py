@@ -73,6 +73,9 @@ class ClientCore:
         self.cluster = cluster
         self.client_id, self.boot = client_id, boot
         self.timeout_ns = timeout_ns
+        self.attempt_ns = max(ATTEMPT_LEAST_NS, min(timeout_ns // 3, ATTEMPT_MOST_NS))
+        "How long one node may be silent before the next is asked."
+        self.attempt_ms = -(-self.attempt_ns // MILLISECOND)
         self.rng = rng
         self.view: View | None = None
         self.health = Health(rng)
@@ -137,10 +140,6 @@ class ClientCore:
         return core
 
     # -------------------------------------------------------------- time
-
-    def attempt_ns(self) -> int:
-        """Return how long one node may be silent before the next is asked."""
-        return max(ATTEMPT_LEAST_NS, min(self.timeout_ns // 3, ATTEMPT_MOST_NS))
 
     def cluster_ms(self, now: Now) -> int:
         """Return cluster time; the machine's own until the first reply."""

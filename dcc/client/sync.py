@@ -137,9 +137,10 @@ class Client:
         raw = key_bytes(key)
         if self._spread:
             reply: GetReply = self._call(Get(key=raw, direct=True))
+            value = reply.value if reply.status is Status.HIT else None
         else:
-            reply = self._borrow(lambda channel, now: channel.get(raw, now))
-        return reply.value if reply.status is Status.HIT else default
+            value = self._borrow(lambda channel, now: channel.get(raw, now))
+        return default if value is None else value
 
     def lookup(self, key: str) -> Lookup:
         """Return how a read of `key` ends, with all that is known: never raises for a miss."""

@@ -70,7 +70,7 @@ class Change:
             self._next(now)
         else:
             attempt.silent_at = NEVER
-            self.wake_at = now.mono + self._call.core.attempt_ns()
+            self.wake_at = now.mono + self._call.core.attempt_ns
 
     def silent(self, attempt: Attempt, now: Now) -> None:
         """Repeat to the same life of the same node."""
