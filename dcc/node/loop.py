@@ -272,7 +272,7 @@ class Loop:
         if self._skipping:
             self._skip(router)
         try:
-            for _ in range(0 if self._skipping else TURN_MESSAGES_MAX):
+            for n in range(0 if self._skipping else TURN_MESSAGES_MAX):
                 route = recv(NOBLOCK)
                 if route not in known:
                     self._send_replies(replies)
@@ -282,6 +282,8 @@ class Loop:
                 reply = serve(route, frame, now)
                 if reply is not None:
                     replies += (route, reply)
+                    if n == 0:  # Often the only one, and somebody waits for it.
+                        self._send_replies(replies)
                     continue
                 self._send_replies(replies)
                 frames = self._rest(router, [frame])

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from dcc.node.counters import BOUNDS_NS
 from dcc.units import SECOND
 
-BUCKET_BOUNDS = tuple(f"{bound / SECOND:.6g}" for bound in BOUNDS_NS)
+BUCKET_BOUNDS = tuple(str(float(f"{bound / SECOND:.6g}")) for bound in BOUNDS_NS)
 
 Samples = list[tuple[dict[str, str], float]]
 

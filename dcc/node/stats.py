@@ -82,6 +82,11 @@ def _detail(core: NodeCore, mono: int) -> dict[str, Any]:
     return {
         "members_by_standing": standings,
         "flaps": core.counters.flaps,
+        "latency": {
+            name: {"buckets": list(one.buckets), "sum_seconds": one.sum_ns / SECOND}
+            for name, one in core.counters.latency.items()
+            if one.count
+        },
         "owned_ratio": owned,
         "errors": dict(core.counters.errors),
         "dropped": dict(core.counters.dropped),
