@@ -101,6 +101,8 @@ def test_an_import_that_points_up_or_sideways_is_seen(path: str, line: str) -> N
         ("dcc/node/core.py", "from dcc.gossip.membership import Membership"),
         ("dcc/effects.py", "from dcc.wire.messages import Message"),
         ("dcc/__init__.py", "from dcc.client.sync import Client"),
+        ("dcc/demo/__main__.py", "from dcc import Client"),
+        ("dcc/cli/main.py", "from dcc import __version__"),
     ],
 )
 def test_an_import_that_points_down_passes(path: str, line: str) -> None:

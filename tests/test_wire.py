@@ -266,6 +266,7 @@ OUT_OF_RANGE: list[m.Message] = [
     m.Pull(origins=((1, 2),), slots=(s.SlotAsk(0, NO_VERSION, (1, 5), 0),)),
     m.Pull(origins=((1, 2),), slots=(s.SlotAsk(0, NO_VERSION, (0,), 0),)),
     m.PullReply(origins=(), slots=(s.SlotAnswer(0, True, (0, 5), 0, ()),), records=()),
+    m.Compare(slots=(1, 2), digests=(1,)),
     m.Ack(seq=1, rumors=(MEMBER._replace(name=""),)),
     m.Ack(seq=1, rumors=(MEMBER._replace(name="two\nlines"),)),
     m.Ack(seq=1, rumors=(MEMBER._replace(name="\x1b[2J"),)),

@@ -406,6 +406,10 @@ class Compare:
     digests: tuple[int, ...]
     "One for each slot: a hash of clock, notes and forget mark; 0 = nothing was ever seen."
 
+    def fits(self) -> bool:
+        """Return whether each slot has its digest."""
+        return len(self.slots) == len(self.digests)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareReply:
