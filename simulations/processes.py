@@ -102,7 +102,7 @@ class NodeProcess:
         world.network.bind(self, self.request, self.gossip)
         self._core = make(self, self.boot, rng, now)
         self._wake_ns = self._leave_until_ns = NEVER
-        self._carry_out(self._core.start(now))
+        self.carry_out(self._core.start(now))
         self._after_input(now)
 
     def kill(self, *, silent: bool) -> None:
@@ -130,7 +130,7 @@ class NodeProcess:
         now = self.now()
         if self._leave_until_ns == NEVER:
             self._leave_until_ns = self.world.now_ns + timeout_ns
-        self._carry_out(self.core.leave(now))
+        self.carry_out(self.core.leave(now))
         self._after_input(now)
 
     # -------------------------------------------------------------- input
@@ -198,7 +198,7 @@ class NodeProcess:
             effects = core.receive(where, frames, now)
         else:
             effects = core.undeliverable(where, frames, now)
-        self._carry_out(effects)
+        self.carry_out(effects)
         if kind == REQUEST:
             self.world.after_input(self)
 
@@ -213,7 +213,7 @@ class NodeProcess:
         """End a turn as the loop does: tick when it is due, then sleep until the next wake-up."""
         wake = self.core.wake_at()
         if wake <= now.mono:
-            self._carry_out(self.core.tick(now))
+            self.carry_out(self.core.tick(now))
             wake = self.core.wake_at()
             self._count_spin()
         if self.core.left:
@@ -241,7 +241,7 @@ class NodeProcess:
             return
         self._after_input(self.now())
 
-    def _carry_out(self, effects: Sequence[Effect]) -> None:
+    def carry_out(self, effects: Sequence[Effect]) -> None:
         network = self.world.network
         for effect in effects:
             if isinstance(effect, Send):

@@ -134,7 +134,7 @@ def _draw_workload(rng: Random, replicas: int, *, pressed: bool) -> WorkloadSett
         clients=_between(rng, 1, 4),
         keys=_between(rng, 8, 40),
         pause_ns=_between(rng, 50, 400) * MILLISECOND,
-        value_bytes=96 * KIB if pressed else 8 * KIB if _one_in(rng, 4) else 48,
+        value_bytes=256 * KIB if pressed else 8 * KIB if _one_in(rng, 4) else 48,
         w=(*w, 0, 255) if _one_in(rng, 3) else w,
     )
 
