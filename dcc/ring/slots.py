@@ -2,7 +2,7 @@
 
 The table keeps per slot its *near* set: the start of the order, up to the last owner and three
 members more. It answers nearly every question; whole orders are computed when asked for and kept
-within a bound. About 2.5 MB, whatever the number of members.
+within a bound. About 2 MB, whatever the number of members.
 
 An update recomputes only slots that the change can reach. Nobody before a node in a slot's order
 depends on it, so a node that is not near a slot can go without touching it. A node that comes can
