@@ -79,6 +79,21 @@ def key_bytes(key: str) -> bytes:
     return raw
 
 
+def keys_bytes(keys: Iterable[str]) -> tuple[list[str], list[bytes]]:
+    """Return `keys` and what `key_bytes` makes of each; several times faster for many."""
+    names = list(keys)
+    if set(map(type, names)) == {str}:
+        try:
+            raws = list(map(str.encode, names))
+        except UnicodeEncodeError:
+            pass
+        else:
+            lengths = list(map(len, raws))
+            if min(lengths) > 0 and max(lengths) <= KEY_BYTES_MAX:
+                return names, raws
+    return names, [key_bytes(name) for name in names]
+
+
 def prefix_bytes(prefix: str) -> bytes:
     """Return the prefix of a scan as 0..512 UTF-8 bytes."""
     return key_bytes(prefix) if prefix != "" else b""

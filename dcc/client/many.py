@@ -12,7 +12,7 @@ what it was to write counts as failed if no answer comes, and may be stored.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -88,23 +88,20 @@ class _Lanes:
 
     def group(self, keys: Iterable[bytes]) -> tuple[dict[str, list[bytes]], list[bytes]]:
         """Return the keys by the node to ask, and those to be asked singly."""
-        core = self._call.core
-        view, sick = self._call.view, core.health.sick
-        primaries = view.primaries
-        groups: dict[str, list[bytes]] = {}
+        view, sick = self._call.view, self._call.core.health.sick
+        known = view.primaries
+        groups: defaultdict[str, list[bytes]] = defaultdict(list)
         singles: list[bytes] = []
         for key in keys:
             slot = slot_of(key)
-            address = primaries[slot] or view.primary(slot)
+            address = known[slot] or view.primary(slot)
             if address is None or address in sick:
-                targets = core.targets(slot)
-                address = targets[0].address if targets else None
-            if address is None:
-                singles.append(key)
-            elif (group := groups.get(address)) is not None:
-                group.append(key)
-            else:
-                groups[address] = [key]
+                targets = self._call.core.targets(slot)
+                if not targets:
+                    singles.append(key)
+                    continue
+                address = targets[0].address
+            groups[address].append(key)
         return groups, singles
 
     def again(self, keys: Iterable[bytes]) -> tuple[list[bytes], list[bytes]]:
@@ -214,6 +211,11 @@ class ReadMany:
         part = keys[reply.first : reply.first + len(reply.statuses)]
         if len(part) != len(reply.statuses) or reply.statuses.count(0) != len(reply.values):
             return False
+        if len(part) == len(reply.values):
+            self.result.update(zip(part, reply.values, strict=True))
+            for key in part:
+                self._open.pop(key, None)
+            return True
         values = iter(reply.values)
         for key, status in zip(part, reply.statuses, strict=True):
             if status == 0:

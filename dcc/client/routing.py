@@ -17,6 +17,7 @@ is put behind all others until it answers anything, and is probed after growing 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from dcc.limits import SLOT_COUNT
@@ -60,6 +61,7 @@ class View:
         # The answerer's word where its list did not fit a frame; they are equal otherwise.
         self.epoch = epoch or self.slots.epoch
         self.primaries: list[str | None] = [None] * SLOT_COUNT
+        self._targets: list[tuple[Target, ...] | None] = [None] * SLOT_COUNT
 
     def primary(self, slot: int) -> str | None:
         """Return the address of the slot's first live owner; None in an empty ring. O(1) later."""
@@ -70,8 +72,14 @@ class View:
                 address = self.primaries[slot] = self.alive[live[0]]
         return address
 
-    def targets(self, slot: int) -> list[Target]:
-        """Return where to ask for a key of `slot`, best first; each address once."""
+    def targets(self, slot: int) -> tuple[Target, ...]:
+        """Return where to ask for a key of `slot`, best first; each address once. O(1) later."""
+        found = self._targets[slot]
+        if found is None:
+            found = self._targets[slot] = tuple(self._ranked(slot))
+        return found
+
+    def _ranked(self, slot: int) -> list[Target]:
         live = [key for key in self.slots.route(slot, self.alive) if key in self.alive]
         near = [key for key in self.slots.near(slot) if key not in live]
         found = [Target(self.alive[key], place > 0, True) for place, key in enumerate(live)]
@@ -152,7 +160,7 @@ class Health:
         """Return when the next probe is due, or NEVER."""
         return min((ailment.probe_at for ailment in self.sick.values()), default=NEVER)
 
-    def sorted(self, targets: list[Target]) -> list[Target]:
+    def sorted(self, targets: Sequence[Target]) -> list[Target]:
         """Return `targets` with sick ones last; whoever moved up past an owner is asked directly.
 
         >>> health = Health(random.Random(1))
@@ -162,7 +170,7 @@ class Health:
         ['b:1', 'a:1']
         """
         if not self.sick:
-            return targets
+            return list(targets)
         well = [target for target in targets if target.address not in self.sick]
         return well + [target for target in targets if target.address in self.sick]
 

@@ -23,6 +23,7 @@ from dcc.client.arguments import (
     Ttl,
     Unset,
     key_bytes,
+    keys_bytes,
     node_addresses,
     prefix_bytes,
     signed_64,
@@ -512,7 +513,7 @@ def _read_policy(read: str) -> bool:
 def _names(keys: Iterable[str]) -> dict[bytes, str]:
     if isinstance(keys, str | bytes):
         raise TypeError("keys: an iterable of str, not one str")
-    return {key_bytes(key): key for key in keys}
+    return {raw: key for key, raw in zip(*keys_bytes(keys), strict=True)}
 
 
 def _done(reply: WriteReply) -> bool:
