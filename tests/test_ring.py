@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal, localcontext
 from functools import cache
+from pathlib import Path
 from random import Random
 from statistics import median
 
@@ -447,6 +448,33 @@ def test_orders_are_frozen() -> None:
     assert shape(zoned) == ["5613420", "0126453", "5043216", "5342610"]
     assert shape(named(7, weights=(1.0, 2.0, 4.0))) == ["5162340", "0124563", "5204361", "5234601"]
     assert shape([drained(zoned[0]), *zoned[1:]]) == ["5613420", "0162435", "5034621", "5342610"]
+
+
+def rows(columns: int) -> list[list[str]]:
+    """Return the rows of all tables with so many columns in the page on placement."""
+    page = (Path(__file__).parent.parent / "docs" / "placement.md").read_text("utf-8")
+    cells = [[c.strip() for c in line.split("|")[1:-1]] for line in page.splitlines()]
+    return [row for row in cells if len(row) == columns]
+
+
+def test_the_vectors_on_the_page_are_right() -> None:
+    nodes = [row for row in rows(4) if row[0].startswith("node-")]
+    assert len(nodes) == 3
+    for name, key, draw, exponential in nodes:
+        (number,) = hashing.slot_draws(0, [node_key(name)])
+        assert (f"{node_key(name):016x}", f"{number:016x}") == (key, draw)
+        assert placement.weigh([number], [1.0]) == [int(exponential)]
+    keys = [row for row in rows(2) if row[1].isdigit()]
+    assert len(keys) == 3
+    assert all(slot_of(key.encode()) == int(slot) for key, slot in keys)
+    zoned = named(7, zones=3)
+    assert [row[1:] for row in rows(5) if row[1].isdigit()] == [
+        shape(named(7)),
+        shape(zoned),
+        shape(named(7, weights=(1.0, 2.0, 4.0))),
+        shape([drained(zoned[0]), *zoned[1:]]),
+    ]
+    assert epoch_of([Place(1, 2, 1.0, "a", False)], 1) == 0xA4C29AC3EB4616BE
 
 
 def digest(places: Sequence[Place]) -> tuple[int, int]:
