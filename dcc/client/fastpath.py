@@ -58,13 +58,16 @@ class FastPath:
             items = msgpack.unpackb(frame[PREFIX_BYTES:])
             tag, sender, boot, its_epoch, hops, its_request, at, status, version, value, end = items
             stamp, node, node_boot = version
-            numbers = (tag, sender, boot, hops, at, status, stamp, node, node_boot, end)
-            sensible = min(numbers) >= 0 and max(numbers) <= U64_MAX and end <= MS_MAX
         except (ValueError, TypeError, msgpack.exceptions.UnpackException):
             return None
-        if tag != GET_REPLY or its_request != request or its_epoch != epoch or not sensible:
+        if its_request != request or its_epoch != epoch or tag != GET_REPLY:
             return None
-        if type(stamp) is not int or type(value) is not bytes:
+        numbers = (tag, sender, boot, its_epoch, hops, its_request, at, status)
+        numbers += (stamp, node, node_boot, end)
+        # True == 1 and 1.0 == 1 to Python, but not to the protocol.
+        if set(map(type, numbers)) != {int} or type(value) is not bytes:
+            return None
+        if min(numbers) < 0 or max(numbers) > U64_MAX or end > MS_MAX:
             return None
         if status == HIT and len(value) < INLINE_VALUE_BYTES_MAX:
             return Answer(value, stamp)

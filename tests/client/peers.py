@@ -149,6 +149,9 @@ class PeerThread:
         port = self._router.bind_to_random_port("tcp://127.0.0.1")
         self.peer = Peer(name, f"127.0.0.1:{port}", cluster=cluster)
         self.address = self.peer.address
+        self.withhold = 0
+        "So many replies are kept until the request after them, whose reply they precede."
+        self._kept: list[list[bytes]] = []
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -156,8 +159,13 @@ class PeerThread:
         try:
             while True:
                 route, *frames = self._router.recv_multipart()
-                for reply in self.peer.receive(frames):
-                    self._router.send_multipart([route, *reply])
+                kept, self._kept = self._kept, []
+                replies = [[route, *reply] for reply in self.peer.receive(frames)]
+                if self.withhold:
+                    self.withhold -= 1
+                    self._kept, replies = kept + replies, []
+                for reply in kept * (not self._kept) + replies:
+                    self._router.send_multipart(reply)
         except zmq.ContextTerminated:
             self._router.close(0)
 
