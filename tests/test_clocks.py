@@ -89,6 +89,18 @@ def test_digests_are_equal_exactly_where_all_that_was_seen_is(
     assert (after(*one).digest(SLOT) == after(*other).digest(SLOT)) == same
 
 
+def test_a_digest_follows_every_change() -> None:
+    clocks = Clocks()
+    for n, write in enumerate(reversed(WRITES), start=1):
+        clocks.witness(SLOT, *write, NOTES_MAX)
+        assert clocks.digest(SLOT) == after(*WRITES[-n:]).digest(SLOT)
+    before = clocks.digest(SLOT)
+    clocks.merge(SLOT, {A: 1000})
+    assert clocks.digest(SLOT) != before
+    clocks.drop(SLOT)
+    assert clocks.digest(SLOT) == 0
+
+
 def test_the_digest_is_part_of_the_protocol() -> None:
     """Nodes of different releases and machines compare it."""
     first, second, third = chain(A, 5, 6, 9)

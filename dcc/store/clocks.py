@@ -202,13 +202,16 @@ class Clocks:
     # -------------------------------------------------------------- inside
 
     def _make_digest(self, slot: int) -> int:
+        digest = self._digests[slot] = digest_of(self._words(slot))
+        return digest
+
+    def _words(self, slot: int) -> list[int]:
         clock, notes = self.clock(slot), self._notes.get(slot)
         words = [len(clock)]
         for origin in sorted(clock):
             words += (*origin, clock[origin])
         words += () if notes is None else notes.words()
-        digest = self._digests[slot] = digest_of(words)
-        return digest
+        return words
 
     def _advance(self, slot: int, origin: Origin, stamp: Stamp) -> None:
         self._digests[slot] = 0
@@ -275,7 +278,7 @@ class Clocks:
             assert not any(column[row] for row in self._free_rows), "free rows are empty"
         for slot in self.slots():
             made = self._digests[slot]
-            assert made in (0, self._make_digest(slot)), "a digest is made anew after each change"
+            assert made in (0, digest_of(self._words(slot))), "a digest is made anew after each change"
         for slot, notes in self._notes.items():
             notes.check({origin: self.seen(slot, origin) for origin in notes.origins()})
             size += notes.bytes_used()
