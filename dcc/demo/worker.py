@@ -174,6 +174,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--number", type=int, required=True)
     parser.add_argument("--period", type=float, required=True)
     options: Any = parser.parse_args(argv)
+    if not sys.flags.safe_path:
+        # Where the demonstration was started, any file may be called like a page.
+        sys.path.append(sys.path.pop(0))
     with own_output() as reports, Client(options.nodes, timeout=TIMEOUT_SECONDS) as client:
         worker = Worker(client, seed=options.seed, number=options.number, period=options.period)
         threading.Thread(target=listen, args=(sys.stdin, worker), daemon=True).start()
