@@ -336,6 +336,17 @@ def test_a_child_that_ends_by_itself_is_noticed_with_its_last_words() -> None:
     assert not cluster.workers[0].running
 
 
+@pytest.mark.process
+def test_a_child_that_was_told_to_end_or_has_ended_hears_nothing_more() -> None:
+    with Cluster() as cluster:
+        child = Child("client-1", "dcc.demo.worker", "--wrong")
+        cluster.workers.append(child)
+        child.say("abc")
+        cluster.finish_workers()
+        child.say("abc")
+        cluster.check()
+
+
 def test_wrong_usage_is_exit_code_64(capsys: pytest.CaptureFixture[str]) -> None:
     assert story.main(["--no-such-option"]) == 64
     assert "--no-such-option" in capsys.readouterr().err

@@ -65,6 +65,8 @@ class Child:
     def say(self, line: str) -> None:
         """Write a line to its standard input; a process that has ended does not hear it."""
         assert self._process.stdin is not None
+        if self._process.stdin.closed:
+            return
         with contextlib.suppress(OSError):
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
