@@ -272,7 +272,8 @@ class ClientCore:
         chore = self._chore
         if chore is None or chore.frames is not frames:
             return False
-        self._chore_failed(chore, now)
+        with self._lock:
+            self._chore_failed(chore, now)
         return True
 
     def is_chore(self, frames: list[bytes]) -> bool:
@@ -289,11 +290,11 @@ class ClientCore:
             self._chore_failed(chore, now)
 
     def _chore_failed(self, chore: _Chore, now: Now) -> None:
+        """End a chore that nobody answered; the lock is held."""
         view = self.view
-        with self._lock:
-            self._chore = None
-            self.health.failed(chore.address, view.boot_of(chore.address) if view else 0, now.mono)
-            self.due_at = self._next_chore_at(now.mono)
+        self._chore = None
+        self.health.failed(chore.address, view.boot_of(chore.address) if view else 0, now.mono)
+        self.due_at = self._next_chore_at(now.mono)
 
     def _choose(self, now: int) -> str:
         """Return whom to ask: an overdue sick address every other time, else anybody well."""
