@@ -1,0 +1,158 @@
+"""Commands about the cluster: status, members, ring, stats."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from dcc.cli import tables
+from dcc.cli.verdict import Verdict, verdict
+
+if TYPE_CHECKING:
+    from dcc import Client, ClusterStats, NodeInfo, NodeStats, Topology
+
+OK, DEGRADED = 0, 1
+
+Row = tuple[str, ...]
+
+
+def status(client: Client, options: argparse.Namespace) -> int:
+    """Print one verdict line, a row for each node, what is wrong and what to do next."""
+    topology, found = client.topology(), client.stats()
+    judged = verdict(topology, found, cluster=options.cluster)
+    if options.json:
+        tables.show_json(
+            {"healthy": judged.healthy, "verdict": judged.line, "problems": judged.problems}
+            | {"topology": topology_fields(topology), "stats": stats_fields(found)}
+        )
+    else:
+        tables.show(_status_text(topology, found, judged))
+    return OK if judged.healthy else DEGRADED
+
+
+def _status_text(topology: Topology, found: ClusterStats, judged: Verdict) -> str:
+    heading = ("NODE", "STATE", "ZONE", "OWNS", "ITEMS", "MEMORY", "HITS", "OPS/S", "LAG", "UP")
+    rows: list[Row] = [heading]
+    for node in _by_name(topology):
+        mine = found.nodes.get(node.name)
+        if node.standing in ("left", "removed") and mine is None:
+            continue
+        rows.append((node.name, node.standing, node.zone, *_figures(mine)))
+    parts = [judged.line, "", tables.table(rows, left=3)]
+    if judged.problems:
+        parts += ["", *[f"- {problem}" for problem in judged.problems], f"next: {judged.next}"]
+    return "\n".join(parts)
+
+
+def _figures(mine: NodeStats | None) -> Row:
+    if mine is None:
+        return ("?",) * 7
+    owned = mine.detail.get("owned_ratio")
+    return (
+        tables.share(owned) if isinstance(owned, int | float) else "?",
+        tables.amount(mine.items),
+        f"{tables.size(mine.item_bytes)}/{tables.size(mine.memory_limit_bytes)}",
+        tables.share(mine.hit_ratio) if mine.hits + mine.misses + mine.unsure else "-",
+        tables.amount(sum(mine.requests_per_second.values())),
+        tables.span(mine.replication_lag_seconds),
+        tables.span(mine.up_seconds),
+    )
+
+
+def members(client: Client, options: argparse.Namespace) -> int:
+    """Print all members that some node knows; exit code 1 if one that belongs is not alive."""
+    topology = client.topology()
+    if options.json:
+        tables.show_json(topology_fields(topology))
+    else:
+        rows: list[Row] = [("NODE", "STATE", "ZONE", "WEIGHT", "REQUEST", "GOSSIP")]
+        for node in _by_name(topology):
+            row = (node.name, node.standing, node.zone, f"{node.weight:g}")
+            rows.append((*row, node.request, node.gossip))
+        tables.show(tables.table(rows, left=6, width=120))
+    missing = [node for node in topology.nodes if node.standing in ("suspect", "dead")]
+    return DEGRADED if missing else OK
+
+
+def ring(client: Client, options: argparse.Namespace) -> int:
+    """Print the owners of the keys given, the primary first; without keys, each node's share."""
+    topology = client.topology()
+    if options.key:
+        owners = {key: topology.owners(key) for key in options.key}
+        if options.json:
+            tables.show_json({"epoch": topology.epoch, "owners": owners})
+        else:
+            rows: list[Row] = [("KEY", "OWNERS, THE PRIMARY FIRST")]
+            rows += [(key, "  ".join(names)) for key, names in owners.items()]
+            tables.show(tables.table(rows, left=2, width=120))
+        return OK
+    found = client.stats()
+    shares = {name: mine.detail.get("owned_ratio") for name, mine in found.nodes.items()}
+    if options.json:
+        fields = topology_fields(topology)
+        fields["owned_ratio"] = shares
+        tables.show_json(fields)
+        return OK
+    tables.show(f"epoch {topology.epoch:016x}, replicas {topology.replicas}")
+    rows = [("NODE", "STATE", "ZONE", "WEIGHT", "OWNS")]
+    for node in _by_name(topology):
+        owned = shares.get(node.name)
+        text = tables.share(owned) if isinstance(owned, int | float) else "?"
+        rows.append((node.name, node.standing, node.zone, f"{node.weight:g}", text))
+    tables.show(tables.table(rows, left=3))
+    return OK
+
+
+def stats(client: Client, options: argparse.Namespace) -> int:
+    """Print counters and latencies of every node and their total; 1 if one did not answer."""
+    found = client.stats()
+    if options.json:
+        tables.show_json(stats_fields(found))
+    else:
+        columns = [*found.nodes.items(), ("total", found.total)]
+        for name, mine in columns:
+            tables.show(_node_text(name, mine))
+        for name, why in found.unreachable.items():
+            tables.show(f"{name}: {why}")
+    return DEGRADED if found.unreachable else OK
+
+
+def _node_text(name: str, mine: NodeStats) -> str:
+    asked = f"hits {mine.hits}, misses {mine.misses}, unsure {mine.unsure}"
+    memory = f"{tables.size(mine.item_bytes)} of {tables.size(mine.memory_limit_bytes)}"
+    lines = [
+        name,
+        f"  {asked}, hit ratio {tables.share(mine.hit_ratio)}",
+        f"  items {mine.items}, {memory}, evicted {mine.evicted}, expired {mine.expired}",
+        f"  replication lag {tables.span(mine.replication_lag_seconds)},"
+        f" loop lag {tables.span(mine.loop_lag_seconds)}, up {tables.span(mine.up_seconds)}",
+    ]
+    rates = {command for command, rate in mine.requests_per_second.items() if rate}
+    commands = sorted(rates | set(mine.latency_seconds))
+    rows: list[Row] = [("  COMMAND", "PER SECOND", "P50", "P95", "P99")]
+    for command in commands:
+        rate = tables.amount(mine.requests_per_second.get(command, 0.0))
+        latency = mine.latency_seconds.get(command, {})
+        quantiles = [latency.get(one) for one in ("p50", "p95", "p99")]
+        spans = ["-" if one is None else tables.span(one) for one in quantiles]
+        rows.append((f"  {command}", rate, *spans))
+    return "\n".join([*lines, *([tables.table(rows)] if commands else [])])
+
+
+def _by_name(topology: Topology) -> list[NodeInfo]:
+    return sorted(topology.nodes, key=lambda node: node.name)
+
+
+def topology_fields(topology: Topology) -> dict[str, Any]:
+    """Return a topology as JSON shows it."""
+    return {
+        "epoch": topology.epoch,
+        "replicas": topology.replicas,
+        "nodes": [asdict(node) for node in topology.nodes],
+    }
+
+
+def stats_fields(found: ClusterStats) -> dict[str, Any]:
+    """Return statistics as JSON shows them."""
+    return asdict(found)

@@ -1,0 +1,146 @@
+"""The `dcc` command: arguments, exit codes, and who does what.
+
+Exit codes: 0 healthy or done, 1 degraded, refused or not found, 2 nobody could be reached,
+64 wrong usage, 130 interrupted. What is read only when it is needed is imported only then, since
+most of a short command's time is importing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from dcc import Client
+
+OK, DEGRADED, UNREACHABLE, USAGE, INTERRUPTED = 0, 1, 2, 64, 130
+
+Command = Callable[["Client", argparse.Namespace], int]
+
+WHOLE = {
+    "node": "run a node (dcc node --help)",
+    "demo": "three nodes, real clients, one kill -9, a report",
+}
+"Commands with options of their own, which see everything behind their name."
+
+
+class Parser(argparse.ArgumentParser):
+    """Leaves with 64 for wrong usage: 2 means that nobody could be reached."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the mistake in one line and leave."""
+        self.exit(USAGE, f"{self.prog}: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command in `argv` (default: this process's arguments); return the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments and arguments[0] in WHOLE:
+            code = _whole(arguments[0], arguments[1:])
+        else:
+            code = _run(parser().parse_args(arguments))
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has seen enough. Python flushes again at exit, and must not fail there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def _whole(name: str, arguments: list[str]) -> int:
+    if name == "demo":
+        from dcc.demo.__main__ import main as demo
+
+        return demo(arguments)
+    from dcc.node.__main__ import main as node
+
+    return node(arguments)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from dcc import Client, DccError, NodeUnavailable, OperationTimeout, WrongCluster
+
+    try:
+        client = Client(options.nodes, timeout=options.timeout, cluster=options.cluster)
+        with client:
+            command: Command = options.command
+            return command(client, options)
+    except (NodeUnavailable, WrongCluster) as error:
+        return _fail(error, UNREACHABLE)
+    except OperationTimeout as error:
+        return _fail(error, UNREACHABLE if error.definite else DEGRADED)
+    except (ValueError, TypeError) as error:
+        # Some of our own errors are these too: an invalid key is wrong usage.
+        return _fail(error, USAGE)
+    except DccError as error:
+        return _fail(error, DEGRADED)
+
+
+def _fail(error: Exception, code: int) -> int:
+    sys.stderr.write(f"dcc: {error or type(error).__name__}\n")
+    return code
+
+
+def parser() -> Parser:
+    """Return the parser of everything but `node` and `demo`."""
+    from dcc.cli import cluster, keys
+
+    top = Parser(prog="dcc", description="Talk to a dcc cluster.", epilog=_epilog())
+    _common(top, top_level=True)
+    commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+
+    def add(name: str, command: Command, text: str) -> Parser:
+        one = commands.add_parser(name, help=text, description=text)
+        _common(one, top_level=False)
+        one.set_defaults(command=command)
+        return one
+
+    for name in WHOLE:
+        commands.add_parser(name, help=WHOLE[name], add_help=False)
+    add("get", keys.get, "print a key's value").add_argument("key")
+    put = add("put", keys.put, "store a value")
+    put.add_argument("key")
+    put.add_argument("value", nargs="?", default="-", help="- or nothing: standard input")
+    put.add_argument("--ttl", type=float, metavar="SECONDS", help="default: it never expires")
+    put.add_argument("--w", type=_quorum, default=1, metavar="N|quorum|all",
+                     help="owners that must have it (default 1)")  # fmt: skip
+    add("delete", keys.delete, "delete a key").add_argument("key")
+    add("entry", keys.entry, "what each owner holds of a key, side by side").add_argument("key")
+    add("status", cluster.status, "is the cluster well? one verdict, one row a node")
+    add("members", cluster.members, "all members that are known, with their addresses")
+    ring = add("ring", cluster.ring, "who owns which share, or which key")
+    ring.add_argument("key", nargs="*")
+    add("stats", cluster.stats, "counters and latencies of every node")
+    return top
+
+
+def _common(one: Parser, *, top_level: bool) -> None:
+    """Add the global options, which may stand before or behind the command's name."""
+
+    def default(value: object) -> object:
+        # A command's own default would overwrite what was given before its name.
+        return value if top_level else argparse.SUPPRESS
+
+    one.add_argument("-n", "--nodes", metavar="HOST:PORT,…", default=default(None),
+                     help="default: $DCC_NODES, else 127.0.0.1:6740")  # fmt: skip
+    one.add_argument("--cluster", metavar="NAME", help="default: $DCC_CLUSTER, else dcc",
+                     default=default(os.environ.get("DCC_CLUSTER", "dcc")))  # fmt: skip
+    one.add_argument("--timeout", type=float, metavar="SECONDS", default=default(2.0),
+                     help="deadline of one call (default 2)")  # fmt: skip
+    one.add_argument("--json", action="store_true", default=default(False), help="print JSON")
+
+
+def _quorum(text: str) -> int | str:
+    return int(text) if text.isdigit() else text
+
+
+def _epilog() -> str:
+    return (
+        "Exit codes: 0 healthy or done, 1 degraded or not found, 2 nobody reached, 64 wrong usage."
+    )

@@ -1,0 +1,82 @@
+"""The verdict of `dcc status`, and the tables it stands over."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dcc import ClusterStats, NodeInfo, NodeStats, Topology
+from dcc.cli import tables
+from dcc.cli.verdict import verdict
+
+# ------------------------------------------------------------------ the verdict
+
+
+def cluster_of(**standings: str) -> tuple[Topology, ClusterStats]:
+    """A topology with `standings`, and statistics of the alive that agree with it."""
+    nodes = tuple(
+        NodeInfo(name, f"{name}:1", f"{name}:2", "", 1.0, one) for name, one in standings.items()
+    )
+    mine = NodeStats(members=dict(standings), epoch=7, ready=True, slots_ready=True)
+    alive = {name: mine for name, one in standings.items() if one == "alive"}
+    return Topology(7, 1, nodes, lambda _: ()), ClusterStats(alive, NodeStats.total([mine]))
+
+
+def test_a_cluster_in_which_all_agree_is_healthy() -> None:
+    judged = verdict(*cluster_of(a="alive", b="alive", gone="left"), cluster="dcc")
+    assert judged.healthy
+    assert judged.line == "healthy: cluster dcc, 2 of 2 nodes alive, one view, 2 copies"
+
+
+@pytest.mark.parametrize("standing", ["suspect", "dead"])
+def test_a_member_that_is_not_alive_degrades(standing: str) -> None:
+    judged = verdict(*cluster_of(a="alive", b=standing), cluster="dcc")
+    assert judged.problems == [f"b is {standing}"]
+    assert judged.line.startswith("degraded: cluster dcc, 1 of 2 nodes alive, one view")
+    assert judged.line.endswith("2 copies wanted, 1 possible")
+
+
+def test_a_member_that_does_not_answer_degrades() -> None:
+    topology, found = cluster_of(a="alive", b="alive")
+    del found.nodes["b"]
+    judged = verdict(topology, replace(found, unreachable={"b": "no answer"}), cluster="dcc")
+    assert judged.problems == ["b does not answer: no answer"]
+
+
+def test_views_that_differ_are_told_with_who_says_what() -> None:
+    topology, found = cluster_of(a="alive", b="alive", c="alive")
+    found.nodes["c"] = replace(found.nodes["c"], members={"a": "dead", "b": "alive"}, epoch=8)
+    judged = verdict(topology, found, cluster="dcc")
+    assert judged.problems == [
+        "views of a differ (a, b: alive; c: dead)",
+        "views of c differ (a, b: alive; c: unknown)",
+    ]
+    assert "views differ" in judged.line
+
+
+def test_rings_that_differ_under_equal_members_degrade() -> None:
+    topology, found = cluster_of(a="alive", b="alive")
+    found.nodes["b"] = replace(found.nodes["b"], epoch=8)
+    assert not verdict(topology, found, cluster="dcc").healthy
+
+
+@pytest.mark.parametrize(
+    ("field", "word"), [("ready", "not ready"), ("slots_ready", "still filling")]
+)
+def test_a_node_that_is_not_ready_degrades(field: str, word: str) -> None:
+    topology, found = cluster_of(a="alive", b="alive")
+    lacking: dict[str, Any] = {field: False}
+    found.nodes["b"] = replace(found.nodes["b"], **lacking)
+    assert word in verdict(topology, found, cluster="dcc").problems[0]
+
+
+# ------------------------------------------------------------------ tables
+
+
+def test_a_table_keeps_its_width_by_cutting_the_first_column() -> None:
+    rows = [("NODE", "STATE"), ("cache-" + "x" * 100 + ":6740", "alive")]
+    lines = tables.table(rows).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[1].split()[0].endswith(":6740")
