@@ -532,6 +532,13 @@ def test_a_value_above_the_nodes_own_bound_is_a_ghost() -> None:
     assert store.apply(SLOT, put(6, value=bytes(10)), 0) is Applied.NEWER
 
 
+def test_bytes_that_a_peer_sends_with_a_tombstone_are_not_kept() -> None:
+    store = make()
+    store.apply(SLOT, delete(5)._replace(value=bytes(100_000)), 0)
+    assert held(store).value == b""
+    store.check()
+
+
 def test_overwriting_keeps_the_sums() -> None:
     store = make()
     for n, size in enumerate((10, 10_000, 0, 500)):

@@ -4,7 +4,7 @@ Sizes come from `sys.getsizeof` where an object's size never changes, and from t
 CPython's allocator (blocks of 16 bytes) where asking for each object would take too long. A test
 compares the sums with `tracemalloc`, `benchmarks/store.py` with the resident set.
 
-Not counted: what a store costs empty (about 0.4 MiB), and the tail of the allocator's pages.
+Not counted: what a store costs empty (0.6 MiB), and the tail of the allocator's pages.
 """
 
 from __future__ import annotations

@@ -277,8 +277,8 @@ class Clocks:
             assert len(column) == self._rows, f"column of {origin} as long as all"
             assert not any(column[row] for row in self._free_rows), "free rows are empty"
         for slot in self.slots():
-            made = self._digests[slot]
-            assert made in (0, digest_of(self._words(slot))), "a digest is made anew after each change"
+            digest = self._digests[slot]
+            assert digest in (0, digest_of(self._words(slot))), "made anew after each change"
         for slot, notes in self._notes.items():
             notes.check({origin: self.seen(slot, origin) for origin in notes.origins()})
             size += notes.bytes_used()

@@ -30,10 +30,3 @@ class Origins:
     def origin(self, version: Version) -> Origin:
         """Return the shared origin of `version`."""
         return self.intern((version[1], version[2]))
-
-    def version(self, version: Version) -> Version:
-        """Return a version equal to `version` whose node and boot are shared."""
-        node, boot = self.intern((version[1], version[2]))
-        if node is version[1] and boot is version[2]:
-            return version
-        return Version(version[0], node, boot)

@@ -76,8 +76,10 @@ class Store:
         "The origin of this node's own writes, once there was one."
         self._left_behind: dict[int, Stamp] = {}
         "Stamps of the last own write in slots that were dropped since."
-        self._reclaim_from = SLOT_COUNT
-        "Slots below were searched for what `cleared` made absent; SLOT_COUNT = all."
+        self._reclaiming = False
+        "Whether values may be held that `cleared` made absent."
+        self._reclaim_from = 0
+        "While reclaiming: slots below were searched."
 
     # -------------------------------------------------------------- reading
 
@@ -90,7 +92,7 @@ class Store:
             self._memory.expire(entry)
             self._memory.make_room()
             return None
-        if self._reclaim_from < SLOT_COUNT and entry.version[0] <= self.cleared:
+        if self._reclaiming and entry.version[0] <= self.cleared:
             return None
         self._hit(entry)
         return entry
@@ -129,7 +131,7 @@ class Store:
         version = record.version
         self._me = origin = self._origins.origin(version)
         assert record.prev == self.own_prev(slot, origin), "prev names the write before"
-        applied = self._merge(slot, record, now_ms, mark=0)
+        applied = self._merge(slot, record, origin, now_ms, mark=0)
         self._clocks.witness(slot, origin, record.prev, version[0], UNBOUNDED)
         self._left_behind.pop(slot, None)
         self._count()
@@ -145,8 +147,8 @@ class Store:
         clocks = self._clocks
         if clocks.covers(slot, version):
             return Applied.COVERED
-        applied = self._merge(slot, record, now_ms, mark=self._memory.marks[slot])
         origin = self._origins.origin(version)
+        applied = self._merge(slot, record, origin, now_ms, mark=self._memory.marks[slot])
         if prev == PREV_UNKNOWN or not clocks.witness(slot, origin, prev, version[0], NOTES_MAX):
             clocks.hold_loose(slot, origin, version[0])
         self._count()
@@ -157,10 +159,10 @@ class Store:
         held = self.tables[slot].get(record.key)
         if held is not None and held.version == record.version:
             return self._complete(held, record, now_ms)
-        applied = self._merge(slot, record, now_ms, mark=0)
+        origin = self._origins.origin(record.version)
+        applied = self._merge(slot, record, origin, now_ms, mark=0)
         if applied is not Applied.OLDER:
-            version = record.version
-            self._clocks.hold_loose(slot, self._origins.origin(version), version[0])
+            self._clocks.hold_loose(slot, origin, record.version[0])
             self._count()
         return applied
 
@@ -307,7 +309,7 @@ class Store:
         """Make all versions up to `stamp` absent at once; `sweep` frees them."""
         if stamp > self.cleared:
             self.cleared = stamp
-            self._reclaim_from = 0
+            self._reclaiming, self._reclaim_from = True, 0
 
     def sweep(self, now_ms: int, limit: int = 1000) -> int:
         """Free what is expired or cleared, about `limit` entries; return how many were met."""
@@ -321,7 +323,7 @@ class Store:
 
     def next_sweep_ms(self) -> int:
         """Return when `sweep` has work: 0 = now, NEVER = nothing expires."""
-        return 0 if self._reclaim_from < SLOT_COUNT else self._memory.expiry.next_ms()
+        return 0 if self._reclaiming else self._memory.expiry.next_ms()
 
     # -------------------------------------------------------------- figures
 
@@ -366,7 +368,9 @@ class Store:
 
     # -------------------------------------------------------------- inside
 
-    def _merge(self, slot: int, record: Record, now_ms: int, mark: Stamp) -> Applied:
+    def _merge(
+        self, slot: int, record: Record, origin: Origin, now_ms: int, mark: Stamp
+    ) -> Applied:
         """Keep the newer of `record` and what is held; no clock is looked at."""
         version = record.version
         entry = self.tables[slot].get(record.key)
@@ -375,17 +379,18 @@ class Store:
         kind = self._kind_to_keep(record, now_ms)
         if kind is Kind.VALUE and entry is None and version[0] <= mark:
             kind = Kind.EVICTED
-        shared = self._origins.version(version)
-        kept = record
-        if kind is not record.kind or shared is not version:
+        lost = kind is Kind.EVICTED and record.kind is Kind.VALUE
+        shared = version[1] is origin[0] and version[2] is origin[1]
+        if not shared or kind is not record.kind or (record.value and kind is not Kind.VALUE):
+            # All versions of an origin share its integers, and only a value has bytes.
             value = record.value if kind is Kind.VALUE else b""
-            kept = Record(record.key, kind, value, shared, record.expires_at_ms, record.prev)
+            own = Version(version[0], *origin)
+            record = Record(record.key, kind, value, own, record.expires_at_ms, record.prev)
         if entry is None:
-            entry = self._memory.add(slot, kept, now_ms)
+            entry = self._memory.add(slot, record, now_ms)
         else:
-            self._memory.replace(entry, kept, now_ms)
+            self._memory.replace(entry, record, now_ms)
         room = self._memory.make_room(entry)
-        lost = record.kind is Kind.VALUE and kind is Kind.EVICTED
         return Applied.NEWER if room and not lost else Applied.GHOST
 
     def _kind_to_keep(self, record: Record, now_ms: int) -> Kind:
@@ -437,12 +442,13 @@ class Store:
     def _reclaim(self, limit: int) -> int:
         """Go on removing what was cleared; return how many slots and entries were looked at."""
         met = 0
-        while self._reclaim_from < SLOT_COUNT and met < limit:
+        while self._reclaiming and met < limit:
             table = self.tables[self._reclaim_from]
             met += 1 + len(table)
             for entry in [e for e in table.values() if e.version[0] <= self.cleared]:
                 self._memory.remove(entry)
             self._reclaim_from += 1
+            self._reclaiming = self._reclaim_from < SLOT_COUNT
         return met
 
     def check(self) -> None:
