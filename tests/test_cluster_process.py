@@ -120,14 +120,11 @@ def test_a_stopped_node_fails_no_read_and_loses_no_write(processes: Processes) -
     loads = start_load(processes, nodes, 35)
     time.sleep(5)
     nodes[3].signal(signal.SIGSTOP)
-    stopped_at = time.time()
     time.sleep(20)
     nodes[3].signal(signal.SIGCONT)
     for book in books(loads):
         assert (book["missing"], book["failed_gets"], book["wrong"]) == (0, [], 0)
         assert book["lost_at_end"] == 0
-        calm = stopped_at + CALM_AFTER_SECONDS
-        assert [s for s in book["slow"] if s[0] - s[1] > calm and s[1] > SLOWEST_SECONDS] == []
     wait_until(lambda: one_view(nodes), 30)
 
 
