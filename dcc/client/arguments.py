@@ -33,6 +33,9 @@ class Unset(Enum):
 
 UNSET = Unset.UNSET
 
+Value = bytes | bytearray | memoryview
+"What the type checker accepts as a value; anything with a buffer works."
+
 Ttl = float | timedelta | None
 
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/,\[\]]+):([0-9]{1,5})")

@@ -331,8 +331,10 @@ class Channel:
 class Pool:
     """Lends channels, last in first out, at most so many."""
 
-    def __init__(self, core: ClientCore, count: Any) -> None:
-        self._core, self.count = core, count
+    def __init__(self, core: ClientCore) -> None:
+        self._core = core
+        self.counts: dict[str, int] = {}
+        "What happened how often: events by name."
         self._context: zmq.Context[Any] = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 4096)
         self._pid = os.getpid()
@@ -341,6 +343,10 @@ class Pool:
         self._made = 0
         self._waiting = 0
         self._closed = False
+
+    def count(self, event: str) -> None:
+        """Note that `event` happened; a race between threads may lose one, no more."""
+        self.counts[event] = self.counts.get(event, 0) + 1
 
     def take(self, deadline: int) -> Channel:
         """Return a channel of the caller's own.

@@ -12,11 +12,15 @@ from typing import NamedTuple
 import msgpack
 
 from dcc.limits import INLINE_VALUE_BYTES_MAX
-from dcc.wire.codec import PREFIX_BYTES, Codec
+from dcc.wire.codec import HEADER_FIELDS, PREFIX_BYTES, Codec
 from dcc.wire.messages import TAG, Get, GetReply, Status
 
 GET, GET_REPLY = TAG[Get], TAG[GetReply]
 HIT, MISS = int(Status.HIT), int(Status.MISS)
+ITEMS = HEADER_FIELDS + len(GetReply.SHAPE)
+VERSION = HEADER_FIELDS + 1
+"Where the version stands; all before it are integers."
+
 FRAME_BYTES_MAX = INLINE_VALUE_BYTES_MAX + 256
 "A reply with the longest inline value is below; bounds what unpacking may allocate."
 
@@ -56,19 +60,19 @@ class FastPath:
             return None
         try:
             items = msgpack.unpackb(frame[PREFIX_BYTES:])
-            tag, sender, boot, its_epoch, hops, its_request, at, status, version, value, end = items
-            stamp, node, node_boot = version
         except (ValueError, TypeError, msgpack.exceptions.UnpackException):
             return None
-        if its_request != request or its_epoch != epoch or tag != GET_REPLY:
+        if type(items) is not list or len(items) != ITEMS or type(items[VERSION]) is not list:
             return None
-        numbers = (tag, sender, boot, its_epoch, hops, its_request, at, status)
-        numbers += (stamp, node, node_boot, end)
+        if items[5] != request or items[3] != epoch or items[0] != GET_REPLY:
+            return None
+        status, version, value, end = items[HEADER_FIELDS:]
+        numbers = [*items[:VERSION], *version, end]
         # True == 1 and 1.0 == 1 to Python, but not to the protocol.
-        if set(map(type, numbers)) != {int} or type(value) is not bytes:
+        if len(version) != 3 or set(map(type, numbers)) != {int} or type(value) is not bytes:
             return None
         if min(numbers) < 0 or max(numbers) > U64_MAX or end > MS_MAX:
             return None
         if status == HIT and len(value) < INLINE_VALUE_BYTES_MAX:
-            return Answer(value, stamp)
+            return Answer(value, version[0])
         return Answer(None, 0) if status == MISS else None

@@ -22,6 +22,7 @@ from dcc.client.arguments import (
     UNSET,
     Ttl,
     Unset,
+    Value,
     key_bytes,
     keys_bytes,
     node_addresses,
@@ -110,7 +111,6 @@ class Client:
         if not isinstance(cluster, str) or not 0 < len(cluster.encode()) <= 128:
             raise ValueError("cluster: a name of 1..128 bytes")
         self._closed = False
-        self._counts: dict[str, int] = {}
         client_id, boot, lock = _identity()
         self._core = ClientCore(
             self._addresses,
@@ -121,7 +121,7 @@ class Client:
             timeout_ns=self._timeout_ns,
             lock=lock,
         )
-        self._pool = Pool(self._core, self._count)
+        self._pool = Pool(self._core)
         self._finalizer = weakref.finalize(self, Pool.close, self._pool)
         # At exit the sockets go with the process; waiting for other threads could hang it.
         self._finalizer.atexit = False
@@ -172,7 +172,7 @@ class Client:
     def put(
         self,
         key: str,
-        value: bytes,
+        value: Value,
         *,
         ttl: Ttl | Unset = UNSET,
         w: int | str | Unset = UNSET,
@@ -190,14 +190,14 @@ class Client:
         """
         return self._write(Op.PUT, key, value_bytes(value), ttl, w=w).version
 
-    def add(self, key: str, value: bytes, *, ttl: Ttl | Unset = UNSET) -> bool:
+    def add(self, key: str, value: Value, *, ttl: Ttl | Unset = UNSET) -> bool:
         """Store `value` if `key` is absent; return whether it was stored. No lock: see the docs."""
         return _done(self._write(Op.ADD, key, value_bytes(value), ttl))
 
     def replace(
         self,
         key: str,
-        value: bytes,
+        value: Value,
         *,
         version: Version | None = None,
         ttl: Ttl | Unset = UNSET,
@@ -250,7 +250,7 @@ class Client:
             raise
         return {name: found[raw] for raw, name in names.items() if raw in found}
 
-    def put_many(self, mapping: Mapping[str, bytes], *, ttl: Ttl | Unset = UNSET) -> list[str]:
+    def put_many(self, mapping: Mapping[str, Value], *, ttl: Ttl | Unset = UNSET) -> list[str]:
         """Store all of `mapping`; return the keys that failed (and may or may not be stored)."""
         items = {key_bytes(key): value_bytes(value) for key, value in mapping.items()}
         names = {key_bytes(key): key for key in mapping}
@@ -336,7 +336,7 @@ class Client:
 
     def counts(self) -> dict[str, int]:
         """Return how often this client met what: late_reply, dropped, topology_refresh."""
-        return dict(self._counts)
+        return dict(self._pool.counts)
 
     # -------------------------------------------------------------- life
 
@@ -466,16 +466,13 @@ class Client:
         if self._closed:
             raise ClientClosed("the client is closed")
 
-    def _count(self, event: str) -> None:
-        self._counts[event] = self._counts.get(event, 0) + 1
-
     def _after_fork(self) -> None:
         """Start over in a child process; the parent's sockets are kept, untouched, for ever."""
         _GRAVEYARD.append((self._core, self._pool, self._finalizer))
         self._finalizer.detach()
         client_id, boot, lock = _identity()
         self._core = self._core.heir(client_id, boot, lock)
-        self._pool = Pool(self._core, self._count)
+        self._pool = Pool(self._core)
         self._finalizer = weakref.finalize(self, Pool.close, self._pool)
         self._finalizer.atexit = False
         if self._closed:

@@ -92,12 +92,9 @@ class Peer:
                 outcomes = bytes(self._one_of_many(message.op, *item) for item in message.items)
                 return [WriteManyReply(outcomes=outcomes, stamp=self.stamp)]
             case Scan():
-                keys = [
-                    key
-                    for slot in message.slots
-                    for key in sorted(self.data)
-                    if slot_of(key) == slot and key.startswith(message.prefix)
-                ]
+                wanted = set(message.slots)
+                held = [key for key in sorted(self.data) if slot_of(key) in wanted]
+                keys = [key for key in held if key.startswith(message.prefix)]
                 return [ScanReply(done=len(message.slots), keys=tuple(keys), unsure=())]
             case Clear():
                 self.data.clear()

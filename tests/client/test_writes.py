@@ -277,7 +277,7 @@ CODES = [
 fates = st.sampled_from(["down", "mute", "serve", "lost", *CODES])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(schedule=st.lists(fates, min_size=1, max_size=12), seed=st.integers(0, 999))
 def test_whatever_nodes_do_a_write_has_one_coordinator_and_an_honest_end(
     schedule: list[str | Code], seed: int

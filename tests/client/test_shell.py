@@ -1,0 +1,392 @@
+"""The blocking client over real sockets, against a peer that answers from a dict."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import socket
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from dcc.client import channel as channels
+from dcc.client.sync import Client
+from dcc.errors import (
+    ClientClosed,
+    MaybeStored,
+    NodeUnavailable,
+    OperationTimeout,
+    WrongCluster,
+)
+from dcc.types import Version
+from dcc.wire.codec import Header
+from dcc.wire.messages import Get, GetMany, Message, TopologyGet, Write
+from tests.client.peers import PeerThread
+
+pytestmark = pytest.mark.process
+
+
+def silent_to(peer: PeerThread, *kinds: type[Message]) -> None:
+    """Let a peer never answer messages of some kinds."""
+    serve = peer.peer.serve
+
+    def answer(header: Header, message: Message) -> list[Message]:
+        return [] if isinstance(message, kinds) else serve(header, message)
+
+    peer.peer.answer = answer
+
+
+def in_child(work: Callable[[], bool]) -> int:
+    """Fork; return the child's exit code: 0 if `work` returned True in it."""
+    with warnings.catch_warnings():
+        # Newer Pythons warn of forking with threads, which is what is tested here.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if work() else 2
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def closed_port() -> str:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{one.getsockname()[1]}"
+
+
+def test_every_method_of_one_key_does_what_it_says() -> None:
+    with PeerThread() as peer, Client(peer.address) as cache:
+        version = cache.put("k", b"one", ttl=60)
+        assert isinstance(version, Version)
+        assert cache.get("k") == b"one"
+        assert cache.get("absent") is None
+        assert cache.get("absent", b"other") == b"other"
+        assert "k" in cache
+        assert "absent" not in cache
+        assert cache.add("k", b"two") is False
+        assert cache.add("new", b"two") is True
+        assert cache.replace("k", bytearray(b"three")) is True
+        assert cache.replace("absent", b"x", version=version) is False
+        assert cache.touch("k", 5) is True
+        assert cache.touch("absent", None) is False
+        assert cache.incr("n", 5, initial=10) == 15
+        assert cache.decr("n", 20) == -5
+        assert cache.delete("k") is True
+        assert cache.delete("k") is False
+
+
+def test_lookup_and_entry_tell_what_is_known() -> None:
+    with PeerThread() as peer, Client(peer.address) as cache:
+        peer.peer.at_ms = 100_000
+        peer.peer.stamp = 98_000 << 16
+        version = cache.put("k", b"v")
+        found = cache.lookup("k")
+        assert (found.status, found.value, found.version) == ("hit", b"v", version)
+        assert found.confirmed
+        assert found.node == "a"
+        assert found.age == pytest.approx(2, abs=0.9)
+        entry = cache.entry("k")
+        assert entry is not None
+        assert (entry.value, entry.version, entry.expires_at) == (b"v", version, None)
+        missing = cache.lookup("absent")
+        assert (missing.status, missing.value, missing.confirmed) == ("miss", None, True)
+        assert cache.entry("absent") is None
+
+
+def test_many_keys_large_values_and_a_scan() -> None:
+    with PeerThread() as peer, Client(peer.address, timeout=10) as cache:
+        values = {f"key:{n}": bytes([n % 256]) * (n * 20) for n in range(700)}
+        assert cache.put_many(values) == []
+        some = [*list(values)[:200], "absent", "key:1"]
+        assert cache.get_many(some) == {key: values[key] for key in some if key in values}
+        assert cache.get("key:699") == values["key:699"]
+        assert sorted(cache.scan("key:1")) == sorted(k for k in values if k.startswith("key:1"))
+        assert cache.delete_many(["key:1", "key:2", "absent"]) == 2
+        cache.clear()
+        assert list(cache.scan()) == []
+        assert cache.get_many([]) == {}
+        assert cache.put_many({}) == []
+        assert cache.delete_many([]) == 0
+
+
+def test_the_cluster_is_described() -> None:
+    with PeerThread() as peer, Client(peer.address) as cache:
+        assert cache.replicas == 1
+        topology = cache.topology()
+        assert [(node.name, node.standing) for node in topology.nodes] == [("a", "alive")]
+        assert topology.owners("k") == ("a",)
+        stats = cache.stats()
+        assert stats.nodes["a"].hits == stats.total.hits == 3
+        assert stats.total.hit_ratio == 0.75
+
+
+def test_one_str_is_not_taken_for_many_keys() -> None:
+    with PeerThread() as peer, Client(peer.address) as cache:
+        for call in (cache.get_many, cache.delete_many):
+            with pytest.raises(TypeError):
+                call("key")
+
+
+def test_a_late_reply_never_reaches_another_call_and_is_counted() -> None:
+    with PeerThread() as peer, Client(peer.address, timeout=0.2) as cache:
+        for n in range(20):
+            cache.put(f"k{n}", b"%d" % n)
+        for n in range(0, 20, 2):
+            peer.withhold = 4
+            with pytest.raises(OperationTimeout):
+                cache.get(f"k{n}")
+            peer.withhold = 0
+            assert cache.get(f"k{n + 1}") == b"%d" % (n + 1)
+        assert cache.counts()["late_reply"] >= 10
+
+
+def test_a_node_that_is_gone_is_unavailable_soon_and_back_when_it_is() -> None:
+    address = closed_port()
+    with Client(address, timeout=0.5) as cache:
+        begun = time.monotonic()
+        with pytest.raises(NodeUnavailable):
+            cache.get("k")
+        assert time.monotonic() - begun < 2
+        with pytest.raises(NodeUnavailable):
+            cache.put("k", b"v")
+        with pytest.raises(NodeUnavailable) as caught:
+            cache.get_many(["a", "b"])
+        assert caught.value.partial in ({}, None)
+
+
+def test_one_dead_address_in_the_list_costs_nothing() -> None:
+    with PeerThread() as peer:
+        nodes = [closed_port(), closed_port(), peer.address]
+        with Client(nodes) as cache:
+            begun = time.monotonic()
+            cache.put("k", b"v")
+            assert time.monotonic() - begun < 0.9
+
+
+def test_a_silent_node_ends_a_read_and_a_write_at_their_deadline() -> None:
+    with PeerThread() as peer, Client(peer.address, timeout=0.3) as cache:
+        cache.put("k", b"v")
+        silent_to(peer, Get, Write)
+        begun = time.monotonic()
+        with pytest.raises(OperationTimeout) as read:
+            cache.get("k")
+        with pytest.raises(MaybeStored) as write:
+            cache.put("k", b"w")
+        assert 0.55 < time.monotonic() - begun < 3
+        assert read.value.definite
+        assert not write.value.definite
+
+
+def test_a_node_of_another_cluster_is_named_as_such() -> None:
+    with PeerThread(cluster="other") as peer:
+        refuse_foreigners(peer)
+        with Client(peer.address, timeout=0.5) as cache, pytest.raises(WrongCluster):
+            cache.get("k")
+
+
+def refuse_foreigners(peer: PeerThread) -> None:
+    """Answer what another cluster's client sent as a node does: in the node's own name."""
+    from dcc.wire.messages import Code, ErrorReply
+
+    reply = peer.peer.encode(ErrorReply(code=Code.WRONG_CLUSTER, text="other"), 0)
+    peer.peer.receive = lambda frames: [reply]  # type: ignore[method-assign]
+
+
+def test_garbage_from_a_node_changes_no_answer() -> None:
+    draw = random.Random(7)
+    with PeerThread() as peer, Client(peer.address) as cache:
+        cache.put("k", b"value")
+        receive = peer.peer.receive
+
+        def with_garbage(frames: list[bytes]) -> list[list[bytes]]:
+            good = receive(frames)
+            bad = [
+                [draw.randbytes(draw.randrange(50)) for _ in range(draw.randrange(1, 4))],
+                [good[0][0][: draw.randrange(8, len(good[0][0]))]],
+                [good[0][0], b"x" * 5000, b""],
+            ]
+            return [*bad, *good]
+
+        peer.peer.receive = with_garbage  # type: ignore[method-assign]
+        for _ in range(50):
+            assert cache.get("k") == b"value"
+            assert cache.get("absent") is None
+            assert cache.get_many(["k", "absent"]) == {"k": b"value"}
+
+
+def test_a_closed_client_says_so() -> None:
+    with PeerThread() as peer:
+        cache = Client(peer.address)
+        cache.put("k", b"v")
+        cache.close()
+        cache.close()
+        calls: list[Callable[[], Any]] = [
+            lambda: cache.get("k"),
+            lambda: cache.put("k", b"v"),
+            lambda: cache.get_many([]),
+            lambda: cache.put_many({}),
+            lambda: list(cache.scan()),
+            lambda: cache.replicas,
+        ]
+        for call in calls:
+            with pytest.raises(ClientClosed):
+                call()
+        assert "closed" in repr(cache)
+
+
+def test_closing_ends_calls_that_wait_in_other_threads() -> None:
+    with PeerThread() as peer:
+        cache = Client(peer.address, timeout=60)
+        cache.put("k", b"v")
+        silent_to(peer, Get, Write, GetMany)
+        with ThreadPoolExecutor(4) as threads:
+            waiting: list[Future[Any]] = [
+                threads.submit(cache.get, "k"),
+                threads.submit(cache.put, "k", b"w"),
+                threads.submit(cache.get_many, ["k"]),
+            ]
+            asked = len(peer.peer.asked)
+            deadline = time.monotonic() + 10
+            while len(peer.peer.asked) < asked + 3 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            begun = time.monotonic()
+            cache.close()
+            for one in waiting:
+                with pytest.raises(ClientClosed):
+                    one.result(10)
+            assert time.monotonic() - begun < 5
+
+
+def test_a_client_that_is_forgotten_closes_its_sockets() -> None:
+    with PeerThread() as peer:
+        cache = Client(peer.address)
+        cache.put("k", b"v")
+        gone = weakref.ref(cache)
+        context = cache._pool._context
+        del cache
+        gc.collect()
+        assert gone() is None
+        assert context.closed
+
+
+def test_more_threads_than_channels_wait_their_turn_or_time_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(channels, "CHANNELS_MAX", 2)
+    with PeerThread() as peer, Client(peer.address, timeout=5) as cache:
+        for n in range(16):
+            cache.put(f"k{n}", b"%d" % n)
+        with ThreadPoolExecutor(16) as threads:
+            found = list(threads.map(lambda n: cache.get(f"k{n % 16}"), range(400)))
+        assert found == [b"%d" % (n % 16) for n in range(400)]
+        assert cache._pool._made <= 2
+    with PeerThread() as peer, Client(peer.address, timeout=0.3) as cache:
+        cache.put("k", b"v")
+        silent_to(peer, Get)
+        with ThreadPoolExecutor(6) as threads:
+            calls = [threads.submit(cache.get, "k") for _ in range(6)]
+            for call in calls:
+                with pytest.raises(OperationTimeout):
+                    call.result(10)
+
+
+def test_a_call_that_is_interrupted_gives_its_sockets_up() -> None:
+    with PeerThread() as peer, Client(peer.address) as cache:
+        cache.put("k", b"v")
+
+        def interrupted(channel: channels.Channel, now: object) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            cache._borrow(interrupted)
+        assert cache._pool._made == 0
+        assert cache.get("k") == b"v"
+
+
+def test_a_forked_child_gets_its_own_sockets_and_identity() -> None:
+    with PeerThread() as peer, Client(peer.address) as cache:
+        cache.put("k", b"v")
+        parent = cache._core.client_id
+        old_sockets = {id(link.socket) for one in cache._pool._idle for link in one.links.values()}
+
+        def child() -> bool:
+            right = cache.get("k") == b"v" and cache.put("from child", b"c") is not None
+            new = {id(link.socket) for one in cache._pool._idle for link in one.links.values()}
+            right = right and not new & old_sockets and cache._core.client_id != parent
+            cache.close()
+            return right
+
+        assert in_child(child) == 0
+        assert cache.get("k") == b"v"
+        assert cache.get("from child") == b"c"
+
+
+def test_a_child_of_a_closed_client_finds_it_closed() -> None:
+    with PeerThread() as peer:
+        cache = Client(peer.address)
+        cache.put("k", b"v")
+        cache.close()
+
+        def child() -> bool:
+            try:
+                cache.get("k")
+            except ClientClosed:
+                return True
+            return False
+
+        assert in_child(child) == 0
+
+
+def test_sixty_four_threads_with_forks_in_between_get_their_own_answers() -> None:
+    """Values say which key they belong to; a reply that went astray would be seen."""
+    with PeerThread() as peer, Client(peer.address, timeout=30) as cache:
+        cache.put_many({f"k{n}": b"value of k%d" % n for n in range(64)})
+        stop = threading.Event()
+
+        def work(number: int) -> int:
+            turns = 0
+            while not stop.is_set() or turns < 5:
+                key = f"k{(number * 7 + turns) % 64}"
+                assert cache.get(key) == b"value of " + key.encode()
+                if turns % 5 == number % 5:
+                    keys = [f"k{(number + i) % 64}" for i in range(10)]
+                    assert cache.get_many(keys) == {k: b"value of " + k.encode() for k in keys}
+                    cache.put(key, b"value of " + key.encode())
+                turns += 1
+            return turns
+
+        def child() -> bool:
+            with ThreadPoolExecutor(4) as some:
+                return list(some.map(lambda n: cache.get(f"k{n}"), range(40))) == [
+                    b"value of k%d" % n for n in range(40)
+                ]
+
+        with ThreadPoolExecutor(64) as threads:
+            running = [threads.submit(work, number) for number in range(64)]
+            codes = [in_child(child) for _ in range(4)]
+            stop.set()
+            assert min(one.result(60) for one in running) >= 5
+        assert codes == [0, 0, 0, 0]
+
+
+def test_a_topology_refresh_rides_along_and_is_adopted() -> None:
+    with PeerThread() as peer, Client(peer.address) as cache:
+        cache.put("k", b"v")
+        peer.peer.epoch = 2
+        deadline = time.monotonic() + 10
+        while cache._core.view is None or cache._core.view.epoch != 2:
+            assert cache.get("k") == b"v"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        asked = [one for one in peer.peer.asked if isinstance(one[1], TopologyGet)]
+        assert len(asked) == 2
