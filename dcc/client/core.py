@@ -273,7 +273,8 @@ class ClientCore:
         if chore is None or chore.frames is not frames:
             return False
         with self._lock:
-            self._chore_failed(chore, now)
+            self._chore = None
+        self.failed(chore.address, now)
         return True
 
     def is_chore(self, frames: list[bytes]) -> bool:
@@ -285,16 +286,11 @@ class ClientCore:
         return {self._chore.address} if self._chore is not None else set()
 
     def _expire_chore(self, now: Now) -> None:
-        chore = self._chore
-        if chore is not None and now.mono >= chore.expires_at:
-            self._chore_failed(chore, now)
-
-    def _chore_failed(self, chore: _Chore, now: Now) -> None:
         """End a chore that nobody answered; the lock is held."""
-        view = self.view
-        self._chore = None
-        self.health.failed(chore.address, view.boot_of(chore.address) if view else 0, now.mono)
-        self.due_at = self._next_chore_at(now.mono)
+        # Not the node's failure: perhaps no call came by to carry the message, or the answer.
+        if self._chore is not None and now.mono >= self._chore.expires_at:
+            self._chore = None
+            self.due_at = self._next_chore_at(now.mono)
 
     def _choose(self, now: int) -> str:
         """Return whom to ask: an overdue sick address every other time, else anybody well."""

@@ -20,6 +20,19 @@ START_MS = 1_000_000
 "Cluster time when the bench begins."
 
 
+class OnceLock:
+    """Stands in for the shell's lock: taking it while it is held would wait for ever."""
+
+    held = False
+
+    def __enter__(self) -> None:
+        assert not self.held, "a lock that is not reentrant is taken twice"
+        self.held = True
+
+    def __exit__(self, *_: object) -> None:
+        self.held = False
+
+
 class Sent(NamedTuple):
     """One message that left the client."""
 
@@ -45,7 +58,12 @@ class Bench:
         self.events: list[Notify] = []
         self.inbox: list[tuple[int, int, str, list[bytes]]] = []
         self.core = ClientCore(
-            sorted(self.peers), client_id=99, boot=1, rng=random.Random(1), timeout_ns=timeout_ns
+            sorted(self.peers),
+            client_id=99,
+            boot=1,
+            rng=random.Random(1),
+            timeout_ns=timeout_ns,
+            lock=OnceLock(),
         )
 
     def publish(self, epoch: int = 1) -> None:
