@@ -41,6 +41,10 @@ class Answer:
     route: bytes
     message: Message
     request: int = 0
+    command: str = ""
+    "What is answered, for the latency by command; empty = not counted."
+    began_at: int = 0
+    "Monotonic ns at which the request was taken in."
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,9 @@ class Reply:
 
     route: bytes
     frames: list[bytes]
+    command: str = ""
+    "As in `Answer`: the shell knows when the reply really goes out."
+    began_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)

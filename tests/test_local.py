@@ -111,3 +111,13 @@ def test_tuning_reaches_the_node() -> None:
         stats = node.stats()
         assert stats is not None
         assert stats["memory_limit_bytes"] == 2 << 20
+
+
+def test_latency_is_counted_by_command_where_the_reply_goes_out() -> None:
+    with LocalCluster(2, replicas=1) as cluster, cluster.client() as client:
+        client.put("key", b"value", w=2)
+        assert client.get("key") == b"value"
+        client.get_many(["key"])
+        total = client.stats().total.latency_seconds
+    for command in ("put", "get", "get_many"):
+        assert 0 < total[command]["p50"] <= total[command]["p99"] < 1

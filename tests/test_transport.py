@@ -77,6 +77,9 @@ class ToyCore:
         self.left = True
         return []
 
+    def observe(self, command: str, duration_ns: int, times: int) -> None:
+        self.observed = (command, duration_ns, times)
+
     def stats(self, now: Now) -> dict[str, Any]:
         return {"ticks": self.ticks}
 

@@ -202,6 +202,10 @@ class NodeCore:
         """Return this node's statistics as a JSON-ready dictionary (see `stats.statistics`)."""
         return statistics(self, now.mono)
 
+    def observe(self, command: str, duration_ns: int, times: int = 1) -> None:
+        """Count how long a command took, `times` times; told by the shell as replies go out."""
+        self.counters.latency[command].observe(duration_ns, times)
+
     def check(self) -> None:
         """Assert the invariants of every machine; for tests and the simulator."""
         self.membership.check()
@@ -250,7 +254,7 @@ class NodeCore:
                 frames = self.codec.encode(
                     effect.message, epoch=epoch, request=effect.request, at=at
                 )
-                out.append(Reply(effect.route, frames))
+                out.append(Reply(effect.route, frames, effect.command, effect.began_at))
             elif isinstance(effect, Gossip):
                 own = self.clock.own_ms(self._at.mono)
                 payload = self.codec.encode(effect.message, epoch=epoch, at=own)[0]

@@ -58,7 +58,7 @@ class Requests:
         if peer and peer not in self._held.view.boots:
             self._counters.drop("unknown_sender")
             return []
-        asker = Asker(route, peer, header.request)
+        asker = Asker(route, peer, header.request, _command_of(message), at.mono)
         if not self._core.membership.joined and not isinstance(message, m.TopologyGet | m.StatsGet):
             return [self._refuse(asker, m.Code.NOT_READY, "the node has not joined yet")]
         if isinstance(message, m.Get):
@@ -291,6 +291,19 @@ class Requests:
 
 def _many(first: int, statuses: bytearray, values: list[bytes], *, last: bool) -> m.GetManyReply:
     return m.GetManyReply(first=first, statuses=bytes(statuses), values=tuple(values), last=last)
+
+
+def _command_of(message: m.Message) -> str:
+    match message:
+        case m.Get():
+            return "get"
+        case m.Write():
+            return message.op.name.lower()
+        case m.GetMany():
+            return "get_many"
+        case m.WriteMany():
+            return "write_many"
+    return ""
 
 
 def _is_text(key: bytes) -> bool:

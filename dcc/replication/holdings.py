@@ -35,12 +35,15 @@ class Asker(NamedTuple):
     "The node that forwarded it; 0 for a client."
     request: int
     "The asker's own number for it."
+    command: str = ""
+    began_at: int = 0
+    "Monotonic ns; with the command what latency is counted under."
 
     def answer(self, message: Message) -> Effect:
         """Return the effect that sends `message` back as the answer."""
         if self.peer:
             return Tell(self.peer, message, self.request)
-        return Answer(self.route, message, self.request)
+        return Answer(self.route, message, self.request, self.command, self.began_at)
 
 
 class Holdings:
