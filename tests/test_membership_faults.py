@@ -95,6 +95,16 @@ def test_one_view_within_a_minute_after_a_partition(
         node.machine.check()
 
 
+@pytest.mark.parametrize("seconds", [60, 600])
+def test_a_partition_heals_without_any_seed_that_could_be_asked(seconds: int) -> None:
+    net = Net(seconds, check=False)
+    net.cluster(8, seeds=("10.9.9.9:7001",))
+    net.cut = halves(8)
+    net.run(seconds)
+    heal(net)
+    assert net.run(60, until=net.one_view)
+
+
 def test_a_partition_with_loss_of_gossip_heals_too() -> None:
     net = Net(5, loss=0.2, check=False)
     net.cluster(16)
