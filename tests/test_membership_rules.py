@@ -444,6 +444,18 @@ def test_a_standstill_shifts_every_deadline() -> None:
     assert "member_dead" in events(bench.pass_time(1))
 
 
+def test_sleep_until_the_time_asked_for_is_no_standstill() -> None:
+    """A loop that is idle between two probes must not shift them for ever."""
+    bench = Bench()
+    for _ in range(50):
+        before, bench.now = bench.now, bench.machine.wake_at()
+        bench.machine.standstill(bench.now - before, bench.now)
+        bench.machine.tick(bench.now, bench.cluster_ms)
+        assert bench.machine.wake_at() > bench.now
+    assert bench.machine.score == 0
+    assert bench.machine.me.incarnation == MS
+
+
 def test_a_turn_that_comes_far_too_late_is_a_standstill_of_its_own() -> None:
     bench = Bench("a", "b")
     bench.gossip("a", row("b", standing=Standing.SUSPECT, accuser=1))

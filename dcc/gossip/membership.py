@@ -212,9 +212,12 @@ class Membership:
     def standstill(self, gap_ns: int, now: int) -> None:
         """Shift all deadlines: this node stood still for `gap_ns`, up to `now`.
 
-        To be called before anything that arrived meanwhile is handed in.
+        To be called before anything that arrived meanwhile is handed in. Sleep until the time
+        that `wake_at` asked for is none, so a call too many does no harm.
         """
-        self._sleep(min(gap_ns, max(0, now - self._slept_ns - self._now)))
+        late = now - self._slept_ns - self._due
+        if late > 0:
+            self._sleep(min(gap_ns, late))
 
     def drain(self, now: int, cluster_ms: int) -> list[Effect]:
         """Return the first step of leaving: owning nothing, under a new incarnation."""
