@@ -59,13 +59,14 @@ def all_caught_up(nodes: Sequence[NodeProcess]) -> bool:
 
 
 def one_view(nodes: Sequence[NodeProcess]) -> bool:
-    epochs, alive = set(), set()
-    for node in nodes:
-        with dcc.Client(node.address) as client:
-            mine = client.stats().nodes[node.ready["node"]]
-            epochs.add(mine.epoch)
-            alive.add(sum(standing == "alive" for standing in mine.members.values()))
-    return len(epochs) == 1 and alive == {len(nodes)}
+    """Return whether every node itself sees exactly these alive, at one epoch."""
+    with dcc.Client(nodes[0].address, timeout=10) as client:
+        stats = client.stats().nodes
+    views = {
+        (one.epoch, tuple(sorted(n for n, s in one.members.items() if s == "alive")))
+        for one in stats.values()
+    }
+    return len(stats) == len(nodes) == len(next(iter(views))[1]) and len(views) == 1
 
 
 def test_all_that_one_node_took_is_read_through_all_others(processes: Processes) -> None:
@@ -134,9 +135,9 @@ def test_thirty_two_processes_form_one_view_from_one_seed(processes: Processes) 
     assert first.ready
     began = time.monotonic()
     nodes = [first, *(processes.node("--seed", first.address) for _ in range(31))]
-    with dcc.Client(first.address) as client:
+    with dcc.Client(first.address, timeout=20) as client:
         wait_until(lambda: standings(client, "alive") == 32, 60)
     wait_until(lambda: one_view(nodes), 60)
     took = time.monotonic() - began
     print(f"32 processes in one view after {took:.1f} s")
-    assert took < 60  # A loaded machine; what a quiet one takes is in the operations page.
+    assert took < 30  # A loaded machine may take longer than the 15 s of a quiet one.
