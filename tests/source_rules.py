@@ -67,6 +67,11 @@ class Source:
         """The syntax tree."""
         return ast.parse(self.text)
 
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """Every node of the tree, which each rule walks."""
+        return list(ast.walk(self.tree))
+
     @property
     def module(self) -> str:
         """The dotted name."""
@@ -120,7 +125,7 @@ def is_shell(path: str, shell_paths: list[str]) -> bool:
 
 def imports(source: Source) -> Iterator[tuple[int, str]]:
     """Yield line and full dotted name of everything that `source` imports, at any depth."""
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -195,7 +200,7 @@ def impure(source: Source) -> Iterator[str]:
             yield f"{source.path}:{line}: the core imports {top}"
         if name.startswith("random.") and name != "random.Random":
             yield f"{source.path}:{line}: {name}; take a random.Random instead"
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         complaint = _impure_node(node)
         if complaint:
             yield f"{source.path}:{getattr(node, 'lineno', 0)}: {complaint}"
@@ -226,14 +231,14 @@ def unordered(source: Source) -> Iterator[str]:
     Found by their looks: set displays and calls, set operations on them, and names or attributes
     that this file annotates as sets.
     """
-    known = _annotated_sets(source.tree)
+    known = _annotated_sets(source.nodes)
     harmless = {
         id(argument)
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if isinstance(node, ast.Call) and _called(node) in ORDERLESS
         for argument in node.args
     }
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         for over in _iterated(node, harmless):
             if _is_set(over, known):
                 yield f"{source.path}:{over.lineno}: iterates a set, {ast.unparse(over)}; sort it"
@@ -258,9 +263,9 @@ def _called(node: ast.Call) -> str:
     return node.func.id if isinstance(node.func, ast.Name) else ""
 
 
-def _annotated_sets(tree: ast.Module) -> set[str]:
+def _annotated_sets(nodes: list[ast.AST]) -> set[str]:
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         match node:
             case ast.AnnAssign(target=target, annotation=kind) if _names_set(kind):
                 found.add(ast.unparse(target))
@@ -299,7 +304,7 @@ def _is_keys(node: ast.expr) -> bool:
 def code_lines(source: Source) -> set[int]:
     """Return the numbers of lines that hold code: no blanks, comments or bare strings."""
     prose: set[int] = set()
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         match node:
             case ast.Expr(value=ast.Constant(value=str())):
                 prose.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
@@ -316,7 +321,7 @@ def oversized(source: Source) -> Iterator[str]:
     code = code_lines(source)
     if len(code) > CODE_LINES_MAX:
         yield f"{source.path}:1: {len(code)} lines of code, at most {CODE_LINES_MAX}"
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None
             count = sum(node.lineno <= line <= node.end_lineno for line in code)
