@@ -53,6 +53,8 @@ class ClusterClock:
         self._max_skew_ms = max_skew_ms
         self._others: dict[NodeKey, _Reading] = {}
         self._offset_ms = 0
+        self.settled = False
+        "Whether enough other clocks were read to trust this one; once true it stays so."
         self.last: Stamp = 0
         "The largest stamp made or seen; grows only."
 
@@ -83,6 +85,16 @@ class ClusterClock:
         """Stop counting a member that is not alive."""
         if self._others.pop(member, None) is not None:
             self._follow_the_median()
+
+    def settle(self, members: int) -> bool:
+        """Return `settled`, which becomes true once two of the other `members - 1` were read.
+
+        A machine whose clock is wrong must not stamp before it knows: what it stamps would be
+        refused, or would beat newer writes.
+        """
+        if not self.settled:
+            self.settled = len(self._others) >= min(2, members - 1)
+        return self.settled
 
     def next_stamp(self, cluster_ms: int, seen: Stamp = 0) -> Stamp:
         """Return a stamp above all made or seen here and above `seen`, and remember it."""

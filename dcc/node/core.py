@@ -51,6 +51,10 @@ from dcc.wire.codec import Codec, Header, unpack_items
 VIEW_PAUSE_NS = 50 * MILLISECOND
 "Between two takings of the member table: a storm of joins costs a few, not one each."
 
+CLOCKS_PAUSE_NS = 100 * MILLISECOND
+CLOCKS_ASKED = 5
+"Members asked for the time at once while a node starts: a median of six forgives two."
+
 VIEWS_PAUSE_NS = 1 * SECOND
 "Between two offers to exchange views with one peer whose epoch differs."
 
@@ -90,7 +94,7 @@ class NodeCore:
         self._view_at = 0
         self._settings = self.membership.settings
         self._offered_views: dict[int, int] = {}
-        self._remember_at = now.mono
+        self._remember_at = self._clocks_at = now.mono
         self._at = Instant(now.mono, self.clock.cluster_ms(now.mono))
         self._handlers = self._table()
 
@@ -99,7 +103,12 @@ class NodeCore:
     @property
     def ready(self) -> bool:
         """Whether the node has joined one view, serves, and is not leaving."""
-        return self.membership.joined and not self.membership.me.draining and not self.left
+        return self.serving and not self.membership.me.draining and not self.left
+
+    @property
+    def serving(self) -> bool:
+        """Whether the node has joined and knows the time well enough to stamp."""
+        return self.membership.joined and self.clock.settled
 
     @property
     def slots_ready(self) -> bool:
@@ -148,7 +157,7 @@ class NodeCore:
         number = items[5]
         self.exchange.undeliverable(to, number, at)
         effects = self._resume_all(self.questions.unreachable(to, number), at)
-        return self._emit(effects + self.requests.undeliverable(number, at))
+        return self._emit(effects + self.requests.undeliverable(to, number, at))
 
     def tick(self, now: Now) -> list[Effect]:
         """Do what is due, and send what this turn has gathered."""
@@ -167,6 +176,7 @@ class NodeCore:
         effects += self.streams.tick(at)
         self.forwards.tick(at.mono)
         self._housekeep(at)
+        effects += self._read_clocks(at)
         effects += self._go_on_leaving(at)
         return out + self._emit(effects)
 
@@ -186,6 +196,7 @@ class NodeCore:
             self.streams.wake_at(self._turn_at),
             self.forwards.wake_at(),
             self._remember_at,
+            self._clocks_at if self.membership.joined and not self.clock.settled else NEVER,
         )
 
     def leave(self, now: Now) -> list[Effect]:
@@ -300,7 +311,7 @@ class NodeCore:
     def _gossiped(
         self, header: Header, message: m.Message, at: Instant, *, request_plane: bool, route: bytes
     ) -> list[Effect]:
-        if header.at and header.sender in self.held.view.alive:
+        if header.at and header.sender in self.membership.alive():
             self.clock.observe(header.sender, header.at, at.mono)
         own_ms = self.clock.own_ms(at.mono)
         effects = self.membership.receive(
@@ -471,6 +482,16 @@ class NodeCore:
         return self.clearings.acknowledged(header.sender, header.request, message.settings)
 
     # -------------------------------------------------------------- housekeeping
+
+    def _read_clocks(self, at: Instant) -> list[Effect]:
+        """Ask some members for their time, until this node's own can be trusted."""
+        if self.clock.settled or not self.membership.joined or self._clocks_at > at.mono:
+            return []
+        self._clocks_at = at.mono + CLOCKS_PAUSE_NS
+        alive = sorted(self.membership.alive() - {self.key})
+        if self.clock.settle(len(alive) + 1):
+            return []
+        return [Tell(key, m.Ping(seq=0, target=key)) for key in alive[:CLOCKS_ASKED]]
 
     def _housekeep(self, at: Instant) -> None:
         store = self.held.store

@@ -16,6 +16,8 @@ from dcc.wire.messages import Get, Write
 class Forward(NamedTuple):
     """One request under way to the node that should have got it."""
 
+    to: NodeKey
+    "The node it was sent to: nobody else's answer counts."
     asker: Asker
     client: Client | None
     "Of a write, whose answer is remembered here as well; None for a read."
@@ -34,17 +36,20 @@ class Forwards:
     def __len__(self) -> int:
         return len(self._open)
 
-    def send(self, to: NodeKey, frames: list[bytes], forward: Forward) -> Effect:
+    def send(self, frames: list[bytes], forward: Forward) -> Effect:
         """Return the effect that hands the request's frames on, with one hop more."""
         number = self._held.next_request()
         self._open[number] = forward
         self.count += 1
         epoch = self._held.view.epoch
-        return Send(to, self._codec.relay(frames, epoch=epoch, hops=1, request=number))
+        return Send(forward.to, self._codec.relay(frames, epoch=epoch, hops=1, request=number))
 
-    def take(self, number: int) -> Forward | None:
-        """Return and close the request that `number` stands for; None if it is none of these."""
-        return self._open.pop(number, None)
+    def take(self, number: int, peer: NodeKey) -> Forward | None:
+        """Return and close the request `number` that `peer` was sent; None if it is none."""
+        forward = self._open.get(number)
+        if forward is None or forward.to != peer:
+            return None
+        return self._open.pop(number)
 
     def tick(self, mono: int) -> None:
         """Let go of requests whose deadline is over: their clients have given up."""

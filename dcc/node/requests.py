@@ -18,7 +18,7 @@ from dcc.node.stats import statistics
 from dcc.replication.holdings import Asker, Instant
 from dcc.replication.sync import IN_SYNC
 from dcc.ring.hashing import slot_of
-from dcc.types import PREV_UNKNOWN, Record
+from dcc.types import PREV_UNKNOWN, NodeKey, Record
 from dcc.units import MILLISECOND
 from dcc.wire import messages as m
 from dcc.wire.codec import Header
@@ -71,9 +71,9 @@ class Requests:
             return [Notify("message_dropped", {"reason": "unexpected", "tag": header.tag})]
         return handler(header, message, asker, at)
 
-    def undeliverable(self, number: int, at: Instant) -> list[Effect]:
+    def undeliverable(self, to: NodeKey, number: int, at: Instant) -> list[Effect]:
         """A forwarded request could not be sent: serve a read here, refuse a write."""
-        forward = self._forwards.take(number)
+        forward = self._forwards.take(number, to)
         if forward is None:
             return []
         if forward.client is None:
@@ -101,12 +101,12 @@ class Requests:
         self._counters.commands["get"] += 1
         route = self._held.view.route(slot_of(get.key))
         mine = route[:1] == (self._held.key,) or (get.direct and self._held.key in route)
-        if mine or header.hops or not route:
-            return self._reads.get(asker, get.key, at)
         if self._full():
             return [self._overloaded(asker)]
-        forward = Forward(asker, None, get, self._until(header, at))
-        return [self._forwards.send(route[0], frames, forward)]
+        if mine or header.hops or not route:
+            return self._reads.get(asker, get.key, at)
+        forward = Forward(route[0], asker, None, get, self._until(header, at))
+        return [self._forwards.send(frames, forward)]
 
     def _write(
         self,
@@ -138,7 +138,7 @@ class Requests:
             self._counters.refuse("not_owner")
             reply = m.ErrorReply(code=m.Code.NOT_OWNER, text=text)
             return [self._writes.once.finish(client, asker, reply)]
-        return [self._forwards.send(route[0], frames, Forward(asker, client, write, until))]
+        return [self._forwards.send(frames, Forward(route[0], asker, client, write, until))]
 
     def _refusal(
         self, header: Header, write: m.Write | m.WriteMany, asker: Asker, at: Instant
@@ -162,7 +162,7 @@ class Requests:
         return None
 
     def _answered(self, header: Header, message: m.Message) -> list[Effect]:
-        forward = self._forwards.take(header.request)
+        forward = self._forwards.take(header.request, header.sender)
         if forward is None:
             self._counters.drop("late_reply")
             return []
