@@ -120,16 +120,6 @@ class Call:
             self._effects += self.core.chores(now, self._codec)
         return self._taken()
 
-    def resume(self, address: str, request: int, sent_at: int, now: Now) -> list[Effect]:
-        """Take over a get that was already sent to the primary; instead of `start`."""
-        silent_at = sent_at + self.core.attempt_ns
-        self._open[request] = Attempt(
-            self._root, address, request, [], sent_at, silent_at, direct=False, boot=0
-        )
-        self._root.begin(now)
-        self._effects += self.core.chores(now, self._codec)
-        return self._taken()
-
     def receive(self, address: str, frames: list[bytes], now: Now) -> list[Effect]:
         """Take frames that came from `address`; any bytes are safe."""
         try:
@@ -245,6 +235,13 @@ class Call:
     def outstanding(self) -> set[str]:
         """Return the addresses that still owe an answer."""
         return {attempt.address for attempt in self._open.values()}
+
+    def adopt(self, plan: Plan, address: str, request: int, sent_at: int) -> Attempt:
+        """Take over a question that was already sent; what it reads may be asked again."""
+        silent_at = sent_at + self.core.attempt_ns
+        attempt = Attempt(plan, address, request, [], sent_at, silent_at, direct=False, boot=0)
+        self._open[request] = attempt
+        return attempt
 
     def repeat(self, attempt: Attempt, message: Message, now: Now) -> None:
         """Send `message` again under the attempt's own request id."""

@@ -21,6 +21,7 @@ import random
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import zmq
@@ -28,14 +29,14 @@ from zmq.backend import zmq_poll
 
 from dcc.client.calls import Call
 from dcc.client.core import ClientCore
-from dcc.client.fastpath import FastPath
+from dcc.client.fastpath import FastPath, plain_groups
 from dcc.effects import Effect, Notify, Send
-from dcc.errors import ClientClosed, OperationTimeout
+from dcc.errors import ClientClosed, NodeUnavailable, OperationTimeout
 from dcc.limits import VALUE_BYTES_MAX
 from dcc.ring.hashing import slot_of
 from dcc.types import Now
 from dcc.units import MILLISECOND, NEVER, SECOND
-from dcc.wire.messages import Get, GetReply, Status
+from dcc.wire.messages import Get, GetMany, GetReply, Status
 
 CONNECT_NS = 200 * MILLISECOND
 OWED_NS = 2 * SECOND
@@ -196,13 +197,96 @@ class Channel:
         self, key: bytes, address: str, request: int, frames: list[bytes] | None, sent: Now
     ) -> bytes | None:
         """Hand a get that was sent, and what came back if anything did, to an ordinary call."""
-        call = self._core.begin(Get(key=key), sent, codec=self.codec)
+        call = self._core.resume(Get(key=key), [(address, request, [key])], sent, self.codec)
+        arrived = [] if frames is None else [(address, frames)]
+        return _value_of(self._resume(call, [address], arrived))
+
+    def get_many(self, keys: Iterable[bytes], now: Now) -> dict[bytes, bytes]:
+        """Return the hits among `keys`; like `get`, unrolled for the case that all is well."""
+        core = self._core
+        view = core.view
+        keys = list(dict.fromkeys(keys))
+        if view is None or now.mono >= core.due_at or self.owed:
+            return self._read_many(keys, now)
+        groups = plain_groups(view, core.health.sick, keys)
+        if groups is None or not all(map(self._ready, groups)):
+            return self._read_many(keys, now)
+        at = core.expires_ms(now.mono + core.timeout_ns)
+        asked: dict[str, tuple[int, list[bytes]]] = {}
+        for address, group in groups.items():
+            request = core.next_request()
+            question = self._fast.question_many(group, view.epoch, request, at)
+            if not self.links[address].send([question]):
+                break  # The ordinary path finds another way for what was not sent.
+            asked[address] = (request, group)
+        found, settled, arrived = self._gather(asked, view.epoch, now.mono)
+        if len(settled) == len(groups):
+            return found
+        rest = [key for one, group in groups.items() if one not in settled for key in group]
+        under_way = [(one, *asked[one]) for one in asked if one not in settled]
+        call = core.resume(GetMany(keys=tuple(rest)), under_way, now, self.codec)
+        try:
+            found.update(self._resume(call, [one for one, _, _ in under_way], arrived))
+        except NodeUnavailable as error:
+            if isinstance(error.partial, dict):
+                error.partial.update(found)
+            raise
+        return found
+
+    def _gather(
+        self, asked: dict[str, tuple[int, list[bytes]]], epoch: int, sent_at: int
+    ) -> tuple[dict[bytes, bytes], set[str], list[tuple[str, list[bytes]]]]:
+        """Return the hits, who has answered plainly, and what is not so plain.
+
+        Waits for one attempt's time, or until the first odd message.
+        """
+        found: dict[bytes, bytes] = {}
+        settled: set[str] = set()
+        arrived: list[tuple[str, list[bytes]]] = []
+        wait_ms = self._core.attempt_ms
+        while len(settled) < len(asked) and not arrived:
+            waiting = [one for one in asked if one not in settled]
+            if not zmq_poll([(self.links[one].socket, zmq.POLLIN) for one in waiting], wait_ms):
+                break
+            for address in waiting:
+                link = self.links[address]
+                try:
+                    frame = link.socket.recv(zmq.NOBLOCK)
+                except zmq.Again:
+                    continue
+                request, keys = asked[address]
+                hits = self._fast.answer_many(frame, keys, request, epoch)
+                if hits is None:
+                    arrived.append((address, link.rest([frame])))
+                else:
+                    found.update(hits)
+                    settled.add(address)
+                    self._core.heard_at[address] = sent_at
+            passed_ms = (time.monotonic_ns() - sent_at) // MILLISECOND
+            wait_ms = max(0, self._core.attempt_ms - passed_ms)
+        if settled:
+            self._core.lost = False
+        return found, settled, arrived
+
+    def _ready(self, address: str) -> bool:
+        link = self.links.get(address)
+        return link is not None and link.connected and not link.queue
+
+    def _read_many(self, keys: Iterable[bytes], now: Now) -> dict[bytes, bytes]:
+        call = self._core.begin(GetMany(keys=tuple(keys)), now, codec=self.codec)
+        found: dict[bytes, bytes] = self.run(call, now)
+        return found
+
+    def _resume(
+        self, call: Call, addresses: Iterable[str], arrived: list[tuple[str, list[bytes]]]
+    ) -> Any:
+        """Drive a call that goes on where a hot path stands to its end."""
         now = read_clocks()
-        self._active.add(address)
-        effects = call.resume(address, request, sent.mono, now)
-        if frames is not None:
+        self._active.update(addresses)
+        effects = call.start(now)
+        for address, frames in arrived:
             effects += call.receive(address, frames, now)
-        return _value_of(self.drive(call, effects, now))
+        return self.drive(call, effects, now)
 
     def close(self) -> None:
         """Close all sockets."""

@@ -22,20 +22,22 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from dcc.client.asks import Learn
 from dcc.client.calls import Call, Operation
+from dcc.client.many import ReadMany
 from dcc.client.plans import plan_of
+from dcc.client.reads import Read
 from dcc.client.routing import Health, Target, View
 from dcc.effects import Effect, Notify, Send
 from dcc.errors import PeerError
 from dcc.types import Now
 from dcc.units import MILLISECOND, NEVER, SECOND
 from dcc.wire.codec import Codec, Header
-from dcc.wire.messages import Message, Topology, TopologyGet
+from dcc.wire.messages import Get, GetMany, Message, Topology, TopologyGet
 
 ATTEMPT_LEAST_NS = 50 * MILLISECOND
 ATTEMPT_MOST_NS = 250 * MILLISECOND
@@ -119,6 +121,28 @@ class ClientCore:
         call = Call(self, deadline, codec or self.codec)
         needs_view = self.view is None and not isinstance(operation, TopologyGet)
         return call.bind(plan_of(call, operation), Learn(call) if needs_view else None)
+
+    def resume(
+        self,
+        operation: Get | GetMany,
+        under_way: Iterable[tuple[str, int, list[bytes]]],
+        sent: Now,
+        codec: Codec,
+    ) -> Call:
+        """Return the call that goes on where a hot path stands, with what that has sent.
+
+        `under_way` has address, request id and keys of each question that was sent at `sent` and
+        has no answer yet. To be started like any other call.
+        """
+        call = Call(self, sent.mono + self.timeout_ns, codec)
+        plan: Read | ReadMany
+        if isinstance(operation, Get):
+            plan = Read(call, operation.key)
+        else:
+            plan = ReadMany(call, operation.keys)
+        for address, request, keys in under_way:
+            plan.resume(call.adopt(plan, address, request, sent.mono), keys)
+        return call.bind(plan, None)
 
     def new_codec(self) -> Codec:
         """Return another encoder of this client; one may not be shared between threads."""

@@ -1,28 +1,42 @@
-"""The hot path of a get: question and answer as bytes, without a message object in between.
+"""The hot path of reads: question and answer as bytes, without a message object in between.
 
 Everything odd returns None and takes the ordinary path, which decodes again, so this file may be
-terse but may not decide anything differently: it takes a hit or an authoritative miss from a node
-of the same epoch, in exactly the bytes that `Codec` reads and writes.
+terse but may not decide anything differently: it takes hits and misses from nodes of the same
+epoch, in exactly the bytes that `Codec` reads and writes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import NamedTuple
 
 import msgpack
 
-from dcc.limits import INLINE_VALUE_BYTES_MAX
-from dcc.wire.codec import HEADER_FIELDS, PREFIX_BYTES, Codec
-from dcc.wire.messages import TAG, Get, GetReply, Status
+from dcc.client.routing import View
+from dcc.limits import (
+    BATCH_BYTES,
+    BATCH_KEYS_MAX,
+    FRAME_BYTES_MAX,
+    INLINE_VALUE_BYTES_MAX,
+    KEY_BYTES_MAX,
+)
+from dcc.ring.hashing import slots_of
+from dcc.wire.codec import HEADER_FIELDS, ITEMS_MAX, PREFIX_BYTES, Codec
+from dcc.wire.messages import TAG, Get, GetMany, GetManyReply, GetReply, Status
 
 GET, GET_REPLY = TAG[Get], TAG[GetReply]
-HIT, MISS = int(Status.HIT), int(Status.MISS)
+GET_MANY, GET_MANY_REPLY = TAG[GetMany], TAG[GetManyReply]
+HIT, MISS, UNSURE = int(Status.HIT), int(Status.MISS), int(Status.UNSURE)
 ITEMS = HEADER_FIELDS + len(GetReply.SHAPE)
+ITEMS_MANY = HEADER_FIELDS + len(GetManyReply.SHAPE)
 VERSION = HEADER_FIELDS + 1
 "Where the version stands; all before it are integers."
 
-FRAME_BYTES_MAX = INLINE_VALUE_BYTES_MAX + 256
+ANSWER_BYTES_MAX = INLINE_VALUE_BYTES_MAX + 256
 "A reply with the longest inline value is below; bounds what unpacking may allocate."
+
+PLAIN_KEYS_MAX = min(BATCH_KEYS_MAX, 3 * BATCH_BYTES // (KEY_BYTES_MAX + 16))
+"Keys of any length that surely fit one frame."
 
 MS_MAX = 1 << 47
 U64_MAX = (1 << 64) - 1
@@ -51,12 +65,45 @@ class FastPath:
         packed: bytes = self._pack(items)
         return self._prefix + packed
 
+    def question_many(self, keys: list[bytes], epoch: int, request: int, at: int) -> bytes:
+        """Return the frame of `GetMany(keys=keys)`."""
+        items = (GET_MANY, self._sender, self._boot, epoch, 0, request, at, keys)
+        packed: bytes = self._pack(items)
+        return self._prefix + packed
+
+    def answer_many(
+        self, frame: bytes, keys: list[bytes], request: int, epoch: int
+    ) -> dict[bytes, bytes] | None:
+        """Return the hits in `frame`, or None: the ordinary path has to look.
+
+        It must answer all of `keys` at once, with inline values.
+        """
+        if len(frame) > FRAME_BYTES_MAX or not frame.startswith(self._prefix):
+            return None
+        try:
+            items = msgpack.unpackb(frame[PREFIX_BYTES:], max_array_len=ITEMS_MAX)
+        except (ValueError, TypeError, msgpack.exceptions.UnpackException):
+            return None
+        if type(items) is not list or len(items) != ITEMS_MANY:
+            return None
+        if items[5] != request or items[3] != epoch or items[0] != GET_MANY_REPLY:
+            return None
+        first, statuses, values, last = items[HEADER_FIELDS:]
+        header = items[: HEADER_FIELDS + 1]
+        if set(map(type, header)) != {int} or min(header) < 0 or max(header) > U64_MAX:
+            return None
+        if first != 0 or last is not True or type(statuses) is not bytes:
+            return None
+        if len(statuses) != len(keys) or max(statuses, default=0) > UNSURE:
+            return None
+        return _hits(keys, statuses, values)
+
     def answer(self, frame: bytes, request: int, epoch: int) -> Answer | None:
         """Return the answer in `frame` to `request`, or None: the ordinary path has to look.
 
         Values in a frame of their own, too, are left to the ordinary path.
         """
-        if len(frame) > FRAME_BYTES_MAX or not frame.startswith(self._prefix):
+        if len(frame) > ANSWER_BYTES_MAX or not frame.startswith(self._prefix):
             return None
         try:
             items = msgpack.unpackb(frame[PREFIX_BYTES:])
@@ -76,3 +123,38 @@ class FastPath:
         if status == HIT and len(value) < INLINE_VALUE_BYTES_MAX:
             return Answer(value, version[0])
         return Answer(None, 0) if status == MISS else None
+
+
+def plain_groups(
+    view: View, sick: Container[str], keys: list[bytes]
+) -> dict[str, list[bytes]] | None:
+    """Return `keys` by their primaries' addresses, if all are well and one message does for each.
+
+    None: the ordinary path has to group them.
+    """
+    slots = slots_of(keys)
+    addresses = [view.primaries[slot] for slot in slots]
+    distinct = dict.fromkeys(addresses)
+    if None in distinct:
+        addresses = [view.primary(slot) for slot in slots]
+        distinct = dict.fromkeys(addresses)
+    if len(keys) > PLAIN_KEYS_MAX or any(one is None or one in sick for one in distinct):
+        return None
+    groups: dict[str, list[bytes]] = {one: [] for one in distinct if one is not None}
+    for key, address in zip(keys, addresses, strict=True):
+        assert address is not None
+        groups[address].append(key)
+    return groups
+
+
+def _hits(keys: list[bytes], statuses: bytes, values: object) -> dict[bytes, bytes] | None:
+    if type(values) is not list or len(values) != statuses.count(HIT):
+        return None
+    if values and (
+        set(map(type, values)) != {bytes} or max(map(len, values)) >= INLINE_VALUE_BYTES_MAX
+    ):
+        return None
+    if len(values) == len(keys):
+        return dict(zip(keys, values, strict=True))
+    hits = [key for key, status in zip(keys, statuses, strict=True) if status == HIT]
+    return dict(zip(hits, values, strict=True))

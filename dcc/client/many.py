@@ -123,6 +123,10 @@ class _Lanes:
                 lane.busy = True
                 yield address, lane.chunks.popleft()
 
+    def occupy(self, address: str) -> None:
+        """Note that a chunk is on its way to `address`."""
+        self.lanes.setdefault(address, _Lane()).busy = True
+
     def free(self, address: str) -> None:
         """Note that the chunk on its way to `address` is over."""
         self.lanes[address].busy = False
@@ -152,8 +156,14 @@ class ReadMany:
 
     def begin(self, now: Now) -> None:
         """Send the first chunk to every node concerned."""
-        self._group(self._open, now)
+        under_way = {key for keys in self._chunks.values() for key in keys}
+        self._group([key for key in self._open if key not in under_way])
         self._advance(now)
+
+    def resume(self, attempt: Attempt, keys: list[bytes]) -> None:
+        """Take over a chunk that was sent before the call began; before `begin`."""
+        self._chunks[attempt.request] = tuple(keys)
+        self._lanes.occupy(attempt.address)
 
     def answered(self, attempt: Attempt, header: Header, message: Message, now: Now) -> None:
         """Take one part of a chunk's answer."""
@@ -167,19 +177,19 @@ class ReadMany:
         else:
             self._call.drop(attempt)
             self._close(attempt)
-            self._retry(keys, now)
+            self._retry(keys)
         self._advance(now)
 
     def undeliverable(self, attempt: Attempt, now: Now) -> None:
         """Group the keys that were to be asked there anew."""
         keys = self._close(attempt)
-        self._retry([*keys, *self._lanes.abandon(attempt.address)], now)
+        self._retry([*keys, *self._lanes.abandon(attempt.address)])
         self._advance(now)
 
     def silent(self, attempt: Attempt, now: Now) -> None:
         """Ask others; what the silent node still answers is taken too."""
         keys = self._chunks.get(attempt.request, ())
-        self._retry([*keys, *self._lanes.abandon(attempt.address)], now)
+        self._retry([*keys, *self._lanes.abandon(attempt.address)])
         self._advance(now)
 
     def tick(self, now: Now) -> None:
@@ -230,12 +240,12 @@ class ReadMany:
             self._lanes.free(attempt.address)
         return self._chunks.pop(attempt.request, ())
 
-    def _retry(self, keys: Iterable[bytes], now: Now) -> None:
+    def _retry(self, keys: Iterable[bytes]) -> None:
         grouped, singles = self._lanes.again(key for key in keys if key in self._open)
         self._singles.extend(singles)
-        self._group(grouped, now)
+        self._group(grouped)
 
-    def _group(self, keys: Iterable[bytes], now: Now) -> None:
+    def _group(self, keys: Iterable[bytes]) -> None:
         groups, singles = self._lanes.group(keys)
         self._singles.extend(singles)
         for address, group in groups.items():

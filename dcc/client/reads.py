@@ -54,18 +54,23 @@ class Read:
         self.key = key
         self._call, self._spread = call, spread
         self._targets: list[Target] = []
+        self._resumed: set[str] = set()
         self._refusal: DccError | None = None
         self._unsure: GetReply | None = None
         self._too_late = 0
         self._rounds = Rounds(call)
 
     def begin(self, now: Now) -> None:
-        """Ask the first target, unless a resumed attempt is on its way to it already."""
+        """Ask the first target, unless a question is on its way to it already."""
         self._aim()
-        if self._call.waiting(self):
-            self._targets = self._targets[1:]
+        if self._resumed:
+            self._targets = [one for one in self._targets if one.address not in self._resumed]
         else:
             self._next(now)
+
+    def resume(self, attempt: Attempt, keys: list[bytes]) -> None:
+        """Take over `attempt`, sent before the call began; before `begin`."""
+        self._resumed.add(attempt.address)
 
     def answered(self, attempt: Attempt, header: Header, message: Message, now: Now) -> None:
         """Take an answer: the end, or a reason to ask the next."""

@@ -46,7 +46,6 @@ from dcc.units import MILLISECOND
 from dcc.wire.messages import (
     Clear,
     Get,
-    GetMany,
     GetReply,
     Inspect,
     InspectReply,
@@ -238,17 +237,17 @@ class Client:
         Raises:
             NodeUnavailable: some keys could not be asked for; `.partial` has the others' hits.
         """
-        names = _names(keys)
+        names, raws = _names(keys)
         if not names:
             self._open_or_raise()
             return {}
         try:
-            found: dict[bytes, bytes] = self._call(GetMany(keys=tuple(names)))
+            found = self._borrow(lambda channel, now: channel.get_many(raws, now))
         except NodeUnavailable as error:
             hits = error.partial if isinstance(error.partial, dict) else {}
-            error.partial = {names[raw]: value for raw, value in hits.items()}
+            error.partial = {n: hits[r] for n, r in zip(names, raws, strict=True) if r in hits}
             raise
-        return {name: found[raw] for raw, name in names.items() if raw in found}
+        return {name: found[raw] for name, raw in zip(names, raws, strict=True) if raw in found}
 
     def put_many(self, mapping: Mapping[str, Value], *, ttl: Ttl | Unset = UNSET) -> list[str]:
         """Store all of `mapping`; return the keys that failed (and may or may not be stored)."""
@@ -264,7 +263,7 @@ class Client:
             NodeUnavailable: of some keys nothing was deleted; `.partial` lists them.
             MaybeStored: some keys may be deleted or not.
         """
-        names = _names(keys)
+        names = {raw: name for name, raw in zip(*_names(keys), strict=True)}
         written = self._write_many(Op.DELETE, dict.fromkeys(names, b""), 0)
         if written.failed:
             text = f"{len(written.failed)} keys failed, {written.done} were deleted"
@@ -507,10 +506,10 @@ def _read_policy(read: str) -> bool:
     return read == "any"
 
 
-def _names(keys: Iterable[str]) -> dict[bytes, str]:
+def _names(keys: Iterable[str]) -> tuple[list[str], list[bytes]]:
     if isinstance(keys, str | bytes):
         raise TypeError("keys: an iterable of str, not one str")
-    return {raw: key for key, raw in zip(*keys_bytes(keys), strict=True)}
+    return keys_bytes(keys)
 
 
 def _done(reply: WriteReply) -> bool:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import msgpack
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcc.client.fastpath import Answer, FastPath
+from dcc.client.fastpath import PLAIN_KEYS_MAX, Answer, FastPath, plain_groups
 from dcc.errors import PeerError
 from dcc.types import NO_VERSION, Version
 from dcc.wire.codec import PREFIX_BYTES, Codec
-from dcc.wire.messages import Get, GetReply, Status
+from dcc.wire.messages import Get, GetMany, GetManyReply, GetReply, Status
+from tests.client.bench import Bench
 
 CODEC = Codec("dcc", sender=77, boot=88)
 NODE = Codec("dcc", sender=5, boot=6)
@@ -81,3 +84,102 @@ def test_no_bytes_harm_it(frame: bytes, behind: bool) -> None:
             CODEC.decode([whole])
         except PeerError as error:
             raise AssertionError("taken, but the codec refuses it") from error
+
+
+keys_lists = st.lists(st.binary(min_size=1, max_size=20), max_size=20, unique=True)
+
+
+@given(keys=keys_lists, epoch=u64, request=u64, at=u64)
+def test_a_question_of_many_is_the_codecs_bytes(
+    keys: list[bytes], epoch: int, request: int, at: int
+) -> None:
+    frames = CODEC.encode(GetMany(keys=tuple(keys)), epoch=epoch, request=request, at=at)
+    assert [FAST.question_many(keys, epoch, request, at)] == frames
+
+
+def reply_of_many(statuses: bytes, values: tuple[bytes, ...], **other: Any) -> bytes:
+    fields: dict[str, Any] = {"first": 0, "last": True} | other
+    message = GetManyReply(statuses=statuses, values=values, **fields)
+    return NODE.encode(message, epoch=EPOCH, request=REQUEST, at=3)[0]
+
+
+@given(keys=keys_lists, draw=st.randoms(use_true_random=False))
+def test_an_answer_of_many_is_its_hits(keys: list[bytes], draw: random.Random) -> None:
+    statuses = bytes(draw.choice([Status.HIT, Status.MISS, Status.UNSURE]) for _ in keys)
+    hits = {key: draw.randbytes(9) for key, one in zip(keys, statuses, strict=True) if not one}
+    frame = reply_of_many(statuses, tuple(hits.values()))
+    assert FAST.answer_many(frame, keys, REQUEST, EPOCH) == hits
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        reply_of_many(b"\0\3", (b"v",)),
+        reply_of_many(b"\0\1", (b"v",), last=False),
+        reply_of_many(b"\0\1", (b"v",), first=1),
+        reply_of_many(b"\0", (b"v",)),
+        reply_of_many(b"\0\1\1", (b"v",)),
+        reply_of_many(b"\0\0", (b"v",)),
+        reply_of_many(b"\0\1", (b"v", b"w")),
+        reply_of_many(b"\0\1", (bytes(5000),)),
+        reply_of_many(b"\0\1", (b"v",))[:-1],
+        b"",
+    ],
+)
+def test_an_answer_of_many_that_is_not_plain_takes_the_ordinary_path(frame: bytes) -> None:
+    assert FAST.answer_many(frame, [b"a", b"b"], REQUEST, EPOCH) is None
+
+
+@given(places=st.dictionaries(st.integers(0, 10), junk, max_size=2))
+def test_whatever_it_takes_of_many_the_codec_reads_in_the_same_way(places: dict[int, Any]) -> None:
+    items = msgpack.unpackb(reply_of_many(b"\0\1", (b"v",))[PREFIX_BYTES:])
+    for place, thing in places.items():
+        items[place] = thing
+    frame = NODE.prefix + msgpack.packb(items)
+    if FAST.answer_many(frame, [b"a", b"b"], REQUEST, EPOCH) is not None:
+        header, message = CODEC.decode([frame])
+        assert (header.request, header.epoch) == (REQUEST, EPOCH)
+        assert isinstance(message, GetManyReply)
+        assert len(message.statuses) == 2
+
+
+def test_keys_are_grouped_by_well_primaries_or_left_to_the_ordinary_path() -> None:
+    bench = Bench().learn()
+    view = bench.core.view
+    assert view is not None
+    keys = [b"%d" % n for n in range(100)]
+    groups = plain_groups(view, {}, keys)
+    assert groups is not None
+    assert sorted(key for group in groups.values() for key in group) == sorted(keys)
+    assert all(bench.order(key)[0] == one for one, group in groups.items() for key in group)
+    assert plain_groups(view, {"a:1"}, keys) is None
+    assert plain_groups(view, {}, [b"%d" % n for n in range(PLAIN_KEYS_MAX + 1)]) is None
+
+
+def test_the_ordinary_call_goes_on_where_the_hot_path_stands() -> None:
+    bench = Bench("ab", replicas=1).learn()
+    keys = [b"%d" % n for n in range(40)]
+    for peer in bench.peers.values():
+        peer.data.update({key: b"v" + key for key in keys})
+    theirs = [key for key in keys if bench.order(key)[0] == "a:1"]
+    assert 0 < len(theirs) < 40
+    sent = bench.now
+    call = bench.core.resume(
+        GetMany(keys=tuple(keys)), [("a:1", 555, theirs)], sent, bench.core.codec
+    )
+    values = tuple(b"v" + key for key in theirs)
+    statuses = bytes(len(theirs))
+    late = bench.peers["a:1"].encode(
+        GetManyReply(first=0, statuses=statuses, values=values, last=True), 555
+    )
+    bench.inbox.append((bench.mono + 1000, 0, "a:1", late))
+    assert bench.run(call) == {key: b"v" + key for key in keys}
+    assert [one.address for one in bench.asked(GetMany)] == ["b:1"]
+
+
+def test_a_resumed_get_asks_the_next_owner_when_the_first_stays_silent() -> None:
+    bench = Bench("ab", replicas=1).learn()
+    primary, second = bench.order(b"k")[:2]
+    call = bench.core.resume(Get(key=b"k"), [(primary, 5, [b"k"])], bench.now, bench.core.codec)
+    assert bench.run(call).status is Status.MISS
+    assert [one.address for one in bench.asked(Get)] == [second]

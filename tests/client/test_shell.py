@@ -27,7 +27,7 @@ from dcc.errors import (
 )
 from dcc.types import Version
 from dcc.wire.codec import Header
-from dcc.wire.messages import Get, GetMany, Message, TopologyGet, Write
+from dcc.wire.messages import Get, GetMany, GetManyReply, Message, Status, TopologyGet, Write
 from tests.client.peers import PeerThread
 
 pytestmark = pytest.mark.process
@@ -148,6 +148,33 @@ def test_a_late_reply_never_reaches_another_call_and_is_counted() -> None:
             peer.withhold = 0
             assert cache.get(f"k{n + 1}") == b"%d" % (n + 1)
         assert cache.counts()["late_reply"] >= 10
+
+
+def test_a_reply_of_many_in_parts_or_late_is_put_right() -> None:
+    with PeerThread() as peer, Client(peer.address, timeout=5) as cache:
+        values = {f"k{n}": b"%d" % n for n in range(50)}
+        cache.put_many(values)
+        assert cache.get_many(values) == values
+        serve, left = peer.peer.serve, [3]
+
+        def answer(header: Header, message: Message) -> list[Message]:
+            if not isinstance(message, GetMany) or not left[0]:
+                return serve(header, message)
+            left[0] -= 1
+            statuses = bytes([Status.ELSEWHERE] * (len(message.keys) - 20))
+            found = tuple(peer.peer.data[key] for key in message.keys[:20])
+            return [
+                GetManyReply(first=0, statuses=bytes(20), values=found, last=False),
+                GetManyReply(first=20, statuses=statuses, values=(), last=True),
+            ]
+
+        peer.peer.answer = answer
+        for _ in range(3):
+            assert cache.get_many(values) == values
+        assert left == [0]
+        peer.withhold = 1
+        assert cache.get_many(values) == values, "asked again when the first answer does not come"
+        assert cache.get_many(values) == values
 
 
 def test_a_node_that_is_gone_is_unavailable_soon_and_back_when_it_is() -> None:
