@@ -3,7 +3,8 @@
 Cluster time is the machine's wall clock read once at start, plus monotonic time since, plus the
 offset to the median of the members' clocks. Steps of the wall clock after the start have no
 effect, and one machine whose clock is wrong follows the others instead of dragging them along.
-With fewer than three clocks there is no majority to follow: the offset stays what it was.
+Two clocks have no majority; both nodes then follow the slower one, so that they agree at least. A
+node alone keeps the offset that it had.
 
 A stamp is a hybrid logical clock in one integer: milliseconds << 16 | counter. It exceeds every
 stamp seen, so a write that knew of another one is newer than it; and it stays close to cluster
@@ -112,5 +113,5 @@ class ClusterClock:
 
     def _follow_the_median(self) -> None:
         differences = sorted([0, *(reading.best for reading in self._others.values())])
-        if len(differences) >= 3:
+        if len(differences) >= 2:
             self._offset_ms = differences[(len(differences) - 1) // 2]

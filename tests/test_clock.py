@@ -1,0 +1,94 @@
+"""Cluster time: whose clock counts, and what a stamp is above."""
+
+from __future__ import annotations
+
+from dcc.clock import WINDOW_NS, ClusterClock
+from dcc.types import Now
+from dcc.units import MILLISECOND, SECOND
+
+START_MS = 1_700_000_000_000
+
+
+def clock(ahead_ms: int = 0) -> ClusterClock:
+    return ClusterClock(Now(0, (START_MS + ahead_ms) * MILLISECOND), max_skew_ms=500)
+
+
+def test_a_wrong_clock_follows_the_majority() -> None:
+    wrong = clock(ahead_ms=5_000)
+    wrong.observe(1, START_MS, 0)
+    wrong.observe(2, START_MS + 10, 0)
+    assert wrong.cluster_ms(0) == START_MS + 10
+
+
+def test_two_nodes_agree_whoever_is_wrong() -> None:
+    one, two = clock(), clock(ahead_ms=49_000)
+    one.observe(2, two.own_ms(0), 0)
+    two.observe(1, one.own_ms(0), 0)
+    assert one.cluster_ms(0) == two.cluster_ms(0)
+
+
+def test_a_node_left_alone_keeps_the_offset_it_had() -> None:
+    wrong = clock(ahead_ms=5_000)
+    for member in (1, 2):
+        wrong.observe(member, START_MS, 0)
+    for member in (1, 2):
+        wrong.forget(member)
+    assert wrong.cluster_ms(0) == START_MS
+
+
+def test_messages_that_were_read_late_do_not_move_the_clock() -> None:
+    """A loop that stood still for 700 ms reads everything in its inbox as that much too old."""
+    right = clock()
+    for member in (1, 2):
+        right.observe(member, START_MS, 0)
+        right.observe(member, START_MS + 10, 710 * MILLISECOND)
+    assert right.cluster_ms(SECOND) == START_MS + 1_000
+
+
+def test_a_clock_that_really_goes_slow_is_believed_after_two_windows() -> None:
+    right = clock()
+    for second in range(0, 45, 5):
+        for member in (1, 2):
+            slow = START_MS + second * 1_000 - (800 if second else 0)
+            right.observe(member, slow, second * SECOND)
+    assert 2 * WINDOW_NS < 40 * SECOND
+    assert right.offset_ms == -800
+
+
+def test_steps_of_the_wall_clock_after_the_start_have_no_effect() -> None:
+    right = clock()
+    assert right.cluster_ms(3 * SECOND) == START_MS + 3_000
+
+
+def test_a_stamp_exceeds_the_last_one_what_was_seen_and_the_time() -> None:
+    right = clock()
+    first = right.next_stamp(START_MS)
+    assert first == START_MS << 16
+    assert right.next_stamp(START_MS) == first + 1
+    assert right.next_stamp(START_MS, seen=first + 9) == first + 10
+    right.witness(first + 20)
+    assert right.next_stamp(START_MS) == first + 21
+
+
+def test_a_full_counter_carries_into_the_milliseconds() -> None:
+    right = clock()
+    right.witness((START_MS << 16) + 0xFFFF)
+    assert right.next_stamp(START_MS) == (START_MS + 1) << 16
+
+
+def test_stamps_beyond_the_skew_bound_are_refused() -> None:
+    right = clock()
+    assert not right.too_far_ahead((START_MS + 500) << 16, START_MS)
+    assert right.too_far_ahead((START_MS + 501) << 16, START_MS)
+
+
+def test_a_starting_node_is_settled_when_two_others_or_all_were_read() -> None:
+    assert clock().settle(1)
+    joining = clock()
+    assert not joining.settle(5)
+    joining.observe(1, START_MS, 0)
+    assert not joining.settle(5)
+    joining.observe(2, START_MS, 0)
+    assert joining.settle(5)
+    joining.forget(1)
+    assert joining.settle(5)
