@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 
 from dcc.errors import ForeignCluster, MalformedMessage, PeerError, UnsupportedVersion
 from dcc.limits import EXTRA_FRAMES_MAX, FRAME_BYTES_MAX, INLINE_VALUE_BYTES_MAX, VALUE_BYTES_MAX
-from dcc.types import NO_VERSION
+from dcc.types import NO_VERSION, Kind, Version
 from dcc.wire import codec as wire
 from dcc.wire import messages as m
 from dcc.wire import shapes as s
 from dcc.wire.codec import HEADER_FIELDS, Codec, Header
-from tests.wire_samples import LARGE, MEMBER, SAMPLES, U64_MAX, any_message, u64s
+from tests.wire_samples import LARGE, MEMBER, RECORDS, SAMPLES, U64_MAX, any_message, u64s
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden" / "wire.txt"
@@ -251,6 +251,7 @@ def test_what_is_no_message_has_its_own_error(frames: list[bytes], error: type[P
         CODEC.decode(frames)
 
 
+BAD_KIND: Any = 4
 HIT = bytes([m.Status.HIT])
 OUT_OF_RANGE: list[m.Message] = [
     m.Get(key=b""),
@@ -267,6 +268,12 @@ OUT_OF_RANGE: list[m.Message] = [
     m.Pull(origins=((1, 2),), slots=(s.SlotAsk(0, NO_VERSION, (0,), 0),)),
     m.PullReply(origins=(), slots=(s.SlotAnswer(0, True, (0, 5), 0, ()),), records=()),
     m.Compare(slots=(1, 2), digests=(1,)),
+    m.Replicate(seq=1, records=(RECORDS[0]._replace(key=b""),)),
+    m.Replicate(seq=1, records=(RECORDS[0]._replace(kind=BAD_KIND),)),
+    m.Replicate(seq=1, records=(RECORDS[0]._replace(kind=Kind.TOMBSTONE),)),
+    m.Replicate(seq=1, records=(RECORDS[0]._replace(version=Version(1, 2, -3)),)),
+    m.Replicate(seq=1, records=(RECORDS[0]._replace(expires_at_ms=(1 << 47) + 1),)),
+    m.Replicate(seq=1, records=(RECORDS[0]._replace(prev=-2),)),
     m.Ack(seq=1, rumors=(MEMBER._replace(name=""),)),
     m.Ack(seq=1, rumors=(MEMBER._replace(name="two\nlines"),)),
     m.Ack(seq=1, rumors=(MEMBER._replace(name="\x1b[2J"),)),

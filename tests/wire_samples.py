@@ -97,7 +97,8 @@ addresses = st.builds("{}:{}".format, st.sampled_from(["h", "a.b", "[::1]"]), st
 versions = st.builds(Version, u64s, u64s, u64s)
 settings = st.builds(Settings, st.integers(0, 9), u64s, u64s)
 records = st.builds(
-    Record, keys, st.sampled_from(Kind), values, versions, ms, st.integers(PREV_UNKNOWN, U64_MAX)
+    lambda record: record if record.kind is Kind.VALUE else record._replace(value=b""),
+    st.builds(Record, keys, st.sampled_from(Kind), values, versions, ms, st.integers(-1, U64_MAX)),
 )
 members = st.builds(
     Member, labels.filter(bool), addresses, addresses, labels, st.floats(0.001, 1e6), u64s, u64s,

@@ -165,7 +165,8 @@ class Codec:
         Raises:
             MalformedMessage, UnsupportedVersion, ForeignCluster: nothing else, for any bytes.
         """
-        check_sizes(frames)
+        if len(frames) != 1 or len(frames[0]) > FRAME_BYTES_MAX:
+            check_sizes(frames)
         first = frames[0]
         if not first.startswith(self.prefix):
             raise self._stranger(first)
@@ -198,8 +199,6 @@ def check_sizes(frames: Frames) -> None:
         raise MalformedMessage(f"{len(frames)} frames, at most {EXTRA_FRAMES_MAX + 1}")
     if len(frames[0]) > FRAME_BYTES_MAX:
         raise MalformedMessage(f"{len(frames[0])} bytes, at most {FRAME_BYTES_MAX}")
-    if len(frames) == 1:
-        return
     for frame in frames[1:]:
         if not INLINE_VALUE_BYTES_MAX <= len(frame) <= VALUE_BYTES_MAX:
             raise MalformedMessage(f"a value frame of {len(frame)} bytes")

@@ -8,9 +8,9 @@ encoder; all other fields are packed as they are.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from dcc.errors import MalformedMessage
@@ -30,6 +30,8 @@ from dcc.types import PREV_UNKNOWN, Kind, Member, Record, Settings, Standing, Ve
 Frames = list[bytes]
 "The value frames behind a message's first frame, in order. Decoding empties those it takes."
 
+MS_MAX = 1 << 47
+_KINDS = {int(kind): kind for kind in Kind}
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\]|[A-Za-z0-9._-]+):[1-9][0-9]{0,4}")
 
 
@@ -113,11 +115,16 @@ def _label(low: int) -> Shape:
     return Shape(decode)
 
 
+@lru_cache(maxsize=MEMBERS_MAX)
+def _is_address(text: str) -> bool:
+    # Remembered: every gossip message names the same few members.
+    fits = len(text) <= ADDRESS_BYTES_MAX and _HOST_PORT.fullmatch(text) is not None
+    return fits and int(text.rpartition(":")[2]) <= 65_535
+
+
 def _address(raw: Any, _frames: Frames) -> str:
-    if type(raw) is not str or len(raw) > ADDRESS_BYTES_MAX or not raw.isascii():
+    if type(raw) is not str or not _is_address(raw):
         raise malformed("host:port", raw)
-    if not _HOST_PORT.fullmatch(raw) or int(raw.rpartition(":")[2]) > 65_535:
-        raise MalformedMessage("an address that is not host:port")
     return raw
 
 
@@ -151,7 +158,7 @@ U8 = _int(0, 255)
 U32 = _int(0, (1 << 32) - 1)
 U64 = Shape(_u64)
 I64 = _int(-(1 << 63), (1 << 63) - 1)
-MS = _int(0, 1 << 47)
+MS = _int(0, MS_MAX)
 "Milliseconds; a larger one would not fit a stamp."
 SLOT = _int(0, SLOT_COUNT - 1)
 BOOL = Shape(_bool)
@@ -220,6 +227,33 @@ def _version(raw: Any, _frames: Frames) -> Version:
     raise malformed("three unsigned integers", raw)
 
 
+def _record(raw: Any, frames: Frames) -> Record:
+    # Written out like _version: replication and exchange consist of records.
+    if type(raw) is not list or len(raw) < 6:
+        raise malformed("a record", raw)
+    key, kind, value, version, expires_at_ms, prev = raw[:6]
+    if type(key) is not bytes or not 0 < len(key) <= KEY_BYTES_MAX:
+        raise malformed(f"a key of 1..{KEY_BYTES_MAX} bytes", key)
+    if type(kind) is not int or kind not in _KINDS:
+        raise malformed("a kind", kind)
+    if type(value) is not bytes or len(value) >= INLINE_VALUE_BYTES_MAX:
+        value = _value_in(value, frames)
+    if kind and value:
+        raise malformed("no value in a record of this kind", value)
+    if type(expires_at_ms) is not int or not 0 <= expires_at_ms <= MS_MAX:
+        raise malformed("milliseconds", expires_at_ms)
+    if type(prev) is not int or prev < PREV_UNKNOWN:
+        raise malformed("a stamp", prev)
+    return Record(key, _KINDS[kind], value, _version(version, frames), expires_at_ms, prev)
+
+
+def _record_out(record: Record, frames: Frames) -> Sequence[Any]:
+    if len(record.value) < INLINE_VALUE_BYTES_MAX:
+        return record
+    key, kind, value, *rest = record
+    return [key, kind, _value_out(value, frames), *rest]
+
+
 def clocks_fit(origins: tuple[Any, ...], clocks: Iterable[tuple[int, ...]]) -> bool:
     """Return whether flat `clocks` are pairs and index only the table `origins`."""
     known = len(origins)
@@ -258,7 +292,7 @@ ENUM = _enum
 VERSION = Shape(_version)
 ORIGIN = struct_of(tuple, U64, U64)
 SETTINGS = struct_of(Settings, _int(0, REPLICAS_MAX), U64, U64)
-RECORD = struct_of(Record, KEY, _enum(Kind), VALUE, VERSION, MS, _int(PREV_UNKNOWN, (1 << 64) - 1))
+RECORD = Shape(_record, _record_out)
 NAME = _label(1)
 ZONE = _label(0)
 MEMBER = struct_of(
