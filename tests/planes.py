@@ -152,5 +152,5 @@ class Planes:
                     target.exchange.written(slot)
             return [Tell(source.key, ReplicateAck(seq=message.seq, moved=()))]
         elif isinstance(message, ReplicateAck):
-            target.streams.acknowledged(source.key, message)
+            target.streams.acknowledged(source.key, message, self.mono)
         return []

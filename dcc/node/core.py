@@ -445,7 +445,7 @@ class NodeCore:
         return [Tell(header.sender, ack, header.request)]
 
     def _replicate_ack(self, header: Header, message: m.ReplicateAck, at: Instant) -> list[Effect]:
-        versions = self.streams.acknowledged(header.sender, message)
+        versions = self.streams.acknowledged(header.sender, message, at.mono)
         effects = self.writes.acknowledged(header.sender, versions)
         if message.moved:
             effects = effects + self._offer_view(header.sender, at)

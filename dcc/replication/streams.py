@@ -9,6 +9,8 @@ and no order: records carry their predecessor's stamp, and merging does not care
 
 At a view change every record not yet acknowledged is offered to the present targets of its slot
 ("re-targeting"): without that, a write on its way to a node that just died would exist once only.
+The same goes for records that a peer took without being an owner in its own view ("moved"): one of
+the two views is old, and once they agree the record goes to the owners that both know.
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ RECORD_OVERHEAD_BYTES = 64
 BATCH_RECORDS_MAX = 1_000
 WINDOW_BATCHES = 16
 "Batches in flight to one peer; more would only move the queue into ZeroMQ."
+
+MOVED_RECORDS_MAX = 10_000
+"Records waiting for a newer view; what does not fit is left to the exchange."
 
 RESEND_NS = 500 * MILLISECOND
 GIVE_UP_NS = 5 * SECOND
@@ -64,6 +69,7 @@ class Streams:
         self._streams: dict[NodeKey, _Stream] = {}
         self._seq = holdings.next_request()
         self._dirty: set[NodeKey] = set()  # peers with something queued
+        self._moved: deque[tuple[Record, NodeKey, int]] = deque(maxlen=MOVED_RECORDS_MAX)
         self.dropped = 0
         "Records dropped for want of room or acknowledgement: gaps that an exchange fills."
 
@@ -78,7 +84,7 @@ class Streams:
         stream.bytes += size
         self._dirty.add(peer)
 
-    def acknowledged(self, peer: NodeKey, ack: ReplicateAck) -> list[Version]:
+    def acknowledged(self, peer: NodeKey, ack: ReplicateAck, mono: int) -> list[Version]:
         """Return the versions that `peer` holds as owner or stand-in, by this acknowledgement."""
         stream = self._streams.get(peer)
         batch = stream.flight.pop(ack.seq, None) if stream else None
@@ -87,7 +93,8 @@ class Streams:
         stream.bytes -= sum(map(record_bytes, batch.records))
         if stream.queue:
             self._dirty.add(peer)
-        moved = set(ack.moved)
+        moved = {i for i in ack.moved if i < len(batch.records)}
+        self._moved.extend((batch.records[i], peer, mono) for i in sorted(moved))
         return [record.version for i, record in enumerate(batch.records) if i not in moved]
 
     def flush(self, now: Instant) -> list[Effect]:
@@ -102,6 +109,8 @@ class Streams:
 
     def tick(self, now: Instant) -> list[Effect]:
         """Send again what was not acknowledged in time; give up what is too old."""
+        while self._moved and now.mono - self._moved[0][2] >= GIVE_UP_NS:
+            self._moved.popleft()
         effects: list[Effect] = []
         for peer, stream in sorted(self._streams.items()):
             for seq, batch in sorted(stream.flight.items()):
@@ -138,6 +147,10 @@ class Streams:
             if peer not in held.view.alive:
                 self._streams[peer] = _Stream()
                 self._dirty.discard(peer)
+        for record, peer, _at in self._moved:
+            waiting[record.version] = record
+            sent_to.setdefault(record.version, set()).add(peer)
+        self._moved.clear()
         for version, record in sorted(waiting.items()):
             for peer in held.view.route(slot_of(record.key)):
                 if peer != held.key and peer not in sent_to[version]:

@@ -1,0 +1,116 @@
+"""Replication streams: batches, acknowledgements, budgets, and what a view change does to them."""
+
+from __future__ import annotations
+
+from dcc.effects import Effect, Tell
+from dcc.limits import BATCH_BYTES
+from dcc.replication.streams import GIVE_UP_NS, RESEND_NS, WINDOW_BATCHES, Streams
+from dcc.ring.hashing import slot_of
+from dcc.types import Record, Standing
+from dcc.wire.messages import Replicate, ReplicateAck
+from tests.planes import Plane, Planes
+
+
+def world(replicas: int = 1) -> Planes:
+    return Planes("a", "b", "c", replicas=replicas)
+
+
+def owned_by(planes: Planes, first: str, second: str) -> bytes:
+    """Return a key whose slot is owned by exactly these two, in this order."""
+    wanted = (planes[first].key, planes[second].key)
+    slots = planes["a"].held.view.slots
+    return next(k for i in range(9_999) if slots.owners(slot_of(k := b"k%d" % i)) == wanted)
+
+
+def batches(effects: list[Effect]) -> list[tuple[int, Replicate]]:
+    found = []
+    for effect in effects:
+        assert isinstance(effect, Tell)
+        assert isinstance(effect.to, int)
+        assert isinstance(effect.message, Replicate)
+        found.append((effect.to, effect.message))
+    return found
+
+
+def written(planes: Planes, key: bytes, value: bytes = b"v") -> tuple[Plane, Streams, Record]:
+    plane = planes["a"]
+    return plane, plane.streams, planes.put("a", key, value)
+
+
+def test_what_was_written_in_a_turn_goes_out_in_one_batch() -> None:
+    planes = world()
+    key = owned_by(planes, "a", "b")
+    _plane, streams, _record = written(planes, key)
+    planes.put("a", key, b"again")
+    [(to, batch)] = batches(streams.flush(planes.at))
+    assert (to, len(batch.records)) == (planes["b"].key, 2)
+    assert streams.flush(planes.at) == []
+
+
+def test_an_unacknowledged_batch_is_sent_again_and_given_up_in_the_end() -> None:
+    planes = world()
+    _plane, streams, record = written(planes, owned_by(planes, "a", "b"))
+    first = batches(streams.flush(planes.at))
+    planes.mono += RESEND_NS
+    assert batches(streams.tick(planes.at)) == first
+    planes.mono += GIVE_UP_NS
+    assert streams.tick(planes.at) == []
+    assert (streams.dropped, streams.queued_total()) == (1, 0)
+    late = ReplicateAck(seq=first[0][1].seq, moved=())
+    assert streams.acknowledged(planes["b"].key, late, planes.mono) == []
+    assert record.version
+
+
+def test_an_acknowledgement_names_the_versions_that_count() -> None:
+    planes = world()
+    _plane, streams, record = written(planes, owned_by(planes, "a", "b"))
+    [(to, batch)] = batches(streams.flush(planes.at))
+    ack = ReplicateAck(seq=batch.seq, moved=())
+    assert streams.acknowledged(to, ack, planes.mono) == [record.version]
+    assert streams.acknowledged(to, ack, planes.mono) == []
+    streams.check()
+
+
+def test_a_peer_too_far_behind_gets_no_more_memory() -> None:
+    planes = world()
+    key = owned_by(planes, "a", "b")
+    plane = planes["a"]
+    for i in range(40):
+        planes.put("a", key, bytes([i]) * 1_000_000)
+    plane.streams.flush(planes.at)
+    queued = sum(plane.streams.queued().values()) * 1_000_000
+    assert 0 < queued <= plane.held.config.queue_bytes_max
+    assert plane.streams.dropped > 0
+    plane.streams.check()
+
+
+def test_batches_are_cut_and_few_are_in_flight() -> None:
+    planes = world()
+    key = owned_by(planes, "a", "b")
+    for _ in range(400):
+        planes.put("a", key, b"x" * 3_000)
+    out = batches(planes["a"].streams.flush(planes.at))
+    assert len(out) == WINDOW_BATCHES
+    assert all(sum(len(r.value) for r in b.records) <= BATCH_BYTES for _to, b in out)
+
+
+def test_an_unacknowledged_record_goes_to_the_stand_in_when_its_target_falls() -> None:
+    planes = world()
+    _plane, streams, record = written(planes, owned_by(planes, "a", "b"))
+    streams.flush(planes.at)
+    planes.standing[planes["b"].key] = Standing.SUSPECT
+    planes.take_view()
+    [(to, batch)] = batches(streams.flush(planes.at))
+    assert (to, batch.records) == (planes["c"].key, (record,))
+
+
+def test_a_record_that_was_moved_goes_to_the_owners_of_the_next_view() -> None:
+    """The peer stored it but is no owner in its own, newer view: it does not count there."""
+    planes = world()
+    _plane, streams, record = written(planes, owned_by(planes, "a", "b"))
+    [(to, batch)] = batches(streams.flush(planes.at))
+    assert streams.acknowledged(to, ReplicateAck(seq=batch.seq, moved=(0,)), planes.mono) == []
+    planes.draining.add(planes["b"].key)
+    planes.take_view()
+    [(to, batch)] = batches(streams.flush(planes.at))
+    assert (to, batch.records) == (planes["c"].key, (record,))
