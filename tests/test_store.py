@@ -116,6 +116,15 @@ def test_a_slot_that_comes_back_remembers_the_own_last_write_but_claims_nothing(
     store.check()
 
 
+def test_the_own_last_write_is_remembered_when_only_earlier_ones_come_back() -> None:
+    store = make()
+    store.write(SLOT, put(5, b"a", origin=ME, prev=0), 0)
+    store.write(SLOT, put(6, b"b", origin=ME, prev=5), 0)
+    store.drop_slot(SLOT)
+    store.apply(SLOT, put(5, b"a", origin=ME, prev=0), 0)
+    assert store.own_prev(SLOT, ME) == 6
+
+
 # ------------------------------------------------------------------ absence
 
 

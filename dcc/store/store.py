@@ -139,7 +139,7 @@ class Store:
 
     def own_prev(self, slot: int, origin: Origin) -> Stamp:
         """Return what a new write of `origin`, this node, names as its predecessor; 0 if none."""
-        return self._clocks.last(slot, origin) or self._left_behind.get(slot, 0)
+        return max(self._clocks.last(slot, origin), self._left_behind.get(slot, 0))
 
     def apply(self, slot: int, record: Record, now_ms: int) -> Applied:
         """Take a record that another node sent on its own account, unless it was seen before."""
