@@ -30,9 +30,6 @@ from dcc.wire.messages import (
 ASKED_AT_ONCE = 3
 "Nodes asked for the topology side by side: two dead ones in the list cost no time."
 
-OWNERS_ASKED_MAX = 4
-"Rounds over a slot's targets in one scan step."
-
 
 class Learn:
     """Ask for the topology until a ready node tells it; a node not ready yet is second best."""
@@ -201,8 +198,8 @@ class ListKeys:
         self._call, self._prefix = call, scan.prefix
         self._slots = scan.slots
         self._keys: dict[bytes, None] = {}
-        self._tried: dict[int, int] = dict.fromkeys(scan.slots, 0)
-        "Slot -> how many of its targets were asked."
+        self._tried: dict[int, set[str]] = {slot: set() for slot in scan.slots}
+        "Slot -> addresses that were asked for it."
         self._listed: set[int] = set()
         self._asked: dict[int, Scan] = {}
         self._refusal: DccError | None = None
@@ -260,17 +257,25 @@ class ListKeys:
     def _ask(self, slots: list[int] | tuple[int, ...], now: Now) -> None:
         groups: dict[str, list[int]] = {}
         for slot in slots:
-            targets = self._call.core.targets(slot)
-            place = self._tried[slot]
-            owners = [one for one in targets if one.owner] if slot in self._listed else targets
-            self._tried[slot] = place + 1
-            if place < min(len(owners), OWNERS_ASKED_MAX):
-                groups.setdefault(owners[place].address, []).append(slot)
+            address = self._next_for(slot)
+            if address is not None:
+                self._tried[slot].add(address)
+                groups.setdefault(address, []).append(slot)
             elif slot not in self._listed:
                 self._refusal = self._refusal or NodeUnavailable("no owner could list its keys")
                 self.done, self.error = True, self._refusal
         for address, group in groups.items():
             self._send(address, Scan(slots=tuple(group), prefix=self._prefix), now)
+
+    def _next_for(self, slot: int) -> str | None:
+        """Return whom to ask next for a slot; nobody once every live owner has listed it."""
+        tried = self._tried[slot]
+        for target in self._call.core.targets(slot):
+            # A node that would have to forward holds nothing of the slot.
+            holds = target.owner or (target.direct and slot not in self._listed)
+            if holds and target.address not in tried:
+                return target.address
+        return None
 
     def _send(self, address: str, scan: Scan, now: Now) -> None:
         self._asked[self._call.ask(self, address, scan, now).request] = scan

@@ -1,0 +1,178 @@
+"""Scan, clear, statistics, inspection and topology, driven by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from dcc.client.core import ATTEMPT_MOST_NS
+from dcc.errors import MaybeStored, NodeUnavailable, OperationTimeout
+from dcc.limits import SLOT_COUNT
+from dcc.ring.hashing import slot_of
+from dcc.types import Kind, Record, Standing, Version
+from dcc.units import SECOND
+from dcc.wire.codec import Header
+from dcc.wire.messages import (
+    Clear,
+    ClearReply,
+    Code,
+    ErrorReply,
+    Inspect,
+    InspectReply,
+    Message,
+    Scan,
+    ScanReply,
+    StatsGet,
+    StatsReply,
+    TopologyGet,
+)
+from tests.client.bench import TRIP_NS, Bench
+from tests.client.peers import Peer
+
+KEYS = sorted(b"key:%d" % number for number in range(300))
+ALL = Scan(slots=tuple(range(SLOT_COUNT)), prefix=b"")
+
+
+def cluster(**options: int) -> Bench:
+    """Return a bench in which every peer holds what it owns, and no more."""
+    bench = Bench("abc", **options).learn()
+    for key in KEYS:
+        for address in bench.order(key)[:2]:
+            bench.peers[address].data[key] = b"v"
+    return bench
+
+
+def held(peer: Peer, scan: Scan) -> list[bytes]:
+    """Return the keys of the slots in the order in which a node lists them."""
+    place = {slot: number for number, slot in enumerate(scan.slots)}
+    keys = [key for key in sorted(peer.data) if slot_of(key) in place]
+    return sorted(keys, key=lambda key: place[slot_of(key)])
+
+
+def test_a_scan_lists_every_key_once() -> None:
+    bench = cluster()
+    assert sorted(bench.do(ALL)) == KEYS
+    assert sorted(sent.address for sent in bench.asked(Scan)) == ["a:1", "b:1", "c:1"]
+
+
+def test_a_scan_goes_on_where_a_reply_was_cut() -> None:
+    bench = cluster()
+    for peer in bench.peers.values():
+
+        def answer(header: Header, message: Message, peer: Peer = peer) -> list[Message]:
+            assert isinstance(message, Scan)
+            keys = [key for key in held(peer, message) if key > message.after or
+                    slot_of(key) != message.slots[0]]  # fmt: skip
+            if len(keys) <= 10:
+                return [ScanReply(done=len(message.slots), keys=tuple(keys), unsure=())]
+            done = message.slots.index(slot_of(keys[9]))
+            return [ScanReply(done=done, keys=tuple(keys[:10]), unsure=())]
+
+        peer.answer = answer
+    found = bench.do(ALL, timeout_ns=20 * SECOND)
+    assert sorted(found) == KEYS
+    assert len(bench.asked(Scan)) > 20
+
+
+def test_slots_that_a_node_cannot_speak_for_alone_are_asked_of_their_other_owners_too() -> None:
+    bench = cluster()
+    peer = bench.peers["a:1"]
+    for key in list(peer.data)[::2]:
+        del peer.data[key]
+
+    def answer(header: Header, message: Message) -> list[Message]:
+        assert isinstance(message, Scan)
+        keys = tuple(held(peer, message))
+        return [ScanReply(done=len(message.slots), keys=keys, unsure=message.slots)]
+
+    peer.answer = answer
+    assert sorted(bench.do(ALL)) == KEYS
+
+
+@pytest.mark.parametrize("how", ["down", "mute", "refuse", "stuck"])
+def test_a_scan_goes_round_a_node_that_fails(how: str) -> None:
+    bench = cluster()
+    peer = bench.peers["a:1"]
+    if how == "down":
+        bench.down = {"a:1"}
+    elif how == "mute":
+        bench.mute = {"a:1"}
+    elif how == "refuse":
+        peer.answer = lambda header, message: [ErrorReply(code=Code.NOT_READY, text="")]
+    else:
+        peer.answer = lambda header, message: [ScanReply(done=0, keys=(), unsure=())]
+    assert sorted(bench.do(ALL)) == KEYS
+
+
+def test_a_scan_with_holes_is_an_error_and_never_a_short_list() -> None:
+    bench = cluster()
+    bench.down = {"a:1", "b:1", "c:1"}
+    with pytest.raises(NodeUnavailable):
+        bench.do(ALL)
+    bench = cluster()
+    bench.mute = {"a:1", "b:1", "c:1"}
+    with pytest.raises((NodeUnavailable, OperationTimeout)):
+        bench.do(ALL)
+
+
+def test_clearing_goes_on_to_another_node_when_one_is_silent() -> None:
+    bench = cluster()
+    bench.mute = {"a:1", "b:1"}
+    begun = bench.mono
+    assert bench.do(Clear()).everywhere
+    assert bench.mono - begun <= 2 * ATTEMPT_MOST_NS + TRIP_NS
+    assert not bench.peers["c:1"].data
+
+
+def test_a_clearing_that_not_everybody_confirmed_is_indefinite() -> None:
+    bench = cluster()
+    for peer in bench.peers.values():
+        peer.answer = lambda header, message: [ClearReply(stamp=9, everywhere=False)]
+    with pytest.raises(MaybeStored):
+        bench.do(Clear())
+    bench = cluster()
+    bench.mute = set(bench.peers)
+    with pytest.raises(MaybeStored):
+        bench.do(Clear())
+    bench.mute, bench.down = set(), set(bench.peers)
+    with pytest.raises(NodeUnavailable):
+        bench.do(Clear())
+
+
+def test_statistics_tell_who_did_not_answer_and_why() -> None:
+    bench = cluster()
+    bench.mute, bench.down = {"a:1"}, {"b:1"}
+    begun = bench.mono
+    answers = bench.do(StatsGet())
+    assert bench.mono - begun == SECOND
+    assert answers["a"] == "no answer in time"
+    assert answers["b"] == "unreachable"
+    assert isinstance(answers["c"], StatsReply)
+
+
+def test_inspection_asks_every_owner_dead_ones_included() -> None:
+    bench = cluster()
+    key = KEYS[0]
+    first, second = bench.order(key)[:2]
+    bench.standings[first] = Standing.DEAD
+    bench.publish()
+    bench.learn()
+    record = Record(key, Kind.VALUE, b"v", Version(1, 2, 3), 0, 0)
+    for peer in bench.peers.values():
+        peer.answer = lambda header, message: [InspectReply(records=(record,), confirmed=False)]
+    bench.down = {first}
+    answers = bench.do(Inspect(key=key))
+    assert answers == {
+        first[0]: "unreachable",
+        second[0]: InspectReply(records=(record,), confirmed=False),
+    }
+
+
+def test_the_topology_is_asked_of_one_node_at_a_time_once_it_is_known() -> None:
+    bench = cluster()
+    assert len(bench.do(TopologyGet()).members) == 3
+    assert len(bench.sent) == 1
+    bench.down = {bench.sent[0].address}
+    bench.sent.clear()
+    for _ in range(5):
+        bench.do(TopologyGet())
+    assert len(bench.sent) == 5
