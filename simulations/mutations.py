@@ -15,6 +15,7 @@ from dcc.node.core import NodeCore
 from dcc.replication.sync import IN_SYNC
 from dcc.store.store import Applied
 from dcc.types import Boot, Now, Record
+from dcc.units import NEVER
 from dcc.wire.messages import Write
 from simulations.runs import MakeCore
 
@@ -29,13 +30,13 @@ def keeps_older(core: NodeCore) -> None:
     if core.config.name != ONE:
         return
     store = core.held.store
-    merge = store._merge
+    merge: Any = store._merge
 
-    def mutant(slot: int, record: Record, now_ms: int, mark: int) -> Applied:
+    def mutant(slot: int, record: Record, *more: Any, **named: Any) -> Any:
         held = store.peek(slot, record.key)
         if held is not None and record.version.node != core.key:
             return Applied.OLDER
-        return merge(slot, record, now_ms, mark)
+        return merge(slot, record, *more, **named)
 
     _replace(store, "_merge", mutant)
 
@@ -45,16 +46,16 @@ def order_reversed(core: NodeCore) -> None:
     if core.config.name != ONE:
         return
     store = core.held.store
-    merge = store._merge
+    merge: Any = store._merge
 
-    def mutant(slot: int, record: Record, now_ms: int, mark: int) -> Applied:
+    def mutant(slot: int, record: Record, *more: Any, **named: Any) -> Any:
         held = store.peek(slot, record.key)
         if held is None:
-            return merge(slot, record, now_ms, mark)
+            return merge(slot, record, *more, **named)
         if record.version[::-1] <= held.version[::-1]:
             return Applied.OLDER
         store._memory.remove(held)
-        return merge(slot, record, now_ms, mark)
+        return merge(slot, record, *more, **named)
 
     _replace(store, "_merge", mutant)
 
@@ -99,10 +100,15 @@ def early_answer(core: NodeCore) -> None:
 
 
 def forgotten_early(core: NodeCore) -> None:
-    """A tombstone is forgotten as soon as it is old news to its own node."""
-    store = core.held.store
-    forget = store.forget_covered
-    _replace(store, "forget_covered", lambda slot, holders: forget(slot, ()))
+    """A tombstone is forgotten before the other holders have seen it."""
+    store, exchange = core.held.store, core.exchange
+
+    def mutant(now: Any) -> None:
+        exchange._forget_at = now.mono + core.config.exchange_interval_ns
+        for slot in core.held.view.owned:
+            store.forget_covered(slot, ())
+
+    _replace(exchange, "_forget", mutant)
 
 
 def unready_answers(core: NodeCore) -> None:
@@ -129,9 +135,11 @@ def no_retargeting(core: NodeCore) -> None:
 
 
 def blind_expiry(core: NodeCore) -> None:
-    """A get finds what has expired."""
+    """A get finds what has expired, and nobody sweeps it away before."""
     store = core.held.store
     get = store.get
+    _replace(store, "sweep", lambda now_ms, limit=0: 0)
+    _replace(store, "next_sweep_ms", lambda: NEVER)
     _replace(store, "get", lambda slot, key, now_ms: get(slot, key, now_ms - 60_000))
 
 
