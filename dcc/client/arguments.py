@@ -85,15 +85,13 @@ def key_bytes(key: str) -> bytes:
 def keys_bytes(keys: Iterable[str]) -> tuple[list[str], list[bytes]]:
     """Return `keys` and what `key_bytes` makes of each; several times faster for many."""
     names = list(keys)
-    if set(map(type, names)) == {str}:
-        try:
-            raws = list(map(str.encode, names))
-        except UnicodeEncodeError:
-            pass
-        else:
-            lengths = list(map(len, raws))
-            if min(lengths) > 0 and max(lengths) <= KEY_BYTES_MAX:
-                return names, raws
+    try:
+        # TypeError for anything that is no str; a str of the caller's own class is fine.
+        raws = list(map(str.encode, names))
+    except (TypeError, UnicodeEncodeError):
+        raws = []
+    if raws and min(map(len, raws)) > 0 and max(map(len, raws)) <= KEY_BYTES_MAX:
+        return names, raws
     return names, [key_bytes(name) for name in names]
 
 

@@ -140,6 +140,8 @@ def plain_groups(
         distinct = dict.fromkeys(addresses)
     if len(keys) > PLAIN_KEYS_MAX or any(one is None or one in sick for one in distinct):
         return None
+    if len(distinct) == 1:
+        return {one: keys for one in distinct if one is not None}
     groups: dict[str, list[bytes]] = {one: [] for one in distinct if one is not None}
     for key, address in zip(keys, addresses, strict=True):
         assert address is not None

@@ -247,7 +247,8 @@ class Client:
             hits = error.partial if isinstance(error.partial, dict) else {}
             error.partial = {n: hits[r] for n, r in zip(names, raws, strict=True) if r in hits}
             raise
-        return {name: found[raw] for name, raw in zip(names, raws, strict=True) if raw in found}
+        values = map(found.get, raws)
+        return {name: v for name, v in zip(names, values, strict=True) if v is not None}
 
     def put_many(self, mapping: Mapping[str, Value], *, ttl: Ttl | Unset = UNSET) -> list[str]:
         """Store all of `mapping`; return the keys that failed (and may or may not be stored)."""
