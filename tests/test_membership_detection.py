@@ -1,7 +1,11 @@
-"""Crashes: how soon the first member knows, how soon all know, and that nobody else is accused."""
+"""Crashes: how soon the first member knows, how soon all know, and that nobody else is accused.
+
+`python -m tests.test_membership_detection MEMBERS TRIALS` prints the medians.
+"""
 
 from __future__ import annotations
 
+import sys
 from statistics import median
 
 import pytest
@@ -34,3 +38,16 @@ def test_a_crash_is_detected_and_known_everywhere_in_time(
     results = [crash_trial(members, seed) for seed in range(trials)]
     assert median(first for first, _ in results) <= detected * 1.05
     assert median(last for _, last in results) <= known * 1.05
+
+
+def print_medians(members: int, trials: int) -> None:
+    results = [crash_trial(members, seed) for seed in range(trials)]
+    firsts, lasts = zip(*results, strict=True)
+    print(
+        f"{members} members, {trials} trials: first detection {median(firsts):.2f} s,"
+        f" known everywhere {median(lasts):.2f} s (worst {max(lasts):.2f} s)"
+    )
+
+
+if __name__ == "__main__":
+    print_medians(int(sys.argv[1]), int(sys.argv[2]))
