@@ -41,6 +41,7 @@ from dcc.effects import Answer, Connect, Disconnect, Effect, Gossip, Notify, Tel
 from dcc.gossip.deadlines import Deadlines
 from dcc.gossip.dissemination import RumorQueue, fit, retransmit_limit
 from dcc.gossip.joining import FOUNDED_STAMP, Seeds
+from dcc.gossip.owntime import OwnTime
 from dcc.gossip.probe import Prober
 from dcc.gossip.pushpull import PushPuller
 from dcc.gossip.suspicion import Suspicions
@@ -112,9 +113,8 @@ class Membership:
         self._gossip_at = 0
         self._sweep_at = NEVER
         self._left_at = NEVER
-        self._slept_ns = 0
-        self._due = NEVER
-        self._now, self._cluster_ms = now, cluster_ms
+        self._time = OwnTime(now, late_max_ns=config.ack_timeout_ns // 2)
+        self._cluster_ms = cluster_ms
 
     # -------------------------------------------------------------- what is known
 
@@ -152,15 +152,15 @@ class Membership:
 
     def gone(self, now: int) -> bool:
         """Return whether this node has left and the others have had the time to hear of it."""
-        return now - self._slept_ns >= self._left_at
+        return self._time.to_own(now) >= self._left_at
 
     # -------------------------------------------------------------- what the node core calls
 
     def start(self, now: int, cluster_ms: int) -> list[Effect]:
         """Begin to join; a node without seeds founds a cluster at once."""
         self._turn(now, cluster_ms)
-        self._seeds.start(self._now)
-        self._sweep_at = self._now + self._config.reconnect_interval_ns
+        self._seeds.start(self._time.now)
+        self._sweep_at = self._time.now + self._config.reconnect_interval_ns
         return self.tick(now, cluster_ms)
 
     def receive(
@@ -183,7 +183,7 @@ class Membership:
             effects = self._on_push_pull_reply(header, message)
         else:
             effects = self._on_gossip(header, message, request_plane)
-        self._due = max(self._now, self._next_at())
+        self._time.due = max(self._time.now, self._next_at())
         return effects
 
     def tick(self, now: int, cluster_ms: int) -> list[Effect]:
@@ -192,22 +192,21 @@ class Membership:
             return []
         self._turn(now, cluster_ms)
         effects: list[Effect] = []
-        if self._seeds.founds(self._now) and not self.joined:
+        if self._seeds.founds(self._time.now) and not self.joined:
             effects += self._found()
         if self.joined:
             effects += self._judge()
             effects += self._gossip()
-        effects += self._push_puller.tick(self._now, self.settings)
-        if self._now >= self._sweep_at:
-            self._sweep_at = self._now + self._config.reconnect_interval_ns
+        effects += self._push_puller.tick(self._time.now, self.settings)
+        if self._time.now >= self._sweep_at:
+            self._sweep_at = self._time.now + self._config.reconnect_interval_ns
             self._forget()
-        self._due = max(self._now, self._next_at())
+        self._time.due = max(self._time.now, self._next_at())
         return effects
 
     def wake_at(self) -> int:
         """Return the monotonic ns at which `tick` is due next, or NEVER."""
-        at = self._next_at()
-        return at if at == NEVER else at + self._slept_ns
+        return self._time.to_mono(self._next_at())
 
     def standstill(self, gap_ns: int, now: int) -> None:
         """Shift all deadlines: this node stood still for `gap_ns`, up to `now`.
@@ -215,9 +214,7 @@ class Membership:
         To be called before anything that arrived meanwhile is handed in. Sleep until the time
         that `wake_at` asked for is none, so a call too many does no harm.
         """
-        late = now - self._slept_ns - self._due
-        if late > 0:
-            self._sleep(min(gap_ns, late))
+        self._woke(self._time.standstill(gap_ns, now))
 
     def drain(self, now: int, cluster_ms: int) -> list[Effect]:
         """Return the first step of leaving: owning nothing, under a new incarnation."""
@@ -235,13 +232,13 @@ class Membership:
         self._push_puller.stop()
         self._seeds.stop()
         rounds = retransmit_limit(self._table.size) if self._table.peers else 0
-        self._left_at = self._now + rounds * self._config.gossip_interval_ns
-        self._due = max(self._now, self._next_at())
+        self._left_at = self._time.now + rounds * self._config.gossip_interval_ns
+        self._time.due = max(self._time.now, self._next_at())
         return [self._notify("member_left", self.me)]
 
     def change_settings(self, settings: Settings, now: int) -> list[Effect]:
         """Merge `settings` into the cluster's and gossip what changed."""
-        self._now = max(self._now, now - self._slept_ns)
+        self._turn(now, self._cluster_ms)
         return self._merge_settings(settings)
 
     def offer_view(self, key: NodeKey, now: int, cluster_ms: int) -> list[Effect]:
@@ -267,24 +264,20 @@ class Membership:
     # -------------------------------------------------------------- time
 
     def _turn(self, now: int, cluster_ms: int) -> None:
-        """Set the time of this turn; a turn that comes far too late was a standstill."""
         self._cluster_ms = cluster_ms
-        late = now - self._slept_ns - self._due
-        if late > self._config.ack_timeout_ns // 2:
-            self._sleep(late)
-        self._now = max(self._now, now - self._slept_ns)
+        self._woke(self._time.advance(now))
 
-    def _sleep(self, gap_ns: int) -> None:
-        self._slept_ns += gap_ns
-        if gap_ns >= self._config.protocol_period_ns and self.joined and self.me.standing != LEFT:
+    def _woke(self, slept_ns: int) -> None:
+        """Doubt oneself after a standstill of a period or more."""
+        if slept_ns >= self._config.protocol_period_ns and self.joined and self.me.standing != LEFT:
             self._prober.worsen(1)
-            self._push_puller.assert_self(self._now)
+            self._push_puller.assert_self(self._time.now)
 
     def _next_at(self) -> int:
         if self.displaced:
             return NEVER
         at = min(self._push_puller.wake_at(), self._sweep_at)
-        if self._now < self._left_at:
+        if self._time.now < self._left_at:
             at = min(at, self._left_at)
         if not self.joined:
             return at
@@ -303,7 +296,7 @@ class Membership:
             return [_dropped(header, "unknown_sender")]
         if header.boot < row.boot:
             return [_dropped(header, "earlier_boot")]
-        self._prober.heard(sender, self._now)
+        self._prober.heard(sender, self._time.now)
         effects: list[Effect] = []
         if isinstance(message, Ping | Ack | PingReq | Rumors):
             effects += self._hear_rumors(message.rumors, sender, isinstance(message, PingReq))
@@ -318,7 +311,7 @@ class Membership:
             self._prober.on_nack(sender, message)
         elif isinstance(message, PingReq):
             if self._table.is_peer(sender):
-                effects += self._prober.on_ping_req(sender, message, self._now)
+                effects += self._prober.on_ping_req(sender, message, self._time.now)
         elif isinstance(message, Rumors):
             effects += self._merge_settings(message.settings)
         return effects + self._tell_it_is_dead(sender)
@@ -343,9 +336,9 @@ class Membership:
         row = self._table.rows[sender]
         if not DEAD <= row.standing <= REMOVED:
             return []
-        if self._now < self._told.get(sender, 0):
+        if self._time.now < self._told.get(sender, 0):
             return []
-        self._told[sender] = self._now + self._config.protocol_period_ns
+        self._told[sender] = self._time.now + self._config.protocol_period_ns
         return [Gossip(sender, Rumors(rumors=(row,), settings=self.settings))]
 
     def _hear_rumors(
@@ -368,7 +361,7 @@ class Membership:
         mine = header.sender == self.me.key and header.boot == self.me.boot
         if not mine:
             effects += self._hear_view(header, message.members, message.settings)
-        if self.displaced or not self._push_puller.serves(self._now):
+        if self.displaced or not self._push_puller.serves(self._time.now):
             return effects
         reply = self._push_puller.reply(self.settings)
         if message.joining:
@@ -385,7 +378,7 @@ class Membership:
             return []
         before = self._table.changes
         effects = self._hear_view(header, message.members, message.settings)
-        self._push_puller.learned(self._table.changes > before, self._now)
+        self._push_puller.learned(self._table.changes > before, self._time.now)
         return effects
 
     def _hear_view(
@@ -407,7 +400,7 @@ class Membership:
             if settings.replicas_stamp > 0:
                 effects += self._join()
             elif self._table.peers:
-                self._seeds.found_joiner(self._now)
+                self._seeds.found_joiner(self._time.now)
         return effects
 
     # -------------------------------------------------------------- claims
@@ -454,16 +447,16 @@ class Membership:
             if held.standing == ALIVE:
                 row = claim._replace(standing=SUSPECT, since_ms=self._cluster_ms)
                 effects = self._change(key, held, row)
-                self._suspicions.called_dead(key, self._now)
+                self._suspicions.called_dead(key, self._time.now)
                 return effects
-            if not self._suspicions.called_dead(key, self._now):
+            if not self._suspicions.called_dead(key, self._time.now):
                 return []
         return self._change(key, held, claim)
 
     def _repeated(self, key: NodeKey, held: Member, claim: Member) -> None:
         """The same incarnation and standing again: another accuser, or another date."""
         if held.standing == SUSPECT:
-            if self._suspicions.confirm(key, claim.accuser, self._now):
+            if self._suspicions.confirm(key, claim.accuser, self._time.now):
                 self._rumors.put(key, claim)
         elif held.standing >= DEAD and claim.since_ms < held.since_ms:
             # Several may declare the same death; the earliest date ends retention for all.
@@ -485,7 +478,7 @@ class Membership:
         self._prober.worsen(1)
         if claim.standing >= DEAD:
             # Those who believe it no longer listen; tell them by address.
-            self._push_puller.assert_self(self._now)
+            self._push_puller.assert_self(self._time.now)
         return [self._notify("refuted", self.me, accused=claim.standing.name.lower())]
 
     def _conflict(self, theirs: Member, *, lost: bool) -> Notify:
@@ -520,11 +513,11 @@ class Membership:
         self._suspicions.cancel(key)
         self._removals.cancel(key)
         if row.standing <= SUSPECT:
-            self._prober.learned(key, self._now)
+            self._prober.learned(key, self._time.now)
         if row.standing == SUSPECT:
-            self._suspicions.start(key, row.accuser, self._table.size, self._now)
+            self._suspicions.start(key, row.accuser, self._table.size, self._time.now)
         elif row.standing == DEAD:
-            self._removals.set(key, self._now + self._config.rebalance_delay_ns)
+            self._removals.set(key, self._time.now + self._config.rebalance_delay_ns)
 
     def _link(self, key: NodeKey, row: Member) -> list[Effect]:
         addresses = (row.request, row.gossip)
@@ -560,17 +553,17 @@ class Membership:
     def _judge(self) -> list[Effect]:
         """Return the effects of probes, suspicions and rebalance delays that came due."""
         effects: list[Effect] = []
-        if self._now >= self._prober.wake_at():
-            more, failed = self._prober.tick(self._now)
+        if self._time.now >= self._prober.wake_at():
+            more, failed = self._prober.tick(self._time.now)
             effects += more
             if failed is not None:
                 effects += self._accuse(failed)
-        if self._now >= self._suspicions.next_at():
-            for key in self._suspicions.pop_looks(self._now):
+        if self._time.now >= self._suspicions.next_at():
+            for key in self._suspicions.pop_looks(self._time.now):
                 effects += self._prober.last_look(key)
-            for key in self._suspicions.pop_ended(self._now):
+            for key in self._suspicions.pop_ended(self._time.now):
                 effects += self._declare_dead(key)
-        for key in self._removals.pop_due(self._now):
+        for key in self._removals.pop_due(self._time.now):
             row = self._table.rows[key]
             effects += self._change(key, row, row._replace(standing=REMOVED))
         return effects
@@ -592,9 +585,9 @@ class Membership:
         return [*self._change(key, held, row), tell]
 
     def _gossip(self) -> list[Effect]:
-        if self._now < self._gossip_at or not (self._rumors or self._settings_left):
+        if self._time.now < self._gossip_at or not (self._rumors or self._settings_left):
             return []
-        self._gossip_at = self._now + self._config.gossip_interval_ns
+        self._gossip_at = self._time.now + self._config.gossip_interval_ns
         limit = retransmit_limit(self._table.size)
         effects: list[Effect] = []
         for key in self._table.some_peers(FANOUT, self._rng):
@@ -625,8 +618,8 @@ class Membership:
     def _begin(self) -> None:
         self.joined = True
         self._seeds.stop()
-        self._prober.start(self._now)
-        self._push_puller.start(self._now)
+        self._prober.start(self._time.now)
+        self._push_puller.start(self._time.now)
         self._rumors.put(self.me.key, self.me)
 
     def _merge_settings(self, settings: Settings) -> list[Effect]:
