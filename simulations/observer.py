@@ -64,7 +64,7 @@ class Observer:
         self.repaired = 0
         "Records in answers to pulls."
         self.on_held: Callable[[Record], None] | None = None
-        "Told of every record that a node holds behind a message."
+        "Told of every record that a node writes, or holds behind a message."
         self._message: tuple[bytes, ...] = ()
         self._held: list[Record | None] = []
 
@@ -82,6 +82,26 @@ class Observer:
         _, message = self._codec.decode(frames)
         assert isinstance(message, Replicate | PullReply | FetchReply | InspectReply)
         return message.records
+
+    def attach(self, node: NodeProcess, core: Any) -> None:
+        """Note what `core`, the new life of `node`, will write on its own account.
+
+        Some of it never travels, and may be forgotten before anybody looks.
+        """
+        store = core.held.store
+        write = store.write
+
+        def noted(slot: int, record: Record, *more: Any) -> Any:
+            applied = write(slot, record, *more)
+            self.saw((record,))
+            place = (node.name, node.life, record.key)
+            covers = partial(store.covers, slot)
+            self.monotony.observe(place, record, covers, node.world.now_ns)
+            if self.on_held is not None:
+                self.on_held(record)
+            return applied
+
+        store.write = noted
 
     def before(self, node: NodeProcess, frames: list[bytes]) -> None:
         """Remember what a node holds of the keys in a message of replication or repair."""
@@ -106,6 +126,15 @@ class Observer:
             self._watch(node, key, record)
             if record is not None and self.on_held is not None:
                 self.on_held(record)
+
+    def newest(self, node: NodeProcess, key: bytes) -> Record | None:
+        """Return the newest record of `key` that this life of a node is known to have held."""
+        version = self.monotony.newest((node.name, node.life, key))
+        meaning = self.meanings.get(version)
+        if meaning is None:
+            return None
+        kind = Kind.TOMBSTONE if meaning.deleted else Kind.VALUE
+        return Record(key, kind, b"", version, meaning.expires_at_ms, PREV_UNKNOWN)
 
     def _watch(self, node: NodeProcess, key: bytes, record: Record | None) -> None:
         core: Any = node.core

@@ -97,7 +97,9 @@ class _Run:
 
     def _make_core(self, node: NodeProcess, boot: Boot, rng: Random, now: Now) -> Core:
         config = self.scenario.node_config(node.name, node.request, node.gossip, self.seeds)
-        return self._make(config, boot=boot, rng=rng, now=now)
+        core = self._make(config, boot=boot, rng=rng, now=now)
+        self.observer.attach(node, core)
+        return core
 
     def play(self) -> Report:
         """Run all phases, or up to the first exception."""
@@ -153,6 +155,7 @@ class _Run:
         if not world.living():
             world.start("n0")
         healed_ns = world.now_ns
+        self._note_all()
         self.observer.on_held = self._note_newest
         world.run(world.now_ns + 2 * SECOND)
         self.workload.stop()
@@ -188,6 +191,15 @@ class _Run:
                 for record in records.values():
                     self._note_newest(record)
         return held
+
+    def _note_all(self) -> None:
+        """Note what the living hold, and what they held and may have forgotten since."""
+        self._survey()
+        for node in self.world.living():
+            for key in self.keys:
+                record = self.observer.newest(node, key)
+                if record is not None:
+                    self._note_newest(record)
 
     def _note_newest(self, record: Record) -> None:
         known = self.newest.get(record.key)

@@ -76,6 +76,18 @@ def test_a_tombstone_may_be_forgotten_only_by_who_has_seen_it() -> None:
     assert not converged(gone, record(V1), covered=True, may_evict=False)
 
 
+def test_a_stale_copy_outside_the_owners_is_seen() -> None:
+    for held, count in ((record(V2), 0), (record(V1), 1)):
+        found = convergence.check(
+            {b"p1": record(V2)},
+            {b"p1": ["n0"]},
+            {"n0": {b"p1": record(V2)}, "n1": {b"p1": held}},
+            lambda node, key, version: True,
+            may_evict=False,
+        )
+        assert len(found) == count
+
+
 # ------------------------------------------------------------------ one version, one value
 
 

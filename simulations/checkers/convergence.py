@@ -1,8 +1,9 @@
-"""Convergence: at rest, all owners of a key hold its newest version.
+"""Convergence: at rest, all owners of a key hold its newest version, and nobody an older one.
 
 Newest means the newest that any living node held, or that was in flight, when the faults ended,
 or that was written since. That the owners agree is too weak: a cluster that agrees on an old
-version has lost a write.
+version has lost a write. A node that is no owner may hold the newest until it has let go of the
+slot; an older copy would be served, or spread, when that node stands in for an owner one day.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def check(
     *,
     may_evict: bool,
 ) -> list[Violation]:
-    """Return where an owner differs from the newest version.
+    """Return where an owner differs from the newest version, and who else holds an older one.
 
     Args:
         newest: key → its newest record; EXPIRED once its time is over.
@@ -33,7 +34,7 @@ def check(
             record without a value may have been forgotten.
         may_evict: memory is short, so that an owner may have given up the value.
 
-    Complexity: O(keys x owners).
+    Complexity: O(keys x nodes).
     """
     found: list[Violation] = []
     for key, expected in sorted(newest.items()):
@@ -45,6 +46,11 @@ def check(
                 continue
             if problem:
                 text = f"{key.decode()} at {owner}: {problem}, newest is {_show(expected)}"
+                found.append(Violation(PROMISE, text))
+        for node in sorted(held.keys() - owners[key]):
+            record = held[node].get(key)
+            if record is not None and record.version < expected.version:
+                text = f"{key.decode()} at {node}: stale {_show(record)}, newest {_show(expected)}"
                 found.append(Violation(PROMISE, text))
     return found
 

@@ -27,6 +27,10 @@ class Monotony:
         self._newest: dict[Place, Version] = {}
         self.violations: list[Violation] = []
 
+    def newest(self, place: Place) -> Version:
+        """Return the newest version that this life held, as far as observed; else NO_VERSION."""
+        return self._newest.get(place, NO_VERSION)
+
     def observe(
         self,
         place: Place,
