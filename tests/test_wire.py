@@ -266,7 +266,12 @@ OUT_OF_RANGE: list[m.Message] = [
     m.WriteManyReply(outcomes=b"\x04", stamp=0),
     m.Pull(origins=((1, 2),), slots=(s.SlotAsk(0, NO_VERSION, (1, 5), 0),)),
     m.Pull(origins=((1, 2),), slots=(s.SlotAsk(0, NO_VERSION, (0,), 0),)),
-    m.PullReply(origins=(), slots=(s.SlotAnswer(0, True, (0, 5), 0, ()),), records=()),
+    m.PullReply(origins=(), slots=(s.SlotAnswer(0, True, (0, 5), 0, (), ()),), records=()),
+    m.PullReply(origins=(), slots=(s.SlotAnswer(0, True, (), 0, (), (0, 1, 2)),), records=()),
+    m.PullReply(origins=((1, 2),), slots=(s.SlotAnswer(0, True, (), 0, (), (0, 1)),), records=()),
+    m.PullReply(
+        origins=((1, 2),), slots=(s.SlotAnswer(0, True, (), 0, (), (0, 2, 2)),), records=()
+    ),
     m.Compare(slots=(1, 2), digests=(1,)),
     m.Replicate(seq=1, records=(RECORDS[0]._replace(key=b""),)),
     m.Replicate(seq=1, records=(RECORDS[0]._replace(kind=BAD_KIND),)),

@@ -70,7 +70,9 @@ SAMPLES: tuple[m.Message, ...] = (
     m.ReplicateAck(seq=8, moved=(0, 2)),
     m.Pull(origins=ORIGINS, slots=(s.SlotAsk(5, VERSION, (0, 11, 1, 12), 13),)),
     m.PullReply(
-        origins=ORIGINS, slots=(s.SlotAnswer(5, True, (1, 14), 15, (U64_MAX,)),), records=RECORDS
+        origins=ORIGINS,
+        slots=(s.SlotAnswer(5, True, (1, 14), 15, (U64_MAX,), (0, 16, 17)),),
+        records=RECORDS,
     ),
     m.Nudge(slots=(1, 2, 3)),
     m.SettingsUpdate(settings=SETTINGS),
@@ -112,6 +114,9 @@ def tuples(items: st.SearchStrategy[Any], most: int = 4) -> st.SearchStrategy[tu
 
 
 clocks = tuples(st.tuples(st.integers(0, 1), u64s), 3).map(lambda pairs: sum(pairs, ()))
+spans = tuples(st.tuples(st.integers(0, 1), st.integers(0, 9), st.integers(10, U64_MAX)), 3).map(
+    lambda triples: sum(triples, ())
+)
 origins = st.just(ORIGINS)
 
 BY_SHAPE: dict[s.Shape, st.SearchStrategy[Any]] = {
@@ -147,7 +152,7 @@ BY_NAME: dict[tuple[type[Any], str], st.SearchStrategy[Any]] = {
     (m.Pull, "slots"): tuples(st.builds(s.SlotAsk, slots, versions, clocks, u64s)),
     (m.PullReply, "origins"): origins,
     (m.PullReply, "slots"): tuples(
-        st.builds(s.SlotAnswer, slots, st.booleans(), clocks, u64s, tuples(u64s))
+        st.builds(s.SlotAnswer, slots, st.booleans(), clocks, u64s, tuples(u64s), st.just(()))
     ),
 }
 

@@ -11,8 +11,8 @@ from dcc.types import Origin, Record, Stamp
 from dcc.wire.messages import Pull, PullReply
 from dcc.wire.shapes import SlotAnswer, SlotAsk
 
-CLOCK_PAIRS_MAX = 2_048
-"Origins in one slot's clock on the wire; `store` compacts long before."
+SPANS_MAX = 256
+"Notes of one slot that travel; what is left out travels when these have closed."
 
 
 def pack_clock(clock: Mapping[Origin, Stamp], origins: dict[Origin, int]) -> tuple[int, ...]:
@@ -42,6 +42,21 @@ def unpack_clock(flat: tuple[int, ...], origins: tuple[Origin, ...]) -> dict[Ori
     }
 
 
+def unpack_spans(
+    flat: tuple[int, ...], origins: tuple[Origin, ...]
+) -> list[tuple[Origin, Stamp, Stamp]]:
+    """Return the notes behind flat triples; those that name no origin or are empty are left out.
+
+    >>> unpack_spans((0, 3, 9, 7, 1, 2), ((7, 1),))
+    [((7, 1), 3, 9)]
+    """
+    return [
+        (origins[index], low, high)
+        for index, low, high in zip(flat[::3], flat[1::3], flat[2::3], strict=False)
+        if index < len(origins) and low < high
+    ]
+
+
 def answer_pull(store: Store, pull: Pull) -> PullReply:
     """Return what the asker's clocks lack, up to one batch; slots left out did not fit.
 
@@ -66,7 +81,7 @@ class _Batch:
     def add(self, store: Store, ask: SlotAsk) -> bool:
         """Answer one slot; return whether there is room for more."""
         theirs = unpack_clock(ask.clock, self._asked_origins)
-        ours = store.clock(ask.slot)
+        ours, spans = store.clock(ask.slot), store.spans(ask.slot)
         complete = True
         if store.is_ahead(ask.slot, theirs):
             for record in store.lacking(ask.slot, theirs, ask.after):
@@ -78,8 +93,13 @@ class _Batch:
         if complete and _below(theirs, ours, mark):
             refill = store.hashes(ask.slot)
         clock = pack_clock(ours, self._origins)
-        self._bytes += 16 + 6 * len(clock) + 9 * len(refill)
-        self._slots.append(SlotAnswer(ask.slot, complete, clock, mark, refill))
+        noted = tuple(
+            word
+            for origin, low, high in spans[:SPANS_MAX]
+            for word in (self._origins.setdefault(origin, len(self._origins)), low, high)
+        )
+        self._bytes += 16 + 6 * len(clock) + 6 * len(noted) + 9 * len(refill)
+        self._slots.append(SlotAnswer(ask.slot, complete, clock, mark, refill, noted))
         return complete and self._bytes < BATCH_BYTES
 
     def reply(self) -> PullReply:

@@ -3,10 +3,10 @@
 One direction, two steps. The asker sends a digest of each slot (`Compare`) and learns which ones
 differ; of those it sends its clocks (`Pull`), and the answerer sends every record that they do not
 cover and its own clocks (`PullReply`). When a slot has come whole the asker's clock becomes the
-maximum of both. What is compared is what was *seen*, not what is held, so a value that was evicted
-or has expired is not missed and never comes back, and equal clocks mean silence. Every holder
-pulls from every other one, so both directions get their due; the answerer keeps no state, so a
-lost message costs a repetition and nothing else.
+maximum of both, and notes beyond gaps go along. What is compared is what was *seen*, not what is
+held, so a value that was evicted or has expired is not missed and never comes back, and equal
+clocks mean silence. Every holder pulls from every other one, so both directions get their due; the
+answerer keeps no state, so a lost message costs a repetition and nothing else.
 
     asker                              answerer
       | Compare: slots 1-9 and digests    |
@@ -44,7 +44,7 @@ from itertools import islice
 
 from dcc.effects import Effect, Tell
 from dcc.limits import BATCH_BYTES, SLOT_COUNT
-from dcc.replication.answerer import answer_pull, pack_clock, unpack_clock
+from dcc.replication.answerer import answer_pull, pack_clock, unpack_clock, unpack_spans
 from dcc.replication.holdings import Holdings, Instant
 from dcc.replication.sync import IN_SYNC, SyncTable
 from dcc.replication.view import ViewChange
@@ -77,6 +77,7 @@ class _Partial:
     """A slot whose records did not fit one frame."""
 
     clock: dict[Origin, Stamp]
+    spans: list[tuple[Origin, Stamp, Stamp]]
     mark: Stamp
     after: Version
     sent_at: int
@@ -109,7 +110,7 @@ class Exchange:
         self._plans: deque[tuple[Iterator[int], frozenset[NodeKey] | None]] = deque()
         self._leftover: dict[int, set[NodeKey]] = {}  # slot held, not ours -> owners that cover it
         self._nudge_at = NEVER
-        self._forget_at = 0
+        self._tidy_at = 0
         self.rounds = self.records_in = self.bytes_in = 0
         self.last_round_at = -1
 
@@ -189,15 +190,15 @@ class Exchange:
                 busy += 1
         if self._nudge_at <= now.mono:
             effects += self._nudge(now)
-        if self._forget_at <= now.mono:
-            self._forget(now)
+        if self._tidy_at <= now.mono:
+            self._tidy(now)
         return effects
 
     def wake_at(self) -> int:
         """Return when the next pull, retry, round or nudge is due."""
         if self._plans:
             return 0
-        due = min(self._nudge_at, self._forget_at)
+        due = min(self._nudge_at, self._tidy_at)
         busy = sum(bool(state.request) for state in self._peers.values())
         for state in self._peers.values():
             due = min(due, state.round_at, min(state.gaps.values(), default=NEVER))
@@ -260,7 +261,10 @@ class Exchange:
         held = self._held
         for ask in pull.slots:
             clock = unpack_clock(ask.clock, pull.origins)
-            self._seen_by(peer, ask.slot, clock, same_view=epoch == held.view.epoch)
+            everything = not held.store.is_ahead(ask.slot, clock)
+            self._seen_by(
+                peer, ask.slot, clock, same_view=epoch == held.view.epoch, everything=everything
+            )
         reply = answer_pull(held.store, pull)
         return [Tell(peer, reply, request)]
 
@@ -276,7 +280,9 @@ class Exchange:
             if digest(slot) != theirs:
                 differ.append(slot)
             elif slot in self._leftover or held.store.valueless(slot):
-                self._seen_by(peer, slot, held.store.clock(slot), same_view=same_view)
+                self._seen_by(
+                    peer, slot, held.store.clock(slot), same_view=same_view, everything=True
+                )
         return [Tell(peer, CompareReply(differ=tuple(differ)), request)]
 
     def find_leftovers(self, now: Instant) -> None:
@@ -393,7 +399,8 @@ class Exchange:
         partial = state.partial.pop(slot, None)
         if partial is None:
             clock = unpack_clock(answer.clock, reply.origins)
-            partial = _Partial(clock, answer.mark, NO_VERSION, state.sent_at)
+            spans = unpack_spans(answer.spans, reply.origins)
+            partial = _Partial(clock, spans, answer.mark, NO_VERSION, state.sent_at)
         if not answer.complete:
             versions = [r.version for r in reply.records if slot_of(r.key) == slot]
             partial.after = max(versions, default=partial.after)
@@ -403,35 +410,57 @@ class Exchange:
         if answer.refill:
             store.refill(slot, set(answer.refill), partial.clock)
         store.merge_clock(slot, partial.clock, partial.mark)
+        store.merge_spans(slot, partial.spans)
         del state.differ[slot]
         if same_view:
             state.wanted.pop(slot, None)
             self._sync.pulled(slot, peer, partial.sent_at)
 
     def _seen_by(
-        self, peer: NodeKey, slot: int, clock: Mapping[Origin, Stamp], *, same_view: bool
+        self,
+        peer: NodeKey,
+        slot: int,
+        clock: Mapping[Origin, Stamp],
+        *,
+        same_view: bool,
+        everything: bool,
     ) -> None:
-        """Use what a question reveals: the asker has seen all that `clock` covers."""
+        """Use what a question reveals of the asker: what `clock` covers, or all that is here."""
         held = self._held
         if peer not in held.view.alive or not same_view:
             return
         owners = held.view.slots.owners(slot)
-        if slot in self._leftover:
-            if peer in owners and not held.store.is_ahead(slot, clock):
-                self._leftover[slot].add(peer)
-                self._release_if_covered(slot, owners)
-        elif peer in owners:
+        if peer not in owners:
+            return
+        if slot not in self._leftover:
             held.store.note_covered(slot, held.view.boots[peer], clock)
+        elif everything:
+            self._leftover[slot].add(peer)
+            self._release_if_covered(slot, owners)
 
-    def _forget(self, now: Instant) -> None:
-        """Forget records without values that every holder is known to have seen."""
+    def _tidy(self, now: Instant) -> None:
+        """Forget what every holder has seen, and give up what no holder can have any more."""
         held = self._held
-        self._forget_at = self._next_round(now)
+        self._tidy_at = self._next_round(now)
+        boots = set(held.view.boots.values())
         for slot in held.view.owned:
             if self._sync.unsynced(slot) is IN_SYNC:
-                owners = held.view.slots.owners(slot)
-                others = [held.view.boots[key] for key in owners if key != held.key]
-                held.store.forget_covered(slot, others)
+                self._forget(slot)
+                for origin in held.store.gap_origins(slot):
+                    if origin[1] not in boots:
+                        held.store.close_gaps(slot, origin)
+
+    def _forget(self, slot: int) -> None:
+        """Forget the slot's records without values that every holder is known to have seen.
+
+        Members that are down count, and removed ones too, until they are forgotten themselves:
+        they may come back with an older value that only such a record can hide.
+        """
+        held = self._held
+        if held.view.all_up:
+            owners = held.view.slots.owners(slot)
+            others = [held.view.boots[key] for key in owners if key != held.key]
+            held.store.forget_covered(slot, others)
 
     def _release_if_covered(self, slot: int, owners: tuple[NodeKey, ...]) -> None:
         if owners and self._leftover[slot].issuperset(owners):

@@ -50,6 +50,8 @@ class View:
         "Monotonic ns of the last change of the slot's `near` members."
         self.alive_since: dict[NodeKey, int] = {}
         "Monotonic ns since when a member has been alive in its present boot."
+        self.all_up = True
+        "Whether no remembered member is down, those removed from the ring included."
         self.owned: tuple[int, ...] = ()
         "Slots that this node owns, ascending."
         self._mine = bytearray(SLOT_COUNT)
@@ -76,6 +78,7 @@ class View:
             self.holder_since[slot] = mono
         if slots:
             self._take_owned(slots)
+        self.all_up = all(m.standing in (Standing.ALIVE, Standing.LEFT) for m in members.values())
         alive = {key: m.boot for key, m in ring.items() if m.standing is Standing.ALIVE}
         alive.setdefault(self.me, 0)
         risen = tuple(

@@ -116,6 +116,16 @@ class Clocks:
         noted = 0 if notes is None else notes.last(origin)
         return noted or self.seen(slot, origin)
 
+    def spans(self, slot: int) -> list[tuple[Origin, Stamp, Stamp]]:
+        """Return the slot's notes as (origin, low, high), ascending."""
+        notes = self._notes.get(slot)
+        return [] if notes is None else notes.spans()
+
+    def noted_origins(self, slot: int) -> tuple[Origin, ...]:
+        """Return the origins that have notes, ascending."""
+        notes = self._notes.get(slot)
+        return () if notes is None else tuple(sorted(notes.origins()))
+
     def has_notes(self, slot: int) -> bool:
         """Return whether anything is noted or loose."""
         return slot in self._notes

@@ -102,6 +102,11 @@ class Notes:
         """Return the origins of which there is something."""
         return sorted({*self._spans, *self._loose})
 
+    def spans(self) -> list[tuple[Origin, Stamp, Stamp]]:
+        """Return all intervals as (origin, low, high), ascending."""
+        found = [(origin, *one) for origin, spans in self._spans.items() for one in spans]
+        return sorted(found)
+
     def words(self) -> list[int]:
         """Return the intervals as integers, equal for equal ones however they came about."""
         words: list[int] = []

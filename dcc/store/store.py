@@ -23,7 +23,7 @@ follow from the key) and never checked here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from enum import IntEnum
 
 from xxhash import xxh3_64_intdigest
@@ -196,6 +196,20 @@ class Store:
         """
         self._clocks.close_gaps(slot, origin)
         self._count()
+
+    def spans(self, slot: int) -> list[tuple[Origin, Stamp, Stamp]]:
+        """Return what was seen beyond gaps: (origin, low, high), every write in (low, high]."""
+        return self._clocks.spans(slot)
+
+    def merge_spans(self, slot: int, spans: Iterable[tuple[Origin, Stamp, Stamp]]) -> None:
+        """Take over what another holder has seen beyond gaps; its records were all received."""
+        for origin, low, high in spans:
+            self._clocks.witness(slot, self._origins.intern(origin), low, high, NOTES_MAX)
+        self._count()
+
+    def gap_origins(self, slot: int) -> tuple[Origin, ...]:
+        """Return the origins of which writes are missing before noted ones, ascending."""
+        return self._clocks.noted_origins(slot)
 
     def has_gaps(self, slot: int) -> bool:
         """Return whether writes are held whose predecessors, as far as known, were not seen."""

@@ -254,6 +254,17 @@ def _record_out(record: Record, frames: Frames) -> Sequence[Any]:
     return [key, kind, _value_out(value, frames), *rest]
 
 
+def spans_fit(origins: tuple[Any, ...], all_spans: Iterable[tuple[int, ...]]) -> bool:
+    """Return whether flat `all_spans` are triples that index the table `origins`, low to high."""
+    known = len(origins)
+    return all(
+        len(spans) % 3 == 0
+        and max(spans[::3], default=-1) < known
+        and all(low < high for low, high in zip(spans[1::3], spans[2::3], strict=True))
+        for spans in all_spans
+    )
+
+
 def clocks_fit(origins: tuple[Any, ...], clocks: Iterable[tuple[int, ...]]) -> bool:
     """Return whether flat `clocks` are pairs and index only the table `origins`."""
     known = len(origins)
@@ -283,10 +294,14 @@ class SlotAnswer(NamedTuple):
     mark: int
     refill: tuple[int, ...]
     "Empty, or the 64-bit hashes of all keys held: what is not listed and covered is forgotten."
+    spans: tuple[int, ...]
+    """Flat triples (index into the message's origins, low, high): writes of that origin above low
+    and up to high were all seen, though not those below."""
 
 
-HASHES = tuple_of(U64, 4096)
-PAIRS = HASHES
+HASHES = tuple_of(U64, 24_576)
+"As many as fit a frame."
+PAIRS = tuple_of(U64, 4096)
 "Flat pairs; that their number is even and their indexes lie in the table, the message checks."
 ENUM = _enum
 VERSION = Shape(_version)
@@ -304,5 +319,5 @@ RECORDS = tuple_of(RECORD, BATCH_KEYS_MAX)
 KEYS = tuple_of(KEY, BATCH_KEYS_MAX)
 SLOTS = tuple_of(SLOT, SLOT_COUNT)
 SLOT_ASK = struct_of(SlotAsk, SLOT, VERSION, PAIRS, U64)
-SLOT_ANSWER = struct_of(SlotAnswer, SLOT, BOOL, PAIRS, U64, HASHES)
+SLOT_ANSWER = struct_of(SlotAnswer, SLOT, BOOL, PAIRS, U64, HASHES, PAIRS)
 ITEM = struct_of(tuple, KEY, VALUE)
