@@ -130,6 +130,15 @@ SPLIT_AND_FULL = replace(
         f.Partition(at_ns=at(18), lasts_ns=at(4), left=("n1",), right=("n0", "n2")),
     ),
 )
+SPLIT = replace(
+    QUIET,
+    workload=replace(BUSY, w=(1, 1, 2)),
+    faults=(
+        f.Partition(
+            at_ns=at(14), lasts_ns=at(7.5), left=("n1",), right=("n0", "n2", "c0", "c1", "c2")
+        ),
+    ),
+)
 ROLLING = replace(
     QUIET,
     workload=WorkloadSettings(clients=8, keys=16, pause_ns=20 * MILLISECOND, w=(2,)),
@@ -141,6 +150,7 @@ ROLLING = replace(
 )
 CAUGHT = {
     "blind-expiry": (QUIET, "provenance"),
+    "forgotten-early": (SPLIT, "a version never falls"),
     "keeps-older": (QUIET, "convergence"),
     "one-stamp": (QUIET, "one version, one value"),
     "late-write": (STOPPED, "never executed late"),
