@@ -84,7 +84,8 @@ class NodeCore:
         self.forwards = Forwards(self.held, self.codec)
         self.clearings = Clearings(self.held)
         self.requests = Requests(self)
-        self.serve = FastPath(self).serve
+        self._fast = FastPath(self)
+        self.serve = self._fast.serve
         self.left = False
         self.loop_lag_ns = 0
         "How late the loop turned lately; set by the shell."
@@ -124,6 +125,9 @@ class NodeCore:
     def receive(self, route: bytes, frames: list[bytes], now: Now) -> list[Effect]:
         """Take a message from the ROUTER (or from a seed's connection: `route` empty)."""
         at = self.turn(now)
+        many = self._fast.serve_many(frames[0], now) if len(frames) == 1 and route else None
+        if many is not None:
+            return [Reply(route, [many], "get_many", at.mono)]
         try:
             header, message = self.codec.decode(frames)
         except PeerError as error:

@@ -1,4 +1,4 @@
-"""The hot path: a GET of one small frame, from the request's bytes to the reply's bytes.
+"""The hot path: a GET of one small frame, or of many keys, from request bytes to reply bytes.
 
 Everything else, and everything odd, returns None and takes the ordinary path, which decodes
 again; so this function may be terse but may not decide anything differently. It answers a hit on
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import msgpack
 
-from dcc.limits import INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX
+from dcc.limits import BATCH_BYTES, BATCH_KEYS_MAX, INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX
 from dcc.replication.holdings import Instant
 from dcc.replication.sync import IN_SYNC
-from dcc.ring.hashing import slot_of
+from dcc.ring.hashing import slot_of, slots_of
 from dcc.types import NO_VERSION, Kind, Now, Version
 from dcc.wire.codec import HEADER_FIELDS, PREFIX_BYTES
-from dcc.wire.messages import TAG, Get, GetReply, Status
+from dcc.wire.messages import TAG, Get, GetMany, GetManyReply, GetReply, Status
 
 if TYPE_CHECKING:
     from dcc.node.core import NodeCore
@@ -25,8 +25,16 @@ if TYPE_CHECKING:
 FRAME_BYTES = 1_024
 "A GET of the longest key is below; bounds what unpacking a hostile frame may allocate."
 
+MANY_BYTES = 64 * 1_024
+"A GetMany above takes the ordinary path, which looks at its nesting first."
+
 GET, GET_REPLY = TAG[Get], TAG[GetReply]
 ITEMS = HEADER_FIELDS + 2
+GET_MANY, GET_MANY_REPLY = TAG[GetMany], TAG[GetManyReply]
+ITEMS_MANY = HEADER_FIELDS + 1
+TAG_AT = PREFIX_BYTES + 1
+"Behind the prefix and the array's header: a tag below 128 is one byte."
+GET_MANY_BYTE = bytes([GET_MANY])
 HIT, MISS = int(Status.HIT), int(Status.MISS)
 
 
@@ -73,11 +81,68 @@ class FastPath:
         self._counters.hits += 1
         return self._reply(request, HIT, entry.version, value, entry.expires_at_ms)
 
-    def _miss(self, slot: int, key: bytes, request: int) -> bytes | None:
-        if self._sync.unsynced(slot) is not IN_SYNC:
+    def serve_many(self, frame: bytes, now: Now) -> bytes | None:
+        """Return the reply to a `GetMany` that is answered here alone in one frame, or None."""
+        if len(frame) > MANY_BYTES or frame[TAG_AT : TAG_AT + 1] != GET_MANY_BYTE:
             return None
+        if not frame.startswith(self._prefix):
+            return None
+        try:
+            # What hostile headers can make this allocate is bounded by the frame's own depth.
+            items = msgpack.unpackb(frame[PREFIX_BYTES:], max_array_len=BATCH_KEYS_MAX)
+        except (ValueError, TypeError, msgpack.exceptions.UnpackException):
+            return None
+        if type(items) is not list or len(items) != ITEMS_MANY or items[0] != GET_MANY:
+            return None
+        keys, request = items[HEADER_FIELDS], items[5]
+        if type(keys) is not list or type(request) is not int or not 0 <= request < 1 << 64:
+            return None
+        if not 0 < len(keys) <= BATCH_KEYS_MAX or set(map(type, keys)) != {bytes}:
+            return None
+        if min(map(len, keys)) == 0 or max(map(len, keys)) > KEY_BYTES_MAX:
+            return None
+        if now is not self._now:
+            self._now, self._at = now, self._core.turn(now)
+        return self._many(keys, request)
+
+    def _many(self, keys: list[bytes], request: int) -> bytes | None:
+        me, ms = self._me, self._at.ms
+        slots = slots_of(keys)
+        if not self._view.all_primary(slots):
+            return None
+        entries = self._store.get_many(slots, keys, ms)
+        values = [entry.value for entry in entries if entry is not None]
+        statuses = bytearray(len(keys))  # HIT is 0.
+        if len(values) < len(keys):
+            for i, entry in enumerate(entries):
+                if entry is None:
+                    if not self._is_absent(slots[i], keys[i]):
+                        return None
+                    statuses[i] = MISS
+        if values:
+            lengths = list(map(len, values))
+            if max(lengths) >= INLINE_VALUE_BYTES_MAX or sum(lengths) > BATCH_BYTES:
+                return None
+        self._commands["get_many"] += 1
+        self._counters.hits += len(values)
+        self._counters.misses += len(keys) - len(values)
+        packed: bytes = self._pack(
+            (
+                GET_MANY_REPLY, me, self._boot, self._view.slots.epoch, 0, request, ms,
+                0, bytes(statuses), values, True,
+            )
+        )  # fmt: skip
+        return self._prefix + packed
+
+    def _is_absent(self, slot: int, key: bytes) -> bool:
+        """Return whether a key that was not found is certainly nowhere."""
+        if self._sync.unsynced(slot) is not IN_SYNC:
+            return False
         entry = self._store.peek(slot, key)
-        if entry is not None and entry.kind is Kind.EVICTED and not entry.asked:
+        return entry is None or entry.kind is not Kind.EVICTED or entry.asked
+
+    def _miss(self, slot: int, key: bytes, request: int) -> bytes | None:
+        if not self._is_absent(slot, key):
             return None
         self._commands["get"] += 1
         self._counters.misses += 1

@@ -384,6 +384,8 @@ class Exchange:
         refused: set[int] = set()
         for record in records:
             slot = slot_of(record.key)
+            if not held.view.owns(slot):
+                continue  # It was lost since the question: a copy would be nobody's to release.
             if held.clock.too_far_ahead(record.version.stamp, now.ms):
                 refused.add(slot)
                 continue
@@ -397,6 +399,10 @@ class Exchange:
     ) -> None:
         slot = answer.slot
         partial = state.partial.pop(slot, None)
+        if not self._held.view.owns(slot):
+            state.wanted.pop(slot, None)
+            del state.differ[slot]
+            return
         if partial is None:
             clock = unpack_clock(answer.clock, reply.origins)
             spans = unpack_spans(answer.spans, reply.origins)

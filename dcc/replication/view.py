@@ -11,7 +11,7 @@ what "in sync" is measured against (see `sync`).
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 from typing import NamedTuple
 
@@ -114,6 +114,15 @@ class View:
     def is_primary(self, slot: int) -> bool:
         """Return whether this node is the first live node of the slot's order."""
         return self.route(slot)[:1] == (self.me,)
+
+    def all_primary(self, slots: Iterable[int]) -> bool:
+        """Return whether this node is the primary of each of `slots`."""
+        routes, route, me = self._routes, self.route, self.me
+        for slot in slots:
+            targets = routes.get(slot) or route(slot)
+            if not targets or targets[0] != me:
+                return False
+        return True
 
     def owns(self, slot: int) -> bool:
         """Return whether this node is an owner, alive or not being the question of others."""
