@@ -16,7 +16,7 @@ def keys(count: int) -> list[bytes]:
     return [b"key-%d" % i for i in range(count)]
 
 
-def test_a_record_whose_replication_was_lost_comes_by_the_exchange():
+def test_a_record_whose_replication_was_lost_comes_by_the_exchange() -> None:
     world = Planes("a", "b", replicas=1)
     world.run(1)
     world.lost = lose_replication
@@ -28,7 +28,7 @@ def test_a_record_whose_replication_was_lost_comes_by_the_exchange():
     ]
 
 
-def test_all_are_in_sync_after_the_first_exchange_and_then_it_is_silent():
+def test_all_are_in_sync_after_the_first_exchange_and_then_it_is_silent() -> None:
     world = Planes("a", "b", "c", replicas=2)
     for key in keys(50):
         world.put("b", key, b"v")
@@ -44,7 +44,7 @@ def test_all_are_in_sync_after_the_first_exchange_and_then_it_is_silent():
     assert records == []
 
 
-def test_an_evicted_value_does_not_come_back():
+def test_an_evicted_value_does_not_come_back() -> None:
     world = Planes("a", "b", replicas=1, limit_bytes=1 << 20)
     world.run(1)
     for key in keys(2_000):
@@ -58,7 +58,7 @@ def test_an_evicted_value_does_not_come_back():
     assert evicted <= {k for k in keys(2_000) if world["b"].value(k, world.at) is None}
 
 
-def test_a_deleted_key_stays_deleted_where_the_delete_was_missed():
+def test_a_deleted_key_stays_deleted_where_the_delete_was_missed() -> None:
     world = Planes("a", "b", replicas=1)
     world.run(1)
     world.put("a", b"gone", b"old")
@@ -72,7 +72,7 @@ def test_a_deleted_key_stays_deleted_where_the_delete_was_missed():
     assert world["b"].value(b"gone", world.at) is None
 
 
-def test_a_node_that_comes_is_filled_and_the_former_owners_release():
+def test_a_node_that_comes_is_filled_and_the_former_owners_release() -> None:
     world = Planes("a", "b", "c", "d", replicas=1)
     world.standing[world["d"].key] = Standing.LEFT
     world.take_view()
@@ -93,7 +93,7 @@ def test_a_node_that_comes_is_filled_and_the_former_owners_release():
     assert held == 1_000
 
 
-def test_a_draining_node_hands_over_everything_and_is_left_with_nothing():
+def test_a_draining_node_hands_over_everything_and_is_left_with_nothing() -> None:
     world = Planes("a", "b", "c", replicas=1)
     world.run(1)
     for key in keys(400):
@@ -107,7 +107,7 @@ def test_a_draining_node_hands_over_everything_and_is_left_with_nothing():
         assert world["a"].value(key, world.at) == world["c"].value(key, world.at) == b"v" + key
 
 
-def test_a_stand_in_hands_over_what_it_took_when_the_owner_is_back():
+def test_a_stand_in_hands_over_what_it_took_when_the_owner_is_back() -> None:
     world = Planes("a", "b", "c", replicas=1)
     world.run(2)
     world.standing[world["b"].key] = Standing.SUSPECT
@@ -125,7 +125,7 @@ def test_a_stand_in_hands_over_what_it_took_when_the_owner_is_back():
         assert plane.exchange.leftovers() == 0
 
 
-def test_a_slot_larger_than_a_frame_comes_in_pieces_and_whole():
+def test_a_slot_larger_than_a_frame_comes_in_pieces_and_whole() -> None:
     world = Planes("a", "b", replicas=1)
     slot = slot_of(b"key-0")
     many = [k for k in keys(400_000) if slot_of(k) == slot]

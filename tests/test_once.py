@@ -16,38 +16,38 @@ def asker(request: int, route: bytes = b"route") -> Asker:
     return Asker(route, 0, request)
 
 
-def test_a_new_request_is_to_be_executed():
+def test_a_new_request_is_to_be_executed() -> None:
     assert Once().begin(CLIENT, asker(1), 0) is None
 
 
-def test_a_repetition_gets_the_first_answer():
+def test_a_repetition_gets_the_first_answer() -> None:
     once = Once()
     once.begin(CLIENT, asker(1), 0)
     assert once.finish(CLIENT, asker(1), REPLY) == Answer(b"route", REPLY, 1)
     assert once.begin(CLIENT, asker(1, b"other"), 1) == [Answer(b"other", REPLY, 1)]
 
 
-def test_a_repetition_of_an_open_request_takes_its_place_in_waiting():
+def test_a_repetition_of_an_open_request_takes_its_place_in_waiting() -> None:
     once = Once()
     once.begin(CLIENT, asker(1), 0)
     assert once.begin(CLIENT, asker(1, b"other"), 1) == []
     assert once.finish(CLIENT, asker(1), REPLY) == Answer(b"other", REPLY, 1)
 
 
-def test_a_refused_request_may_be_tried_again():
+def test_a_refused_request_may_be_tried_again() -> None:
     once = Once()
     once.begin(CLIENT, asker(1), 0)
     once.finish(CLIENT, asker(1), ErrorReply(code=Code.NOT_READY, text=""))
     assert once.begin(CLIENT, asker(1), 1) is None
 
 
-def test_two_lives_of_a_client_do_not_share_request_ids():
+def test_two_lives_of_a_client_do_not_share_request_ids() -> None:
     once = Once()
     once.begin(CLIENT, asker(1), 0)
     assert once.begin((7, 2), asker(1), 0) is None
 
 
-def test_the_table_is_bounded_per_client_over_clients_and_in_time():
+def test_the_table_is_bounded_per_client_over_clients_and_in_time() -> None:
     once = Once()
     for request in range(REQUESTS_MAX + 10):
         once.begin(CLIENT, asker(request), 0)
