@@ -390,3 +390,14 @@ class _At:
 
     def __init__(self, address: str) -> None:
         self.address = address
+
+
+def test_a_node_whose_name_was_taken_by_a_newer_one_ends_and_says_so(processes: Processes) -> None:
+    first = processes.node()
+    older = processes.node("--name", "twin", "--seed", first.address)
+    assert older.ready
+    newer = processes.node("--name", "twin", "--seed", first.address)
+    assert newer.ready
+    assert older.wait() == 1, older.text()
+    assert older.events("name_conflict")
+    assert newer.popen.poll() is None

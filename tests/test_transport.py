@@ -77,6 +77,10 @@ class ToyCore:
         self.left = True
         return []
 
+    @property
+    def displaced(self) -> bool:
+        return False
+
     def observe(self, command: str, duration_ns: int, times: int) -> None:
         self.observed = (command, duration_ns, times)
 

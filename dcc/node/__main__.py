@@ -65,6 +65,8 @@ class Process:
             self._log("node_starting", self._fields() | {"pid": os.getpid()})
             tune_collector()
             self._loop.run()
+            if self._loop.displaced:
+                self._exit_code = 1
             self._log("node_stopped", {"exit_code": self._exit_code})
         finally:
             if self._http is not None:

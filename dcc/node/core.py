@@ -87,6 +87,7 @@ class NodeCore:
         self._fast = FastPath(self)
         self.serve = self._fast.serve
         self.left = False
+        self._notices: list[Effect] = []
         self.loop_lag_ns = 0
         "How late the loop turned lately; set by the shell."
         self.started_at = self._turn_at = now.mono
@@ -105,6 +106,11 @@ class NodeCore:
     def ready(self) -> bool:
         """Whether the node has joined one view, serves, and is not leaving."""
         return self.serving and not self.membership.me.draining and not self.left
+
+    @property
+    def displaced(self) -> bool:
+        """Whether a newer node took this one's name; it has fallen silent and `left` is true."""
+        return self.membership.displaced
 
     @property
     def serving(self) -> bool:
@@ -247,6 +253,7 @@ class NodeCore:
         if gap > self.config.protocol_period_ns:
             self.membership.standstill(gap, now.mono)
             self._stood_still(self._at)
+            self._notices.append(Notify("standstill", {"seconds": gap / SECOND}))
         return self._at
 
     def _stood_still(self, at: Instant) -> None:
@@ -255,7 +262,7 @@ class NodeCore:
 
     def _emit(self, effects: Sequence[Effect]) -> list[Effect]:
         """Turn messages into frames, and hear what the membership has to say."""
-        out: list[Effect] = []
+        out, self._notices = self._notices, []
         epoch = self.held.view.epoch
         for effect in effects:
             if isinstance(effect, Tell):
@@ -361,6 +368,8 @@ class NodeCore:
         return effects
 
     def _go_on_leaving(self, at: Instant) -> list[Effect]:
+        if self.membership.displaced:
+            self.left = True
         if self._leaving_until == NEVER or self.left:
             return []
         if self.membership.me.standing is Standing.LEFT:

@@ -34,7 +34,7 @@ EVENTS_MAX = 256
 
 LEVELS = {
     "bug": "error",
-    "duplicate_name": "error",
+    "name_conflict": "error",
     "clock_skew": "warning",
     "file_descriptors_short": "warning",
     "member_suspect": "warning",

@@ -66,6 +66,8 @@ class Core(Protocol):
     def slots_ready(self) -> bool: ...
     @property
     def left(self) -> bool: ...
+    @property
+    def displaced(self) -> bool: ...
     def start(self, now: Now) -> list[Effect]: ...
     def serve(self, route: bytes, frame: bytes, now: Now) -> bytes | None: ...
     def receive(self, route: bytes, frames: list[bytes], now: Now) -> list[Effect]: ...
@@ -144,6 +146,11 @@ class Loop:
         except (FutureTimeout, CancelledError):
             asked.cancel()
             return None
+
+    @property
+    def displaced(self) -> bool:
+        """Whether another node took this one's name, which ended `run`."""
+        return self._core.displaced
 
     @property
     def bugs(self) -> int:
