@@ -43,6 +43,7 @@ class Learn:
         self._addresses: list[str] = []
         self._unready: tuple[int, Header, Topology] | None = None
         self._refusal: DccError | None = None
+        self._foreign: set[str] = set()
         self._rounds = Rounds(call)
 
     def begin(self, now: Now) -> None:
@@ -69,6 +70,8 @@ class Learn:
                 self._next(now)
             case ErrorReply():
                 self._refusal = error_of(message, attempt.address)
+                if message.code is Code.WRONG_CLUSTER:
+                    self._foreign.add(attempt.address)
                 self._next(now)
             case _:
                 self._refusal = ProtocolError(f"{attempt.address}: no topology but a {message}")
@@ -106,7 +109,7 @@ class Learn:
                 # Everybody was asked: go by what a node told that is not in sync yet.
                 _, header, topology = self._unready
                 self._finish(header, topology, now)
-            elif self._call.core.lost:
+            elif self._call.core.lost or self._foreign.issuperset(self._call.core.nodes):
                 self._fail(nobody(self._refusal, sent=self._call.waiting(self) > 0))
             else:
                 self.wake_at = min(self.wake_at, self._rounds.next_at(now))
