@@ -51,7 +51,6 @@ def test_the_table_is_bounded_per_client_over_clients_and_in_time() -> None:
     once = Once()
     for request in range(REQUESTS_MAX + 10):
         once.begin(CLIENT, asker(request), 0)
-    assert once.begin(CLIENT, asker(0), 0) is None
     for client in range(CLIENTS_MAX + 10):
         once.begin((client, 5), asker(1), 0)
     once.check()
@@ -59,3 +58,13 @@ def test_the_table_is_bounded_per_client_over_clients_and_in_time() -> None:
     aged.begin(CLIENT, asker(1), 0)
     aged.begin(CLIENT, asker(2), KEEP_NS + 1)
     assert aged.begin(CLIENT, asker(1), KEEP_NS + 1) is None
+
+
+def test_a_repetition_of_what_fell_out_is_not_executed_again() -> None:
+    once = Once()
+    for request in range(1, REQUESTS_MAX + 3):
+        once.begin(CLIENT, asker(request), 0)
+    [answer] = once.begin(CLIENT, asker(2), 1) or []
+    assert isinstance(answer, Answer)
+    assert isinstance(answer.message, ErrorReply)
+    assert answer.message.code is Code.MAYBE

@@ -3,19 +3,20 @@
 A client repeats a write that may have happened, to the same boot of the same node, under the same
 request id. The first one is executed; a repetition gets the answer of the first, or takes its
 place in waiting for it. Definite refusals are not remembered: nothing happened, so a repetition
-may try again. Bounded: 1,024 requests a client, 4,096 clients, a minute; what falls out is at
-least as old as twice the longest deadline in ordinary use.
+may try again. Bounded: 1,024 requests a client, 4,096 clients, a minute. Of a client that had
+more under way the number up to which they fell out is kept: a repetition below it may have been
+executed, and is answered so.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dcc.effects import Effect
 from dcc.replication.holdings import Asker
 from dcc.units import SECOND
-from dcc.wire.messages import ErrorReply, Message
+from dcc.wire.messages import Code, ErrorReply, Message
 
 REQUESTS_MAX = 1_024
 CLIENTS_MAX = 4_096
@@ -32,39 +33,49 @@ class _Known:
     reply: Message | None = None
 
 
+@dataclass(slots=True)
+class _Requests:
+    table: OrderedDict[int, _Known] = field(default_factory=OrderedDict)
+    floor: int = 0
+    "Requests up to this number may have fallen out."
+
+
 class Once:
     """The table of recent writes by client and request id."""
 
     def __init__(self) -> None:
-        self._clients: OrderedDict[Client, OrderedDict[int, _Known]] = OrderedDict()
+        self._clients: OrderedDict[Client, _Requests] = OrderedDict()
         self.repeated = 0
 
     def begin(self, client: Client, asker: Asker, mono: int) -> list[Effect] | None:
         """Return None for a new request, else the effects that serve its repetition."""
         requests = self._clients.get(client)
         if requests is None:
-            requests = self._clients[client] = OrderedDict()
+            requests = self._clients[client] = _Requests()
             if len(self._clients) > CLIENTS_MAX:
                 self._clients.popitem(last=False)
         else:
             self._clients.move_to_end(client)
-        known = requests.get(asker.request)
+        known = requests.table.get(asker.request)
         if known is not None:
             self.repeated += 1
             known.asker = asker
             return [asker.answer(known.reply)] if known.reply else []
-        requests[asker.request] = _Known(asker, mono)
+        if asker.request <= requests.floor:
+            text = "too many writes since: nobody remembers this one"
+            return [asker.answer(ErrorReply(code=Code.MAYBE, text=text))]
+        requests.table[asker.request] = _Known(asker, mono)
         self._trim(requests, mono)
         return None
 
     def finish(self, client: Client, asker: Asker, reply: Message) -> Effect:
         """Remember the answer to a request and return the effect that sends it."""
-        requests = self._clients.get(client, OrderedDict())
-        known = requests.get(asker.request)
-        if known is None:
+        requests = self._clients.get(client)
+        known = requests.table.get(asker.request) if requests else None
+        if requests is None or known is None:
             return asker.answer(reply)
         if isinstance(reply, ErrorReply):
-            del requests[asker.request]
+            del requests.table[asker.request]
         else:
             known.reply = reply
         return known.asker.answer(reply)
@@ -72,14 +83,16 @@ class Once:
     def check(self) -> None:
         """Assert the limits."""
         assert len(self._clients) <= CLIENTS_MAX
-        assert all(len(requests) <= REQUESTS_MAX for requests in self._clients.values())
+        assert all(len(requests.table) <= REQUESTS_MAX for requests in self._clients.values())
 
     @staticmethod
-    def _trim(requests: OrderedDict[int, _Known], mono: int) -> None:
-        while len(requests) > REQUESTS_MAX:
-            requests.popitem(last=False)
-        for _ in range(2):  # Two out for one in: old ones go without a sweep.
-            oldest = next(iter(requests.values()))
+    def _trim(requests: _Requests, mono: int) -> None:
+        table = requests.table
+        while len(table) > REQUESTS_MAX:
+            number, _known = table.popitem(last=False)
+            requests.floor = max(requests.floor, number)
+        for _ in range(2):  # Two out for one in: old ones go without a sweep, past any deadline.
+            oldest = next(iter(table.values()))
             if oldest.at > mono - KEEP_NS:
                 break
-            requests.popitem(last=False)
+            table.popitem(last=False)
