@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import zmq
 
 import dcc
+from dcc.wire.codec import Codec
+from dcc.wire.messages import Get, GetReply, Op, Write
 from tests.processes import NodeProcess, Processes, Running, wait_until
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(180)]
@@ -86,6 +89,31 @@ def test_all_that_one_node_took_is_read_through_all_others(processes: Processes)
                 assert client.get_many(list(wanted)) == wanted
             for i in range(n, count, 97):
                 assert client.get(f"key-{i}") == value_of(i)
+
+
+def test_a_request_sent_to_the_wrong_node_is_forwarded(processes: Processes) -> None:
+    nodes = processes.nodes(3, "--replicas", "0")
+    wait_until(lambda: one_view(nodes), 20)
+    codec = Codec("dcc", sender=77, boot=1)
+    with dcc.Client(nodes[0].address) as client, zmq.Context() as context:
+        for i in range(40):
+            key = f"key-{i}"
+            [owner] = client.topology().owners(key)
+            wrong = next(node for node in nodes if node.ready["node"] != owner)
+            with context.socket(zmq.DEALER) as dealer:
+                dealer.setsockopt(zmq.LINGER, 0)
+                dealer.setsockopt(zmq.RCVTIMEO, 5_000)
+                dealer.connect(f"tcp://{wrong.address}")
+                write = Write(op=Op.PUT, key=key.encode(), value=value_of(i))
+                for request, message in ((2 * i + 1, write), (2 * i + 2, Get(key=key.encode()))):
+                    dealer.send_multipart(codec.encode(message, request=request))
+                    header, reply = codec.decode(dealer.recv_multipart())
+                    assert header.request == request
+                assert isinstance(reply, GetReply)
+                assert reply.value == value_of(i)
+            assert client.get(key) == value_of(i)
+        stats = client.stats().nodes
+    assert sum(one.detail["forwarded"] for one in stats.values()) == 80
 
 
 def test_a_kill_under_load_loses_nothing_that_two_nodes_acknowledged(processes: Processes) -> None:
