@@ -66,7 +66,8 @@ def second_version(core: NodeCore) -> None:
     begin = once.begin
 
     def mutant(client: tuple[int, int], asker: Any, mono: int) -> Any:
-        once._clients.get(client, {}).pop(asker.request, None)
+        if client in once._clients:
+            once._clients[client].table.pop(asker.request, None)
         return begin(client, asker, mono)
 
     _replace(once, "begin", mutant)

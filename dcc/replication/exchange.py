@@ -70,6 +70,8 @@ GAP_GRACE_NS = 500 * MILLISECOND
 "A gap in a clock is usually a batch that is still on its way."
 
 NUDGE_NS = 500 * MILLISECOND
+NUDGES_KEPT_NS = 10 * NUDGE_NS
+"A former owner that has been silent for so long has released its slots, or is down."
 
 
 @dataclass(slots=True)
@@ -111,6 +113,7 @@ class Exchange:
         self._leftover: dict[int, set[NodeKey]] = {}  # slot held, not ours -> owners that cover it
         self._nudge_at = NEVER
         self._tidy_at = 0
+        self._missed_since: dict[int, int] = {}  # owned slots with gaps -> when first seen
         self.rounds = self.records_in = self.bytes_in = 0
         self.last_round_at = -1
 
@@ -146,7 +149,7 @@ class Exchange:
             return
         for slot in slots:
             if self._held.view.owns(slot):
-                self._sync.nudged(slot, peer)
+                self._sync.nudged(slot, peer, now.mono)
                 state.wanted[slot] = None
 
     def gap(self, peer: NodeKey, slot: int, now: Instant) -> None:
@@ -445,28 +448,41 @@ class Exchange:
             self._release_if_covered(slot, owners)
 
     def _tidy(self, now: Instant) -> None:
-        """Forget what every holder has seen, and give up what no holder can have any more."""
-        held = self._held
-        self._tidy_at = self._next_round(now)
-        boots = set(held.view.boots.values())
-        for slot in held.view.owned:
-            if self._sync.unsynced(slot) is IN_SYNC:
-                self._forget(slot)
-                for origin in held.store.gap_origins(slot):
-                    if origin[1] not in boots:
-                        held.store.close_gaps(slot, origin)
-
-    def _forget(self, slot: int) -> None:
-        """Forget the slot's records without values that every holder is known to have seen.
+        """Forget what every holder has seen, and give up what no holder can have any more.
 
         Members that are down count, and removed ones too, until they are forgotten themselves:
-        they may come back with an older value that only such a record can hide.
+        they may come back with an older value that only such a record can hide, or with the very
+        writes that are missing here. So do former owners that have not released the slot.
         """
         held = self._held
-        if held.view.all_up:
-            owners = held.view.slots.owners(slot)
-            others = [held.view.boots[key] for key in owners if key != held.key]
-            held.store.forget_covered(slot, others)
+        self._tidy_at = self._next_round(now)
+        if not held.view.all_up:
+            return
+        for slot in held.view.owned:
+            if self._sync.unsynced(slot) is IN_SYNC:
+                if not self._sync.nudged_since(slot, now.mono - NUDGES_KEPT_NS):
+                    self._forget(slot)
+                self._close_gaps(slot, now)
+
+    def _close_gaps(self, slot: int, now: Instant) -> None:
+        """Give up writes that nobody has: all holders were pulled from since they were missed."""
+        origins = self._held.store.gap_origins(slot)
+        if not origins:
+            self._missed_since.pop(slot, None)
+            return
+        since = self._missed_since.setdefault(slot, now.mono)
+        owners = self._held.view.slots.owners(slot)
+        holders = {*owners, *self._sync.nudgers(slot)} - {self._held.key}
+        if since < now.mono and all(self._sync.last_pull(slot, key) > since for key in holders):
+            for origin in origins:
+                self._held.store.close_gaps(slot, origin)
+
+    def _forget(self, slot: int) -> None:
+        """Forget the slot's records without values that every owner is known to have seen."""
+        held = self._held
+        owners = held.view.slots.owners(slot)
+        others = [held.view.boots[key] for key in owners if key != held.key]
+        held.store.forget_covered(slot, others)
 
     def _release_if_covered(self, slot: int, owners: tuple[NodeKey, ...]) -> None:
         if owners and self._leftover[slot].issuperset(owners):

@@ -50,7 +50,7 @@ class SyncTable:
         self._view = view
         self._restart_at = started
         self._pulled: dict[NodeKey, array[int]] = {}
-        self._nudgers: dict[int, set[NodeKey]] = {}  # slot -> members that said they hold it
+        self._nudgers: dict[int, dict[NodeKey, int]] = {}  # slot -> who said to hold it, when
         self._verdicts: dict[int, Unsynced] = {}
 
     def standstill(self, mono: int) -> None:
@@ -74,16 +74,20 @@ class SyncTable:
         times[slot] = sent_at
         self._verdicts.pop(slot, None)
 
-    def nudged(self, slot: int, peer: NodeKey) -> None:
+    def nudged(self, slot: int, peer: NodeKey, mono: int) -> None:
         """Note that `peer` holds `slot` without owning it."""
-        self._nudgers.setdefault(slot, set()).add(peer)
+        self._nudgers.setdefault(slot, {})[peer] = mono
         self._verdicts.pop(slot, None)
+
+    def nudged_since(self, slot: int, mono: int) -> bool:
+        """Return whether somebody announced lately to hold `slot`: it is not released yet."""
+        return any(at >= mono for at in self._nudgers.get(slot, {}).values())
 
     def settle_nudge(self, slot: int, peer: NodeKey) -> None:
         """Forget a nudge: the peer has released the slot, or owns it now."""
         keys = self._nudgers.get(slot)
         if keys is not None:
-            keys.discard(peer)
+            keys.pop(peer, None)
             if not keys:
                 del self._nudgers[slot]
             self._verdicts.pop(slot, None)
