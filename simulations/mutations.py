@@ -103,14 +103,14 @@ def early_answer(core: NodeCore) -> None:
 def forgotten_early(core: NodeCore) -> None:
     """A tombstone is forgotten before the other holders have seen it."""
     store, exchange = core.held.store, core.exchange
-    forget: Any = exchange._forget
+    tidy: Any = exchange._tidy
 
     def mutant(*arguments: Any) -> Any:
         for slot in core.held.view.owned:
             store.forget_covered(slot, ())
-        return forget(*arguments)
+        return tidy(*arguments)
 
-    _replace(exchange, "_forget", mutant)
+    _replace(exchange, "_tidy", mutant)
 
 
 def unready_answers(core: NodeCore) -> None:
