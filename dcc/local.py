@@ -162,6 +162,7 @@ class LocalCluster:
         """Return a client that knows all running nodes; closed with the cluster."""
         from dcc.client.sync import Client
 
+        options = {"cluster": self._options.get("cluster", "dcc")} | options
         client = Client([node.address for node in self.nodes if node.alive], **options)
         self._clients.append(client)
         return client

@@ -213,7 +213,8 @@ def test_a_stray_frame_that_names_its_sender_costs_nobody_a_message(
         polite.send_multipart([b"set", b"%d" % n])
     for n in range(300):
         assert polite.recv_multipart() == [b"set", b"%d" % n]
-        assert rude.recv() == b"got r"
+        # Served by the short path, or with care and then echoed: which depends on who came first.
+        assert rude.recv_multipart()[0] in (b"got r", b"get r")
 
 
 def test_an_oversized_message_is_cut_and_others_are_still_served(start: Any, dealer: Any) -> None:

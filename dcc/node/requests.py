@@ -144,6 +144,8 @@ class Requests:
         self, header: Header, write: m.Write | m.WriteMany, asker: Asker, at: Instant
     ) -> Effect | None:
         """Return the refusal of a write that must not even be remembered."""
+        if not self._core.serving:
+            return self._refuse(asker, m.Code.NOT_READY, "the node does not know the time yet")
         if header.at and at.ms > header.at:
             self._writes.too_late += 1
             return self._refuse(asker, m.Code.TOO_LATE, f"read {at.ms - header.at} ms too late")
@@ -269,6 +271,10 @@ class Requests:
         return [asker.answer(reply)]
 
     def _clear(self, header: Header, message: m.Clear, asker: Asker, at: Instant) -> list[Effect]:
+        if header.at and at.ms > header.at:
+            return [self._refuse(asker, m.Code.TOO_LATE, f"read {at.ms - header.at} ms too late")]
+        if not self._core.serving:
+            return [self._refuse(asker, m.Code.NOT_READY, "the node does not know the time yet")]
         clock = self._held.clock
         if clock.too_far_ahead(message.seen, at.ms):
             text = "a stamp seen lies too far ahead of cluster time"

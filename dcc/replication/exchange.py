@@ -133,6 +133,8 @@ class Exchange:
         self._plans.append((iter(change.slots), None))
         if risen:
             self._plans.append((iter(self._held.view.owned), risen))
+        if change.led and len(change.slots) < SLOT_COUNT:
+            self._plans.append((iter(change.led), None))
         self.find_leftovers(now)
 
     def standstill(self, now: Instant) -> None:

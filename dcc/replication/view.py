@@ -31,6 +31,9 @@ class ViewChange(NamedTuple):
     fallen: tuple[NodeKey, ...]
     "Members no longer alive, ascending."
 
+    led: tuple[int, ...] = ()
+    "Slots of which this node has become the primary, ascending."
+
     @property
     def any(self) -> bool:
         """Whether anything changed."""
@@ -55,6 +58,7 @@ class View:
         self.owned: tuple[int, ...] = ()
         "Slots that this node owns, ascending."
         self._mine = bytearray(SLOT_COUNT)
+        self._led = bytearray(SLOT_COUNT)
         self._routes: dict[int, tuple[NodeKey, ...]] = {}
 
     @property
@@ -91,9 +95,26 @@ class View:
         for key in fallen:
             self.alive_since.pop(key, None)
         self.alive = frozenset(alive)
-        if slots or risen or fallen:
-            self._routes = {}
-        return ViewChange(slots, risen, fallen)
+        if not slots and not risen and not fallen:
+            return ViewChange(slots, risen, fallen)
+        self._routes = {}
+        return ViewChange(slots, risen, fallen, self._take_lead(mono))
+
+    def _take_lead(self, mono: int) -> tuple[int, ...]:
+        """Return the slots of which this node has just become the primary.
+
+        Whoever was it before may have stopped between one copy and the next, so a new primary is
+        in sync with nobody until it has pulled again.
+        """
+        led, mine, me = self._led, self.owned, (self.me,)
+        leads = [self.route(slot)[:1] == me for slot in mine]
+        new = tuple([s for s, lead in zip(mine, leads, strict=True) if lead and not led[s]])
+        self._led = bytearray(SLOT_COUNT)
+        for slot, lead in zip(mine, leads, strict=True):
+            self._led[slot] = lead
+        for slot in new:
+            self.holder_since[slot] = mono
+        return new
 
     def _take_owned(self, slots: Sequence[int]) -> None:
         owners, me, mine = self.slots.owners, self.me, self._mine

@@ -124,6 +124,14 @@ class Writes:
         waiting = self._undecided.pop(verdict.question, None)
         if waiting is None:
             return []
+        refusal = self._impossible(waiting.slot, waiting.write.w)
+        if waiting.until <= now.mono:
+            self.too_late += 1
+            refusal = ErrorReply(code=Code.TOO_LATE, text="its deadline passed undecided")
+        elif self._held.key not in self._held.view.route(waiting.slot):
+            refusal = ErrorReply(code=Code.NOT_OWNER, text="this node lost the slot meanwhile")
+        if refusal:
+            return [self.once.finish(waiting.client, waiting.asker, refusal)]
         key = waiting.write.key
         self._reads.best(waiting.slot, key, verdict, now)  # marks a ghost that nobody has
         sure = verdict.answered and self._reads.doubt(waiting.slot, key).settles
