@@ -9,6 +9,9 @@ from dcc.units import KIB, MIB
 SLOT_COUNT = 16_384
 "Hash slots. Part of the protocol: every node and client must agree."
 
+GROUP_COUNT = 128
+"Groups of slots under the root of a Merkle tree; group g holds the slots g, g + 128, and so on."
+
 KEY_BYTES_MAX = 512
 "A key as UTF-8. Long enough for a URL path and a digest, short enough for a frame of many."
 

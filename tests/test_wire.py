@@ -143,7 +143,7 @@ def test_fields_appended_by_a_newer_peer_are_ignored(message: m.Message) -> None
 
 def test_fields_appended_to_a_member_by_a_newer_peer_are_ignored() -> None:
     items = items_of(m.Ack(seq=1, rumors=(MEMBER,)))
-    items[-1][0].append("new")
+    items[-2][0].append("new")
     assert CODEC.decode([frame_of(items)])[1] == m.Ack(seq=1, rumors=(MEMBER,))
 
 

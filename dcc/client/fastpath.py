@@ -61,7 +61,7 @@ class FastPath:
 
     def question(self, key: bytes, epoch: int, request: int, at: int) -> bytes:
         """Return the frame of `Get(key=key)`."""
-        items = (GET, self._sender, self._boot, epoch, 0, request, at, key, False)
+        items = (GET, self._sender, self._boot, epoch, 0, request, at, key, False, 1)
         packed: bytes = self._pack(items)
         return self._prefix + packed
 

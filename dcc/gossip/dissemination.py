@@ -24,8 +24,8 @@ from dcc.types import Member, NodeKey
 RETRANSMIT_MULT = 4
 "memberlist's LAN default."
 
-PACKET_BYTES = 110
-"Upper bound of a gossip message without rumors: topic, prefix, header, seq, target, settings."
+PACKET_BYTES = 119
+"Upper bound of a gossip message without rumors: topic, prefix, header, seq, target, root."
 
 MEMBER_BYTES = 62
 "Upper bound of a packed member without its texts: nine bytes a number, length bytes, flags."

@@ -29,9 +29,10 @@ MANY_BYTES = 64 * 1_024
 "A GetMany above takes the ordinary path, which looks at its nesting first."
 
 GET, GET_REPLY = TAG[Get], TAG[GetReply]
-ITEMS = HEADER_FIELDS + 2
 GET_MANY, GET_MANY_REPLY = TAG[GetMany], TAG[GetManyReply]
 ITEMS_MANY = HEADER_FIELDS + 1
+ONE_OWNER = [1]
+"The field `r` of a GET: one owner's word is enough. Left out it means the same."
 TAG_AT = PREFIX_BYTES + 1
 "Behind the prefix and the array's header: a tag below 128 is one byte."
 GET_MANY_BYTE = bytes([GET_MANY])
@@ -58,10 +59,12 @@ class FastPath:
             return None
         try:
             items = msgpack.unpackb(frame[PREFIX_BYTES:])
-            tag, _sender, _boot, _epoch, _hops, request, _at, key, direct = items
+            tag, _sender, _boot, _epoch, _hops, request, _at, key, direct, *r = items
         except (ValueError, TypeError, msgpack.exceptions.UnpackException):
             return None
         if tag != GET or type(key) is not bytes or type(request) is not int:
+            return None
+        if r and r != ONE_OWNER:
             return None
         if not 0 < len(key) <= KEY_BYTES_MAX or not 0 <= request < 1 << 64:
             return None

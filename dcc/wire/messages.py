@@ -5,10 +5,10 @@ positional: `[tag, header…, field, field…]`; fields are appended with a defa
 and an older node ignores those it does not know. Golden bytes in the tests freeze this. What no
 single field can tell, `fits` of a message checks; the codec asks it.
 
-Client and node: Get, Write, GetMany, WriteMany, TopologyGet, StatsGet, Scan, Clear, Inspect and
-their replies. Node and node: the same ones forwarded (hops = 1), Fetch, Replicate, Pull, Nudge,
-SettingsUpdate. Gossip plane: Ping, Ack, PingReq, Nack, Rumors; Ping and PushPull also travel on
-the request plane.
+Client and node: Get, Write, GetMany, WriteMany, TopologyGet, StatsGet, Scan, Clear, Inspect,
+SetReplicas, ConvergedGet, AuditGet and their replies. Node and node: the same ones forwarded
+(hops = 1), Fetch, Replicate, CompareRoot, Compare, Pull, Nudge, StateGet, SettingsUpdate. Gossip
+plane: Ping, Ack, PingReq, Nack, Rumors; Ping and PushPull also travel on the request plane.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar
 
-from dcc.limits import BATCH_KEYS_MAX, SLOT_COUNT
+from dcc.limits import BATCH_KEYS_MAX, GROUP_COUNT, SLOT_COUNT
 from dcc.types import NO_VERSION, Member, Origin, Record, Settings, Version
 from dcc.wire import shapes as s
 
@@ -85,10 +85,12 @@ class Code(IntEnum):
 class Get:
     """Read one key. Answered by `GetReply` or `ErrorReply`; may be repeated anywhere."""
 
-    SHAPE: ClassVar = (s.KEY, s.BOOL)
+    SHAPE: ClassVar = (s.KEY, s.BOOL, s.U8)
     key: bytes
     direct: bool = False
     "Answer as a holder, do not forward: the client found the primary silent or wants any."
+    r: int = 1
+    "Owners that must answer, this one included; 0 = quorum, 255 = all. The newest version wins."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,8 +284,10 @@ class ScanReply:
 class Clear:
     """Make everything written so far absent, everywhere. Answered by `ClearReply`."""
 
-    SHAPE: ClassVar = (s.U64,)
+    SHAPE: ClassVar = (s.U64, s.MS)
     seen: int = 0
+    issued_ms: int = 0
+    "Cluster ms at which the caller asked: nothing written later is cleared. 0 = not known."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,6 +316,73 @@ class InspectReply:
     "None or one."
     confirmed: bool
     "This node is the key's primary and in sync with every other holder."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetReplicas:
+    """Set the number of copies in the whole cluster. Answered by `SettingsReply`; idempotent."""
+
+    SHAPE: ClassVar = (s.COPIES,)
+    replicas: int
+    "Copies beyond the primary, 0..REPLICAS_MAX."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsReply:
+    """Answers `SetReplicas` when every live member has taken it or the deadline came."""
+
+    SHAPE: ClassVar = (s.SETTINGS, s.BOOL)
+    settings: Settings
+    everywhere: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvergedGet:
+    """Has the cluster converged? Answered by `ConvergedReply`; any node asks all the others."""
+
+    SHAPE: ClassVar = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvergedReply:
+    """Answers `ConvergedGet`: one view, all copies in their places, nobody behind."""
+
+    SHAPE: ClassVar = (s.BOOL, s.U32, s.tuple_of(s.TEXT, 64))
+    converged: bool
+    under_replicated: int
+    "Copies that are missing or not known to be complete, summed over all slots."
+    reasons: tuple[str, ...]
+    "For people: what is not converged yet; empty if converged."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditGet:
+    """Ask one node for the content of some slots, as digests. May be repeated."""
+
+    SHAPE: ClassVar = (s.SLOTS,)
+    slots: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditReply:
+    """Answers `AuditGet`, in the order of its slots. Read from the data itself, so it is slow."""
+
+    SHAPE: ClassVar = (
+        s.tuple_of(s.U64, SLOT_COUNT), s.tuple_of(s.U64, SLOT_COUNT),
+        s.tuple_of(s.U32, SLOT_COUNT), s.tuple_of(s.U32, SLOT_COUNT),
+    )  # fmt: skip
+    content: tuple[int, ...]
+    "Hash over key and version of every value that a get would find; 0 = none."
+    seen: tuple[int, ...]
+    "Digest of what was seen, as in `Compare`."
+    items: tuple[int, ...]
+    "Values that a get would find."
+    ghosts: tuple[int, ...]
+    "Versions whose value was evicted here: the legal reason for content to differ."
+
+    def fits(self) -> bool:
+        """Return whether all four tell of the same slots."""
+        return len(self.content) == len(self.seen) == len(self.items) == len(self.ghosts)
 
 
 # ------------------------------------------------------------------ node and node
@@ -422,6 +493,52 @@ class CompareReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CompareRoot:
+    """Have we seen the same of all slots that both own? Answered by `CompareRootReply`."""
+
+    SHAPE: ClassVar = (s.U64,)
+    root: int
+    "Of the tree over the slots that sender and receiver own; see `dcc/replication/merkle.py`."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareRootReply:
+    """Answers `CompareRoot`: nothing if the roots are equal, else the level below."""
+
+    SHAPE: ClassVar = (s.tuple_of(s.U64, GROUP_COUNT),)
+    groups: tuple[int, ...]
+    "Empty = equal. Else one digest for each group of slots."
+
+    def fits(self) -> bool:
+        """Return whether it is no group or all of them."""
+        return len(self.groups) in (0, GROUP_COUNT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateGet:
+    """How far is your share of the cluster? Answered by `State`; may be repeated."""
+
+    SHAPE: ClassVar = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Answers `StateGet`: what one node knows of its own copies."""
+
+    SHAPE: ClassVar = (s.BOOL, s.U32, s.U32, s.U32, s.U64)
+    ready: bool
+    "Joined, serving, not leaving."
+    unsynced: int
+    "Slots owned here whose copy is not known to be complete."
+    leftovers: int
+    "Slots held here that belong to others, who have not all taken them over."
+    lag_ms: int
+    "Age of the oldest write that a live owner has not acknowledged to this node."
+    settings: int
+    "Stamp of the number of copies: unequal while a change still spreads."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Nudge:
     """Tell an owner that the sender holds slots which the owner should pull from it. One way."""
 
@@ -452,20 +569,24 @@ class SettingsAck:
 class Ping:
     """Are you alive? Answered by `Ack` with the same seq on the plane it came by."""
 
-    SHAPE: ClassVar = (s.U64, s.U64, s.MEMBERS)
+    SHAPE: ClassVar = (s.U64, s.U64, s.MEMBERS, s.U64)
     seq: int
     target: int
     "Node key of whom the sender means; others ignore it."
     rumors: tuple[Member, ...] = ()
+    root: int = 0
+    "Of the tree over the slots that sender and target own; 0 = not known."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ack:
     """Answers `Ping`, or relays such an answer to who asked by `PingReq`."""
 
-    SHAPE: ClassVar = (s.U64, s.MEMBERS)
+    SHAPE: ClassVar = (s.U64, s.MEMBERS, s.U64)
     seq: int
     rumors: tuple[Member, ...] = ()
+    root: int = 0
+    "As in `Ping`; 0 in a relayed answer."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -522,7 +643,9 @@ Message = (
     | WriteManyReply | TopologyGet | Topology | StatsGet | StatsReply | Scan | ScanReply | Clear
     | ClearReply | Inspect | InspectReply | Fetch | FetchReply | Replicate | ReplicateAck | Pull
     | PullReply | Nudge | SettingsUpdate | SettingsAck | Ping | Ack | PingReq | Nack | Rumors
-    | PushPull | PushPullReply | Compare | CompareReply
+    | PushPull | PushPullReply | Compare | CompareReply | CompareRoot | CompareRootReply
+    | SetReplicas | SettingsReply | ConvergedGet | ConvergedReply | AuditGet | AuditReply
+    | StateGet | State
 )  # fmt: skip
 
 # Tags are the protocol: append only, never renumber, never reuse.
@@ -530,9 +653,11 @@ WIRE: dict[int, type[Any]] = {
     1: Get, 2: GetReply, 3: Write, 4: WriteReply, 5: ErrorReply, 6: GetMany, 7: GetManyReply,
     8: WriteMany, 9: WriteManyReply, 10: TopologyGet, 11: Topology, 12: StatsGet, 13: StatsReply,
     14: Scan, 15: ScanReply, 16: Clear, 17: ClearReply, 18: Inspect, 19: InspectReply,
+    20: SetReplicas, 21: SettingsReply, 22: ConvergedGet, 23: ConvergedReply, 24: AuditGet,
+    25: AuditReply,
     32: Fetch, 33: FetchReply, 34: Replicate, 35: ReplicateAck, 36: Pull, 37: PullReply,
     38: Nudge, 39: SettingsUpdate, 40: SettingsAck,
-    41: Compare, 42: CompareReply,
+    41: Compare, 42: CompareReply, 43: CompareRoot, 44: CompareRootReply, 45: StateGet, 46: State,
     64: Ping, 65: Ack, 66: PingReq, 67: Nack, 68: Rumors, 69: PushPull, 70: PushPullReply,
 }  # fmt: skip
 TAG: dict[type[Any], int] = {cls: tag for tag, cls in WIRE.items()}
