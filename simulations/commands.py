@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     runs = commands.add_parser("run", help="play drawn scenarios and judge them")
     runs.add_argument("--seed", type=int, default=1, help="first seed (default 1)")
     runs.add_argument("--seeds", type=int, default=1, help="how many from there on (default 1)")
-    runs.add_argument("--mutate", choices=sorted(MUTATIONS), default="", help="plant this bug")
+    runs.add_argument("--mutate", choices=sorted(MUTATIONS), default="", help="plant this bug, stop when seen")
     runs.add_argument("--slots", type=int, default=64, help="hash slots (default 64; dcc: 16384)")
     runs.add_argument("--jobs", type=int, default=1, help="processes side by side (default 1)")
     runs.add_argument("--json", action="store_true", help="one JSON object a seed")
@@ -87,20 +87,24 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     seeds = range(options.seed, options.seed + options.seeds)
     one = partial(play, mutation=options.mutate, slots=options.slots)
-    failed = events = 0
+    failed = events = played = 0
     began = time.perf_counter()
     counts: Counter[str] = Counter()
     with ProcessPoolExecutor(options.jobs) as pool:
         results = pool.map(one, seeds) if options.jobs > 1 else map(one, seeds)
         for result in results:
+            played += 1
             failed += bool(result["violations"])
             events += result["events"]
             counts.update(result["counts"])
             print(json.dumps(result) if options.json else _line(result, options), flush=True)
+            if failed and options.mutate:
+                pool.shutdown(cancel_futures=True)
+                break
     if not options.json:
         seconds = time.perf_counter() - began
         rate = events / seconds
-        print(f"\n{len(seeds)} seeds, {failed} failed; {events:,} events, {rate:,.0f} a second")
+        print(f"\n{played} seeds, {failed} failed; {events:,} events, {rate:,.0f} a second")
         print("happened:", ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
     return 1 if failed else 0
 

@@ -57,6 +57,8 @@ class Observer:
         self.meanings: dict[Version, Meaning] = {}
         self.versions_of: dict[bytes, list[Version]] = {}
         "Value → versions it was written under, in order of appearance."
+        self.aside: set[Version] = set()
+        "Stamped by a node that was not the primary by its own view."
         self.violations: list[Violation] = []
         self.monotony = monotony.Monotony()
         self.now_ns = 0
@@ -94,6 +96,8 @@ class Observer:
         def noted(slot: int, record: Record, *more: Any) -> Any:
             applied = write(slot, record, *more)
             self.saw((record,))
+            if not core.held.view.is_primary(slot):
+                self.aside.add(record.version)
             place = (node.name, node.life, record.key)
             covers = partial(store.covers, slot)
             self.monotony.observe(place, record, covers, node.world.now_ns)

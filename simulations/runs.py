@@ -293,6 +293,7 @@ class _Run:
             self.violations += survival.check_reads(
                 history, losses, scenario.replicas,
                 lambda start, end: calm(scenario.faults, start, end), slack_ns,
+                self.observer.aside,
             )  # fmt: skip
         if self.converged_ns >= 0:
             self.violations += survival.check_rest(

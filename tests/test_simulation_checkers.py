@@ -111,6 +111,15 @@ def test_a_certain_miss_of_an_acknowledged_key_is_seen() -> None:
     assert unread(put(1, b"a", V1), get(5, None)) == 1
 
 
+def test_a_write_aside_of_the_primary_is_on_its_way_for_a_while() -> None:
+    for w, at_s, count in ((1, 2, 0), (1, 4, 1), (2, 2, 1)):
+        history = [put(1, b"a", V1, w=w), get(at_s, None)]
+        found = survival.check_reads(history, (), 2, lambda start, end: True, S, {V1})
+        assert len(found) == count, "one acknowledgement, and not longer than a copy takes"
+    history = [put(1, b"a", V1), get(2, None)]
+    assert len(survival.check_reads(history, (), 2, lambda start, end: True, S, {V2})) == 1
+
+
 def test_a_write_survives_one_loss_less_than_owners_acknowledged() -> None:
     assert unread(put(1, b"a", V1, w=1), get(5, None), losses=(2 * S,)) == 0
     assert unread(put(1, b"a", V1, w=2), get(5, None), losses=(2 * S,)) == 1

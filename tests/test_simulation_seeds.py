@@ -14,6 +14,7 @@ SEEDS = {
     2027: "a member paused for long came back with what others had forgotten the successor of",
     2061: "a slot that changed hands twice kept a gap that no pull could close",
     2069: "as 2027, with three copies",
+    3138: "an owner aside of a silent primary acknowledged what the primary did not know yet",
     3311: "a gap of a live node, lost with the owner that had it, kept a slot from being released",
 }
 
