@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     runs = commands.add_parser("run", help="play drawn scenarios and judge them")
     runs.add_argument("--seed", type=int, default=1, help="first seed (default 1)")
     runs.add_argument("--seeds", type=int, default=1, help="how many from there on (default 1)")
-    runs.add_argument("--mutate", choices=sorted(MUTATIONS), default="", help="plant this bug, stop when seen")
+    runs.add_argument(
+        "--mutate", choices=sorted(MUTATIONS), default="", help="plant this bug, stop when seen"
+    )
     runs.add_argument("--slots", type=int, default=64, help="hash slots (default 64; dcc: 16384)")
     runs.add_argument("--jobs", type=int, default=1, help="processes side by side (default 1)")
     runs.add_argument("--json", action="store_true", help="one JSON object a seed")

@@ -12,12 +12,13 @@ from typing import Any
 
 from dcc.config import NodeConfig
 from dcc.node.core import NodeCore
+from dcc.replication.holdings import Instant
 from dcc.replication.sync import IN_SYNC
 from dcc.store.store import Applied
 from dcc.types import Boot, Now, Record
 from dcc.units import NEVER
 from dcc.wire.messages import Write
-from simulations.runs import MakeCore
+from simulations.stage import MakeCore
 
 ONE = "n1"
 "The node that has the bug, where one is enough."
@@ -102,15 +103,16 @@ def early_answer(core: NodeCore) -> None:
 
 def forgotten_early(core: NodeCore) -> None:
     """A tombstone is forgotten before the other holders have seen it."""
-    store, exchange = core.held.store, core.exchange
-    tidy: Any = exchange._tidy
+    store, tidying = core.held.store, core.exchange.tidying
+    tick = tidying.tick
 
-    def mutant(*arguments: Any) -> Any:
-        for slot in core.held.view.owned:
-            store.forget_covered(slot, ())
-        return tidy(*arguments)
+    def mutant(now: Instant) -> None:
+        if tidying.at <= now.mono:
+            for slot in core.held.view.owned:
+                store.forget_covered(slot, ())
+        tick(now)
 
-    _replace(exchange, "_tidy", mutant)
+    _replace(tidying, "tick", mutant)
 
 
 def unready_answers(core: NodeCore) -> None:

@@ -6,6 +6,7 @@ first time it was seen, so that a second meaning is noticed the moment it appear
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +15,7 @@ from dcc.errors import PeerError
 from dcc.ring.hashing import slot_of
 from dcc.types import PREV_UNKNOWN, Kind, Record, Version
 from dcc.wire.codec import Codec
-from dcc.wire.messages import TAG, FetchReply, InspectReply, PullReply, Replicate
+from dcc.wire.messages import TAG, WIRE, FetchReply, InspectReply, PullReply, Replicate
 from simulations.checkers import monotony
 from simulations.history import Violation
 
@@ -65,6 +66,8 @@ class Observer:
         self.records = 0
         self.repaired = 0
         "Records in answers to pulls."
+        self.sent: Counter[str] = Counter()
+        "Messages of nodes on the request plane to each other, by name."
         self.on_held: Callable[[Record], None] | None = None
         "Told of every record that a node writes, or holds behind a message."
         self._message: tuple[bytes, ...] = ()
@@ -73,6 +76,8 @@ class Observer:
     def frames(self, frames: list[bytes]) -> None:
         """Note the records in a message between nodes, if it carries any."""
         tag = tag_of(frames[0])
+        if tag in WIRE:
+            self.sent[WIRE[tag].__name__] += 1
         if tag in CARRIERS:
             records = self.records_in(frames)
             self.saw(records)

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from random import Random
 from typing import Any
 
 from dcc.node.core import NodeCore
 from dcc.ring.hashing import slot_of
-from dcc.types import Boot, Kind, Now, Record, Version
+from dcc.types import Kind, Record, Version
 from dcc.units import MILLISECOND, SECOND
 from dcc.wire.messages import Get
 from simulations.checkers import (
@@ -34,21 +32,17 @@ from simulations.checkers import (
 from simulations.clients import ClientProcess
 from simulations.clocks import EPOCH_NS
 from simulations.faults import calm
-from simulations.few_slots import few_slots
 from simulations.history import Entry, Violation
-from simulations.observer import Observer
-from simulations.processes import Core, NodeProcess
-from simulations.scenario import SEEDS_LISTED, WARM_UP_NS, Scenario
+from simulations.processes import NodeProcess
+from simulations.scenario import WARM_UP_NS, Scenario
+from simulations.stage import MakeCore, Stage
 from simulations.workload import Workload
-from simulations.world import World
 
 SLACK_NS = 1_500 * MILLISECOND
 "Cluster time may be off by `max_skew`, and a hit may be on its way for a call's time-out."
 
 STEP_NS = 1 * SECOND
 "Between two looks at the cluster."
-
-MakeCore = Callable[..., Core]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,42 +63,28 @@ class Report:
 
 def run(scenario: Scenario, make: MakeCore = NodeCore) -> Report:
     """Play `scenario` with node cores from `make` and return what became of it."""
-    with few_slots(scenario.slots):
-        return _Run(scenario, make).play()
+    with Stage(scenario, make) as stage:
+        return _Run(stage).play()
 
 
 class _Run:
     """The state of one run."""
 
-    def __init__(self, scenario: Scenario, make: MakeCore) -> None:
-        self.scenario = scenario
-        self.world = World(
-            scenario.seed, self._make_core, links=scenario.links, clocks=scenario.clocks,
-            check_every=scenario.check_every,
-        )  # fmt: skip
-        self.observer = Observer("dcc")
-        self.world.observer = self.observer
-        self.world.copies_min = scenario.replicas
+    def __init__(self, stage: Stage) -> None:
+        self.scenario = scenario = stage.scenario
+        self.stage = stage
+        self.world, self.observer = stage.world, stage.observer
         self.violations: list[Violation] = []
         self.converged_ns = -1
         self.newest: dict[bytes, Record] = {}
         "Of each key, the newest record that anybody held since the faults ended."
-        self._make = make
-        machines = [self.world.add_node(name) for name in scenario.names()]
-        self.seeds = tuple(machine.request for machine in machines[:SEEDS_LISTED])
         self.keys = scenario.workload.key_names()
         self.workload: Workload | None = None
-
-    def _make_core(self, node: NodeProcess, boot: Boot, rng: Random, now: Now) -> Core:
-        config = self.scenario.node_config(node.name, node.request, node.gossip, self.seeds)
-        core = self._make(config, boot=boot, rng=rng, now=now)
-        self.observer.attach(node, core)
-        return core
 
     def play(self) -> Report:
         """Run all phases, or up to the first exception."""
         try:
-            self._warm_up()
+            self.stage.warm_up()
             self._safety()
             self._liveness()
             self._rest()
@@ -129,16 +109,9 @@ class _Run:
 
     # -------------------------------------------------------------- phases
 
-    def _warm_up(self) -> None:
-        world = self.world
-        rng = Random(f"{self.scenario.seed}/start")
-        for name in self.scenario.names():
-            world.at(int(rng.random() * SECOND), world.start, name)
-        world.run(WARM_UP_NS)
-
     def _safety(self) -> None:
         world = self.world
-        self.workload = Workload(world, self.scenario.workload, self.seeds)
+        self.workload = Workload(world, self.scenario.workload, self.stage.seeds)
         world.schedule(self.scenario.faults)
         end_ns = WARM_UP_NS + self.scenario.faults_ns
         while world.now_ns < end_ns:
@@ -207,9 +180,10 @@ class _Run:
             self.newest[record.key] = record
 
     def _check_limits(self) -> None:
-        stores = {node.name: _store(node).bytes_used for node in self.world.living()}
-        limit = self.scenario.memory_limit_bytes
-        self.violations += limits.check(stores, limit, self.world.now_ns)
+        stores = {node.name: _store(node) for node in self.world.living()}
+        held = {name: store.bytes_used for name, store in stores.items()}
+        most = {name: store.memory_limit_bytes for name, store in stores.items()}
+        self.violations += limits.check(held, most, self.world.now_ns)
 
     def _unconverged(self) -> list[Violation]:
         """Return everything that is not as it should be at rest."""

@@ -15,6 +15,7 @@ from random import Random
 from dcc.config import NodeConfig
 from dcc.units import KIB, MIB, MICROSECOND, MILLISECOND, SECOND
 from simulations import faults as f
+from simulations.budgets import Budgets
 from simulations.network import BOTH_PLANES, GOSSIP, REQUEST, LinkSettings
 from simulations.workload import WorkloadSettings
 from simulations.world import ClockSettings
@@ -38,11 +39,13 @@ class Scenario:
     rebalance_delay_ns: int = 5 * SECOND
     exchange_interval_ns: int = 5 * SECOND
     push_pull_interval_ns: int = 30 * SECOND
-    memory_limit_bytes: int = 64 * MIB
+    memory_limits_bytes: tuple[int, ...] = (64 * MIB,)
+    "Of the nodes in turn, round and round: one for all, or unequal ones."
     eviction: str = "lru"
     zones: int = 1
     links: LinkSettings = field(default_factory=LinkSettings)
     clocks: ClockSettings = field(default_factory=ClockSettings)
+    budgets: Budgets = field(default_factory=Budgets)
     workload: WorkloadSettings = field(default_factory=WorkloadSettings)
     faults: tuple[f.Fault, ...] = ()
     "Times count from the beginning of the world; faults begin after the warm-up."
@@ -60,7 +63,8 @@ class Scenario:
         self, name: str, request: str, gossip: str, seeds: tuple[str, ...]
     ) -> NodeConfig:
         """Return the configuration of one node."""
-        zone = f"z{int(name[1:]) % self.zones}" if self.zones > 1 else ""
+        index, limits = int(name[1:]), self.memory_limits_bytes
+        zone = f"z{index % self.zones}" if self.zones > 1 else ""
         return NodeConfig(
             name=name,
             request=request,
@@ -68,7 +72,8 @@ class Scenario:
             seeds=seeds,
             zone=zone,
             replicas=self.replicas,
-            memory_limit_bytes=self.memory_limit_bytes,
+            memory_limit_bytes=limits[index % len(limits)],
+            queue_bytes_max=self.budgets.queue_bytes_max,
             eviction=self.eviction,
             rebalance_delay_ns=self.rebalance_delay_ns,
             exchange_interval_ns=self.exchange_interval_ns,
@@ -78,8 +83,8 @@ class Scenario:
 
     @property
     def may_evict(self) -> bool:
-        """Values may be given up for want of room."""
-        return self.memory_limit_bytes < 16 * MIB
+        """Values may be given up for want of room, or of knowledge what was deleted."""
+        return min(self.memory_limits_bytes) < 16 * MIB or self.budgets.forgetful
 
 
 def draw_scenario(seed: int) -> Scenario:
@@ -97,7 +102,7 @@ def draw_scenario(seed: int) -> Scenario:
         rebalance_delay_ns=_between(rng, 1, 10) * SECOND,
         exchange_interval_ns=_between(rng, 1, 10) * SECOND,
         push_pull_interval_ns=_between(rng, 5, 30) * SECOND,
-        memory_limit_bytes=1 * MIB if pressed else 64 * MIB,
+        memory_limits_bytes=(1 * MIB if pressed else 64 * MIB,),
         eviction="lfu" if _one_in(rng, 2) else "lru",
         zones=_between(rng, 1, 2),
         links=_draw_links(rng),

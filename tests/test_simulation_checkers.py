@@ -257,8 +257,8 @@ def test_views_must_name_the_living_and_only_them() -> None:
 
 
 def test_a_store_above_its_limit_is_seen() -> None:
-    assert limits.check({"n0": 10, "n1": 11}, 11, 0) == []
-    assert len(limits.check({"n0": 10, "n1": 12}, 11, 0)) == 1
+    assert limits.check({"n0": 10, "n1": 11}, {"n0": 10, "n1": 11}, 0) == []
+    assert len(limits.check({"n0": 11, "n1": 11}, {"n0": 10, "n1": 11}, 0)) == 1
 
 
 def test_repair_that_goes_on_at_rest_is_seen() -> None:

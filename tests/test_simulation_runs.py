@@ -119,7 +119,7 @@ STOPPED = replace(
         f.Pause(at_ns=at(18), lasts_ns=at(3.5), node="n2"),
     ),
 )
-FULL = replace(QUIET, memory_limit_bytes=MIB, workload=replace(BUSY, value_bytes=256 * KIB))
+FULL = replace(QUIET, memory_limits_bytes=(MIB,), workload=replace(BUSY, value_bytes=256 * KIB))
 SPLIT_AND_FULL = replace(
     FULL,
     replicas=2,

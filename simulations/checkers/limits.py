@@ -9,10 +9,12 @@ from simulations.history import Violation
 PROMISE = "limits hold"
 
 
-def check(bytes_held: Mapping[str, int], limit_bytes: int, at_ns: int) -> list[Violation]:
-    """Return the nodes above their limit."""
+def check(
+    bytes_held: Mapping[str, int], limit_bytes: Mapping[str, int], at_ns: int
+) -> list[Violation]:
+    """Return the nodes above their own limit."""
     return [
-        Violation(PROMISE, f"{node} holds {held} bytes, limit {limit_bytes}", at_ns)
+        Violation(PROMISE, f"{node} holds {held} bytes, limit {limit_bytes[node]}", at_ns)
         for node, held in sorted(bytes_held.items())
-        if held > limit_bytes
+        if held > limit_bytes[node]
     ]
