@@ -48,6 +48,7 @@ class StoreModel(RuleBasedStateMachine):
         self.last: dict[tuple[int, Origin], Stamp] = {}
         self.forget_what_was_seen(SLOTS)
         self.cleared: Stamp = 0
+        self.digests: dict[int, int] = {}
 
     def forget_what_was_seen(self, slots: tuple[int, ...]) -> None:
         if not hasattr(self, "seen"):
@@ -240,6 +241,17 @@ class StoreModel(RuleBasedStateMachine):
             assert not self.store.lacking(slot, dict.fromkeys((*ORIGINS, ME), self.stamp))
             prevs = {r.version: r.prev for s, r in self.sent if s == slot}
             assert all(r.prev in (PREV_UNKNOWN, prevs[r.version]) for r in lacking)
+
+    @invariant()
+    def a_slot_whose_digest_changed_is_named(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        for slot in SLOTS:
+            digest = self.store.digest(slot)
+            assert digest == self.digests.get(slot, 0) or slot in self.store.changed
+            self.digests[slot] = digest
+        assert self.store.changed <= set(SLOTS)
+        self.store.changed.clear()
 
     @invariant()
     def the_sums_are_right_and_the_limit_holds(self) -> None:

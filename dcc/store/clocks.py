@@ -71,6 +71,8 @@ class Clocks:
     def __init__(self) -> None:
         self.bytes_used = 0
         "All that grows: columns and notes."
+        self.changed: set[int] = set()
+        "Slots whose clock or notes changed; whoever reads takes them out."
         self._row_of = array("H", [NO_ROW]) * SLOT_COUNT
         self._free_rows: list[int] = []
         self._rows = 0
@@ -135,6 +137,10 @@ class Clocks:
         notes = self._notes.get(slot)
         return notes is not None and notes.has_loose
 
+    def slots_with_loose(self) -> list[int]:
+        """Return the slots where something is held that is not covered. O(slots with notes)."""
+        return [slot for slot, notes in self._notes.items() if notes.has_loose]
+
     def exceeds(self, slot: int, other: Clock) -> bool:
         """Return whether anything seen or held here may be unknown to `other`. O(origins)."""
         row = self._row_of[slot]
@@ -196,7 +202,7 @@ class Clocks:
         row = self._row_of[slot]
         if row == NO_ROW:
             return
-        self._digests[slot] = 0
+        self._touch(slot)
         for column in self._columns.values():
             column[row] = 0
         self._row_of[slot] = NO_ROW
@@ -223,8 +229,13 @@ class Clocks:
         words += () if notes is None else notes.words()
         return words
 
+    def _touch(self, slot: int) -> None:
+        self._digests[slot] = 0
+        self.changed.add(slot)
+
     def _advance(self, slot: int, origin: Origin, stamp: Stamp) -> None:
         self._digests[slot] = 0
+        self.changed.add(slot)
         row = self._row_of[slot]
         if row == NO_ROW:
             row = self._new_row(slot)
@@ -253,7 +264,7 @@ class Clocks:
 
     def _settle_notes(self, slot: int) -> None:
         """Count notes that changed, and drop them when there are none left."""
-        self._digests[slot] = 0
+        self._touch(slot)
         notes = self._notes[slot]
         before = notes.counted_bytes
         if notes.empty:

@@ -48,10 +48,12 @@ SLOTS = tuple(range(SLOT_COUNT))
 class Memory:
     """Entries by slot and key, and what they cost."""
 
-    def __init__(self, limit_bytes: int, eviction: str) -> None:
+    def __init__(self, limit_bytes: int, eviction: str, changed: set[int]) -> None:
         self.tables: list[Table] = [EMPTY] * SLOT_COUNT
         self.limit_bytes = limit_bytes
         self.valueless_bytes_max = limit_bytes // VALUELESS_SHARE
+        self.changed = changed
+        "Takes the slots of which anything was forgotten for want of room."
         self.policy = POLICIES[eviction]()
         self.expiry = ExpiryIndex()
         self.valueless = Chain()
@@ -183,6 +185,7 @@ class Memory:
         entry = self.valueless.first()
         assert entry is not None, "over a limit with nothing to forget"
         self.marks[entry.slot] = max(self.marks[entry.slot], entry.version[0])
+        self.changed.add(entry.slot)
         self.remove(entry)
 
     # -------------------------------------------------------------- roles

@@ -61,14 +61,16 @@ class Store:
         self, *, memory_limit_bytes: int, eviction: str = "lru",
         value_bytes_max: int = VALUE_BYTES_MAX,
     ) -> None:  # fmt: skip
-        self._memory = Memory(memory_limit_bytes, eviction)
+        self._clocks = Clocks()
+        self.changed = self._clocks.changed
+        "Slots whose `digest` may have changed; whoever keeps a tree of digests takes them out."
+        self._memory = Memory(memory_limit_bytes, eviction, self.changed)
         self.tables = self._memory.tables
         "By slot: key -> entry, whatever its kind. To read only; a slot's table may be replaced."
         self.cleared: Stamp = 0
         "Versions at or below are absent."
         self._hit = self._memory.policy.hit
         self._value_bytes_max = value_bytes_max
-        self._clocks = Clocks()
         self._coverage: dict[int, Coverage] = {}
         self._coverage_bytes = 0
         self._origins = Origins()
@@ -178,6 +180,7 @@ class Store:
         origin = self._origins.origin(record.version)
         applied = self._merge(slot, record, origin, now_ms, mark=0)
         if applied is not Applied.OLDER:
+            self.changed.add(slot)  # What it replaces may have been loose.
             self._clocks.hold_loose(slot, origin, record.version[0])
             self._count()
         return applied
@@ -198,8 +201,9 @@ class Store:
 
     def merge_clock(self, slot: int, other: Clock, mark: Stamp = 0) -> None:
         """Raise clock and forget mark to the maximum: all that `other` covers was received."""
-        marks = self._memory.marks
-        marks[slot] = max(marks[slot], mark)
+        if mark > self._memory.marks[slot]:
+            self._memory.marks[slot] = mark
+            self.changed.add(slot)
         intern = self._origins.intern
         self._clocks.merge(slot, {intern(origin): stamp for origin, stamp in other.items()})
         self._count()
@@ -291,6 +295,7 @@ class Store:
         for entry in list(self.tables[slot].values()):
             self._memory.remove(entry)
         self._memory.marks[slot] = 0
+        self.changed.add(slot)
         self._clocks.drop(slot)
         self._drop_coverage(slot)
         self._count()
@@ -331,6 +336,10 @@ class Store:
         self._drop_coverage(slot)
         return len(entries)
 
+    def needs_tidying(self, slot: int) -> bool:
+        """Return whether `forget_covered` or `close_gaps` may have something to do."""
+        return bool(self._memory.valueless_in[slot]) or slot in self._coverage or self.has_gaps(slot)
+
     def valueless(self, slot: int) -> int:
         """Return the number of records without a value in the slot."""
         return self._memory.valueless_in[slot]
@@ -339,6 +348,7 @@ class Store:
         """Make all versions up to `stamp` absent at once; `sweep` frees them."""
         if stamp > self.cleared:
             self.cleared = stamp
+            self.changed.update(self._clocks.slots_with_loose())
             self._reclaiming, self._reclaim_from = True, 0
 
     def sweep(self, now_ms: int, limit: int = 1000) -> int:
