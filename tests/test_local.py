@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dcc.errors import ConfigError, UsageError
+from dcc.errors import ConfigError, DccError, UsageError
 from dcc.local import LocalCluster, Node
 from tests.processes import wait_until
 
@@ -39,6 +39,16 @@ def test_a_cluster_serves_what_was_put_through_any_node() -> None:
         for node in cluster.nodes:
             assert node.alive
             assert client.get("greeting") == b"hello"
+
+
+def test_a_cluster_of_another_name_hands_out_clients_that_speak_to_it() -> None:
+    with LocalCluster(1, replicas=0, cluster="other") as cluster:
+        client = cluster.client(timeout=5)
+        client.put("greeting", b"hello")
+        assert client.get("greeting") == b"hello"
+        stranger = cluster.client(timeout=1, cluster="dcc")
+        with pytest.raises(DccError, match="cluster"):
+            stranger.get("greeting")
 
 
 def test_a_cluster_is_one_view_when_it_has_started() -> None:

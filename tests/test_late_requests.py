@@ -1,0 +1,131 @@
+"""What comes too late, or too early, is refused for certain: nothing of it has happened."""
+
+from __future__ import annotations
+
+import pytest
+
+from dcc.replication.questions import QUESTION_NS
+from dcc.units import MILLISECOND, SECOND
+from dcc.wire.messages import (
+    Clear,
+    ClearReply,
+    Code,
+    ErrorReply,
+    Message,
+    Op,
+    Outcome,
+    Write,
+    WriteMany,
+    WriteReply,
+)
+from tests.cores import Cores
+
+QUESTION_MS = QUESTION_NS // MILLISECOND
+
+
+def code_of(replies: list[Message]) -> Code:
+    assert len(replies) == 1
+    assert isinstance(replies[0], ErrorReply), replies
+    return replies[0].code
+
+
+@pytest.fixture
+def pair() -> Cores:
+    cores = Cores("a", "b", replicas=1)
+    cores.settle()
+    return cores
+
+
+def test_a_clear_read_after_its_deadline_is_refused_and_clears_nothing(pair: Cores) -> None:
+    key = pair.key_of("a", "b")
+    pair.put("a", key, b"kept", w=2)
+    assert code_of(pair.ask("a", Clear(seen=0, issued_ms=0), at=pair.ms - 1)) is Code.TOO_LATE
+    pair.run(1)
+    assert pair.held("a", key) == pair.held("b", key) == b"kept"
+
+
+def test_a_clear_read_at_its_deadline_clears(pair: Cores) -> None:
+    key = pair.key_of("a", "b")
+    pair.put("a", key, b"gone", w=2)
+    replies = pair.ask("a", Clear(seen=0, issued_ms=0), at=pair.ms)
+    assert [type(reply) for reply in replies] == [ClearReply]
+    assert pair.held("a", key) is pair.held("b", key) is None
+
+
+@pytest.fixture
+def doubtful(pair: Cores) -> Cores:
+    """Node a stood still, and nothing that it asks b arrives: its writes wait for a question."""
+    a, b = pair["a"].key, pair["b"].key
+    pair.lost = lambda source, to, _message: (source, to) == (a, b)
+    pair.step(2 * SECOND)
+    return pair
+
+
+def undecided(cores: Cores, *, at: int = 0, w: int = 1) -> bytes:
+    """Return the key of a write at a that waits for a question."""
+    key = cores.key_of("a", "b")
+    assert cores.ask("a", Write(op=Op.PUT, key=key, value=b"v", w=w), at=at) == []
+    assert len(cores["a"].questions) == 1
+    return key
+
+
+def answers(cores: Cores) -> list[Message]:
+    """Let the question end; return what clients were answered meanwhile."""
+    before = len(cores.replies)
+    cores.run((QUESTION_MS + 50) / 1000)
+    assert len(cores["a"].questions) == 0
+    return [message for _name, message in cores.replies[before:]]
+
+
+def test_a_write_that_waited_for_a_question_is_executed_within_its_deadline(
+    doubtful: Cores,
+) -> None:
+    key = undecided(doubtful, at=doubtful.ms + 2 * QUESTION_MS)
+    (reply,) = answers(doubtful)
+    assert isinstance(reply, WriteReply)
+    assert reply.outcome is Outcome.DONE
+    assert doubtful.held("a", key) == b"v"
+
+
+def test_a_write_whose_deadline_passed_undecided_is_refused_as_too_late(doubtful: Cores) -> None:
+    key = undecided(doubtful, at=doubtful.ms + QUESTION_MS // 2)
+    assert code_of(answers(doubtful)) is Code.TOO_LATE
+    assert doubtful.held("a", key) is None
+
+
+def test_a_write_whose_slot_was_lost_undecided_is_refused_by_the_former_owner(
+    doubtful: Cores,
+) -> None:
+    key = undecided(doubtful)
+    doubtful.carry("a", doubtful["a"].leave(doubtful.now))
+    assert code_of(answers(doubtful)) is Code.NOT_OWNER
+    assert doubtful.held("a", key) is None
+
+
+def test_a_write_whose_quorum_became_impossible_undecided_is_refused(doubtful: Cores) -> None:
+    a, b = doubtful["a"], doubtful["b"]
+    doubtful.carry("b", b.leave(doubtful.now))
+    doubtful.until(lambda: a.membership.members[b.key].draining)
+    key = undecided(doubtful, w=2)  # a has heard of it, and takes the new view at its next tick
+    assert code_of(answers(doubtful)) is Code.QUORUM_NOT_REACHED
+    assert doubtful.held("a", key) is None
+
+
+def test_a_node_that_does_not_know_the_time_yet_refuses_writes_and_clears() -> None:
+    cores = Cores("a", "b", replicas=1)
+    cores.until(lambda: cores["b"].membership.joined)
+    cores.settle()
+    key = cores.key_of("a", "b")
+    cores.put("a", key, b"kept")
+    late = cores.add("c")
+    cores.stopped = {"a", "b"}
+    assert late.membership.joined, "the first answer of a seed is no reading of its clock"
+    assert not late.serving
+    put = Write(op=Op.PUT, key=b"k", value=b"v", direct=True)
+    many = WriteMany(op=Op.PUT, items=((b"k", b"v"),))
+    for message in (put, many, Clear(seen=0, issued_ms=0)):
+        assert code_of(cores.ask("c", message)) is Code.NOT_READY
+    cores.stopped = set()
+    cores.settle()
+    assert cores.held("a", key) == b"kept"
+    assert isinstance(cores.put("c", cores.key_of("c", "a"), b"v")[0], WriteReply)
