@@ -15,7 +15,17 @@ from dcc.ring.hashing import slot_of
 from dcc.store.store import Store
 from dcc.types import Kind, Member, NodeKey, Now, Record, Standing, Version, node_key
 from dcc.units import MILLISECOND, SECOND
-from dcc.wire.messages import Compare, CompareReply, Nudge, Pull, PullReply, Replicate, ReplicateAck
+from dcc.wire.messages import (
+    Compare,
+    CompareReply,
+    CompareRoot,
+    CompareRootReply,
+    Nudge,
+    Pull,
+    PullReply,
+    Replicate,
+    ReplicateAck,
+)
 
 START_MS = 1_700_000_000_000
 
@@ -110,6 +120,8 @@ class Planes:
         self.mono += step_ns
         for plane in self._up():
             self.carry(plane, plane.exchange.tick(self.at))
+            while plane.exchange.wake_at() == 0:  # Work is done in pieces.
+                self.carry(plane, plane.exchange.tick(self.at))
             self.carry(plane, plane.streams.flush(self.at) + plane.streams.tick(self.at))
             plane.store.sweep(self.at.ms)
 
@@ -129,18 +141,17 @@ class Planes:
 
     def _deliver(self, source: Plane, target: Plane, tell: Tell) -> list[Effect]:
         message, epoch = tell.message, source.held.view.epoch
-        if isinstance(message, Pull):
-            return target.exchange.receive_pull(source.key, tell.request, epoch, message, self.at)
-        if isinstance(message, PullReply):
-            return target.exchange.receive_reply(source.key, tell.request, epoch, message, self.at)
-        if isinstance(message, Compare):
-            return target.exchange.receive_compare(
-                source.key, tell.request, epoch, message, self.at
-            )
-        if isinstance(message, CompareReply):
-            return target.exchange.receive_comparison(
-                source.key, tell.request, epoch, message, self.at
-            )
+        exchange = target.exchange
+        handlers: dict[type, Callable[..., list[Effect]]] = {
+            Pull: exchange.receive_pull,
+            PullReply: exchange.receive_reply,
+            Compare: exchange.receive_compare,
+            CompareReply: exchange.receive_comparison,
+            CompareRoot: exchange.receive_root,
+            CompareRootReply: exchange.receive_roots,
+        }
+        if type(message) in handlers:
+            return handlers[type(message)](source.key, tell.request, epoch, message, self.at)
         if isinstance(message, Nudge):
             target.exchange.nudged(source.key, message.slots, self.at)
         elif isinstance(message, Replicate):
@@ -149,7 +160,7 @@ class Planes:
                 slot = slot_of(record.key)
                 target.store.apply(slot, record, self.at.ms)
                 if not target.held.view.holds(slot):
-                    target.exchange.written(slot)
+                    target.exchange.leftovers.written(slot)
             return [Tell(source.key, ReplicateAck(seq=message.seq, moved=()))]
         elif isinstance(message, ReplicateAck):
             target.streams.acknowledged(source.key, message, self.mono)

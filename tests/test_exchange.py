@@ -122,7 +122,7 @@ def test_a_stand_in_hands_over_what_it_took_when_the_owner_is_back() -> None:
         for owner in world["a"].held.view.slots.owners(slot_of(key)):
             assert world.planes[owner].value(key, world.at) == b"v" + key
     for plane in world.planes.values():
-        assert plane.exchange.leftovers() == 0
+        assert not plane.exchange.leftovers
 
 
 def test_a_slot_larger_than_a_frame_comes_in_pieces_and_whole() -> None:

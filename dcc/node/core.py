@@ -11,6 +11,7 @@ store goes from bytes to bytes in one short function, because most requests are 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -29,21 +30,24 @@ from dcc.effects import (
 )
 from dcc.errors import ForeignCluster, MalformedMessage, PeerError, UnsupportedVersion
 from dcc.gossip.membership import Membership
-from dcc.node.clearing import Clearings
+from dcc.node.audit import Audits
+from dcc.node.converging import Converging
 from dcc.node.counters import Counters
 from dcc.node.fastpath import FastPath
 from dcc.node.forwards import Forwards
 from dcc.node.requests import Requests
+from dcc.node.settings import Changes
 from dcc.node.stats import statistics
 from dcc.replication.exchange import Exchange
 from dcc.replication.holdings import Holdings, Instant
 from dcc.replication.questions import Questions, Verdict
 from dcc.replication.reads import Reads
+from dcc.replication.staleness import Staleness
 from dcc.replication.streams import Streams
 from dcc.replication.sync import SyncTable
 from dcc.replication.writes import Writes
 from dcc.ring.hashing import slot_of
-from dcc.types import Boot, Member, Now, Settings, Standing, node_key, topic_of
+from dcc.types import Boot, Member, NodeKey, Now, Settings, Standing, node_key, topic_of
 from dcc.units import MILLISECOND, NEVER, SECOND
 from dcc.wire import messages as m
 from dcc.wire.codec import Codec, Header, unpack_items
@@ -59,6 +63,9 @@ VIEWS_PAUSE_NS = 1 * SECOND
 "Between two offers to exchange views with one peer whose epoch differs."
 
 MEMBERSHIP = (m.Ping, m.Ack, m.PingReq, m.Nack, m.Rumors, m.PushPull, m.PushPullReply)
+
+WITH_RECORDS = (m.Replicate, m.PullReply, m.FetchReply)
+"What brings other nodes' versions."
 
 
 class NodeCore:
@@ -79,10 +86,13 @@ class NodeCore:
         self.questions = Questions(self.held)
         self.streams = Streams(self.held)
         self.exchange = Exchange(self.held, self.sync)
-        self.reads = Reads(self.held, self.sync, self.questions)
+        self.staleness = Staleness()
+        self.reads = Reads(self.held, self.sync, self.questions, self.streams, self.staleness)
         self.writes = Writes(self.held, self.sync, self.reads, self.questions, self.streams)
         self.forwards = Forwards(self.held, self.codec)
-        self.clearings = Clearings(self.held)
+        self.changes = Changes(self.held)
+        self.converging = Converging(self)
+        self.audits = Audits(self.held.store)
         self.requests = Requests(self)
         self._fast = FastPath(self)
         self.serve = self._fast.serve
@@ -180,7 +190,9 @@ class NodeCore:
             out += self._take_view(at)
         effects = self._resume_all(self.questions.tick(at), at)
         effects += self.writes.tick(at)
-        effects += self.clearings.tick(at)
+        effects += self.changes.tick(at)
+        effects += self.converging.tick(at)
+        effects += self.audits.tick(at)
         effects += self.exchange.tick(at)
         effects += self.streams.flush(at)
         effects += self.streams.tick(at)
@@ -201,7 +213,9 @@ class NodeCore:
             self._view_at if self._view_dirty else NEVER,
             self.questions.wake_at(),
             self.writes.wake_at(),
-            self.clearings.wake_at(),
+            self.changes.wake_at(),
+            self.converging.wake_at(),
+            self.audits.wake_at(),
             self.exchange.wake_at(),
             self.streams.wake_at(self._turn_at),
             self.forwards.wake_at(),
@@ -221,6 +235,7 @@ class NodeCore:
 
     def stats(self, now: Now) -> dict[str, Any]:
         """Return this node's statistics as a JSON-ready dictionary (see `stats.statistics`)."""
+        self.converging.look()
         return statistics(self, now.mono)
 
     def observe(self, command: str, duration_ns: int, times: int = 1) -> None:
@@ -234,6 +249,7 @@ class NodeCore:
         self.streams.check()
         self.exchange.check()
         self.writes.check()
+        self.staleness.check()
 
     # -------------------------------------------------------------- turns and effects
 
@@ -258,6 +274,7 @@ class NodeCore:
 
     def _stood_still(self, at: Instant) -> None:
         self.sync.standstill(at.mono)
+        self.converging.stood_still()
         self.exchange.standstill(at)
 
     def _emit(self, effects: Sequence[Effect]) -> list[Effect]:
@@ -279,7 +296,8 @@ class NodeCore:
                 out.append(Reply(effect.route, frames, effect.command, effect.began_at))
             elif isinstance(effect, Gossip):
                 own = self.clock.own_ms(self._at.mono)
-                payload = self.codec.encode(effect.message, epoch=epoch, at=own)[0]
+                message = self._with_root(effect.to, effect.message)
+                payload = self.codec.encode(message, epoch=epoch, at=own)[0]
                 out.append(Publish(topic_of(effect.to), payload))
             else:
                 if isinstance(effect, Notify):
@@ -288,6 +306,12 @@ class NodeCore:
                     self.clock.forget(effect.key)
                 out.append(effect)
         return out
+
+    def _with_root(self, to: NodeKey, message: m.Message) -> m.Message:
+        """Let pings and acks say what this node has seen of the slots shared with `to`."""
+        if isinstance(message, m.Ping | m.Ack) and to in self.held.view.boots:
+            return replace(message, root=self.exchange.root(to))
+        return message
 
     def _at_of(self, message: m.Message) -> int:
         if isinstance(message, MEMBERSHIP):
@@ -324,6 +348,8 @@ class NodeCore:
     ) -> list[Effect]:
         if header.at and header.sender in self.membership.alive():
             self.clock.observe(header.sender, header.at, at.mono)
+        if isinstance(message, m.Ping | m.Ack) and header.epoch == self.held.view.epoch:
+            self.exchange.root_heard(header.sender, message.root, at)
         own_ms = self.clock.own_ms(at.mono)
         effects = self.membership.receive(
             header, message, at.mono, own_ms, request_plane=request_plane, route=route
@@ -378,7 +404,7 @@ class NodeCore:
         view = self.held.view
         members = self.membership.members
         targets = [k for k in view.alive if k != self.key and not members[k].draining]
-        handed_over = not self.exchange.leftovers() and not self.streams.queued_total()
+        handed_over = not len(self.exchange.leftovers) and not self.streams.queued_total()
         if not targets or handed_over or at.mono >= self._leaving_until:
             return self.membership.leave(at.mono, self.clock.own_ms(at.mono))
         return []
@@ -395,9 +421,13 @@ class NodeCore:
             m.PullReply: self._pull_reply,
             m.Compare: self._compare,
             m.CompareReply: self._compare_reply,
+            m.CompareRoot: self._compare_root,
+            m.CompareRootReply: self._compare_root_reply,
             m.Nudge: self._nudge,
             m.SettingsUpdate: self._settings_update,
             m.SettingsAck: self._settings_ack,
+            m.StateGet: self._state_get,
+            m.State: self._state,
         }
 
     def _from_peer(
@@ -412,6 +442,8 @@ class NodeCore:
             reason = "unknown_sender" if boot is None else "other_boot"
             self.counters.drop(reason)
             return [Notify("message_dropped", {"reason": reason, "sender": header.sender})]
+        if isinstance(message, WITH_RECORDS):
+            self.staleness.arrived(message.records)
         effects = handler(header, message, at)
         if header.epoch != self.held.view.epoch:
             effects = effects + self._offer_view(header.sender, at)
@@ -451,7 +483,7 @@ class NodeCore:
             held.store.apply(slot, record, at.ms)
             if not held.view.holds(slot):
                 moved.append(index)
-                self.exchange.written(slot)
+                self.exchange.leftovers.written(slot)
             elif not held.store.covers(slot, record.version) or held.store.has_gaps(slot):
                 self.exchange.gap(header.sender, slot, at)
         ack = m.ReplicateAck(seq=message.seq, moved=tuple(moved))
@@ -480,6 +512,14 @@ class NodeCore:
             header.sender, header.request, header.epoch, message, at
         )
 
+    def _compare_root(self, header: Header, message: m.CompareRoot, at: Instant) -> list[Effect]:
+        return self.exchange.receive_root(header.sender, header.request, header.epoch, message, at)
+
+    def _compare_root_reply(
+        self, header: Header, message: m.CompareRootReply, at: Instant
+    ) -> list[Effect]:
+        return self.exchange.receive_roots(header.sender, header.request, header.epoch, message, at)
+
     def _nudge(self, header: Header, message: m.Nudge, at: Instant) -> list[Effect]:
         self.exchange.nudged(header.sender, message.slots, at)
         return []
@@ -492,7 +532,14 @@ class NodeCore:
         return [*effects, Tell(header.sender, ack, header.request)]
 
     def _settings_ack(self, header: Header, message: m.SettingsAck, _at: Instant) -> list[Effect]:
-        return self.clearings.acknowledged(header.sender, header.request, message.settings)
+        return self.changes.acknowledged(header.sender, header.request, message.settings)
+
+    def _state_get(self, header: Header, _message: m.StateGet, _at: Instant) -> list[Effect]:
+        self.converging.asked(header)
+        return []
+
+    def _state(self, header: Header, message: m.State, at: Instant) -> list[Effect]:
+        return self.converging.told(header, message, at)
 
     # -------------------------------------------------------------- housekeeping
 

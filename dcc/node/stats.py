@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dcc.replication.staleness import EVERY
 from dcc.types import Standing
 from dcc.units import SECOND
 
@@ -49,6 +50,11 @@ def statistics(core: NodeCore, mono: int) -> dict[str, Any]:
         "ghosts": store.ghosts,
         "tombstones": store.tombstones,
         "replication_lag_seconds": core.streams.lag_ns(mono) / SECOND,
+        "sampled_reads": core.staleness.sampled,
+        "stale_reads": core.staleness.stale,
+        "stale_read_ratio": (
+            core.staleness.stale / core.staleness.sampled if core.staleness.sampled else 0.0
+        ),
         "health": health(core),
         "loop_lag_seconds": core.loop_lag_ns / SECOND,
         "members": {one.name: one.standing.name.lower() for one in members.values()},
@@ -101,8 +107,26 @@ def _detail(core: NodeCore, mono: int) -> dict[str, Any]:
             "records": core.exchange.records_in,
             "bytes": core.exchange.bytes_in,
             "seconds_since_last": (mono - last_round) / SECOND if last_round >= 0 else None,
-            "leftover_slots": core.exchange.leftovers(),
+            "leftover_slots": len(core.exchange.leftovers),
         },
         "clock_offset_seconds": core.clock.offset_ms / 1000,
+        "convergence": core.converging.latest(mono),
+        "staleness": _staleness(core),
         "pending": len(core.questions) + len(core.forwards) + len(core.writes),
+    }
+
+
+def _staleness(core: NodeCore) -> dict[str, Any]:
+    """Return what the sample of served reads says; ages in seconds. O(samples log samples)."""
+    sample = core.staleness
+    ages = sample.read_ages_ms()
+    return {
+        "stale_reads_estimated": sample.stale * EVERY,
+        "age_mean_seconds": sample.age_sum_ms / sample.stale / 1000 if sample.stale else 0.0,
+        "age_max_seconds": sample.age_max_ms / 1000,
+        "read_age_seconds": {
+            name: ages[int(q * (len(ages) - 1))] / 1000
+            for name, q in (("0.5", 0.5), ("0.9", 0.9), ("0.99", 0.99))
+            if ages
+        },
     }

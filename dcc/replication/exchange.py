@@ -1,15 +1,20 @@
 """The exchange: anti-entropy between holders by slot clocks; also refill, rebuild and hand-over.
 
-One direction, two steps. The asker sends a digest of each slot (`Compare`) and learns which ones
-differ; of those it sends its clocks (`Pull`), and the answerer sends every record that they do not
-cover and its own clocks (`PullReply`). When a slot has come whole the asker's clock becomes the
+One direction, three steps. The asker compares the tree over all slots that both own (`CompareRoot`:
+eight bytes if all is equal, else 128 groups), then a digest of each slot in question (`Compare`);
+of those that differ it sends its clocks (`Pull`), and the answerer sends every record that they do
+not cover and its own clocks (`PullReply`). When a slot has come whole the asker's clock becomes the
 maximum of both, and notes beyond gaps go along. What is compared is what was *seen*, not what is
 held, so a value that was evicted or has expired is not missed and never comes back, and equal
 clocks mean silence. Every holder pulls from every other one, so both directions get their due; the
 answerer keeps no state, so a lost message costs a repetition and nothing else.
 
     asker                              answerer
-      | Compare: slots 1-9 and digests    |
+      | CompareRoot: root                 |
+      |---------------------------------->|
+      | CompareRootReply: 128 groups      |
+      |<----------------------------------|
+      | Compare: slots 7, 135 and digests |
       |---------------------------------->|
       | CompareReply: slot 7 differs      |
       |<----------------------------------|
@@ -25,14 +30,12 @@ happens meanwhile is either behind the continuation point or not covered.
 
 Why it ends: each complete pull raises the asker's clock to at least the answerer's at that
 time; without new writes all clocks of a slot reach their common maximum after each pair has
-pulled once. What is worth pulling comes from events (see `want_*`) and from a timer.
-
-A former owner (or stand-in) of a slot announces itself to the owners (`Nudge`), serves the slot
-meanwhile, and drops it when the clocks in the pulls of all owners cover its own, at equal epochs.
+pulled once. What is worth comparing comes from events (a changed view, an own standstill, a gap in
+a stream), from the roots that ride on pings and acks (a difference that lasts), and from a timer.
 
 Source: Gonçalves et al., "DottedDB: Anti-Entropy without Merkle Trees, Deletes without
 Tombstones", SRDS 2017, for clocks per node instead of digests of data; here per slot and per
-boot, so that a slot can change hands and a cache may evict.
+boot, so that a slot can change hands and a cache may evict. The trees over them: `merkle`.
 """
 
 from __future__ import annotations
@@ -43,15 +46,26 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from dcc.effects import Effect, Tell
-from dcc.limits import BATCH_BYTES, SLOT_COUNT
-from dcc.replication.answerer import answer_pull, pack_clock, unpack_clock, unpack_spans
+from dcc.limits import BATCH_BYTES, GROUP_COUNT, SLOT_COUNT
+from dcc.replication.answerer import answer_pull, is_below, pack_clock, unpack_clock, unpack_spans
+from dcc.replication.handover import Leftovers
 from dcc.replication.holdings import Holdings, Instant
-from dcc.replication.sync import IN_SYNC, SyncTable
+from dcc.replication.merkle import NOT_KNOWN, Trees, differing
+from dcc.replication.sync import SyncTable
+from dcc.replication.tidying import Tidying
 from dcc.replication.view import ViewChange
 from dcc.ring.hashing import slot_of
 from dcc.types import NO_VERSION, NodeKey, Origin, Record, Stamp, Version
 from dcc.units import MILLISECOND, NEVER, SECOND
-from dcc.wire.messages import Compare, CompareReply, Nudge, Pull, PullReply
+from dcc.wire.messages import (
+    Compare,
+    CompareReply,
+    CompareRoot,
+    CompareRootReply,
+    Message,
+    Pull,
+    PullReply,
+)
 from dcc.wire.shapes import SlotAnswer, SlotAsk
 
 SLOTS_PER_PLAN = 1_024
@@ -69,9 +83,17 @@ RETRY_NS = 200 * MILLISECOND
 GAP_GRACE_NS = 500 * MILLISECOND
 "A gap in a clock is usually a batch that is still on its way."
 
-NUDGE_NS = 500 * MILLISECOND
-NUDGES_KEPT_NS = 10 * NUDGE_NS
-"A former owner that has been silent for so long has released its slots, or is down."
+LASTING_NS = 1 * SECOND
+"Roots that still differ after so long differ by more than writes under way."
+
+DOUBTS_PAUSE_NS = 5 * SECOND
+"Between two descents into one peer's tree that roots heard on gossip have caused."
+
+GROUPS_BUSY = 32
+"So many differing groups are writes everywhere, not divergence: that is left to the timer."
+
+DESCENTS_MAX = 3
+"Roots compared in vain, the views being unequal, before the slots are compared one by one."
 
 
 @dataclass(slots=True)
@@ -100,7 +122,14 @@ class _Peer:
     epoch: int = 0
     not_before: int = 0
     round_at: int = 0
-    "When all shared slots are compared again."
+    "When the roots are compared again, whatever was heard."
+    descents: int = 0
+    "Tries left to begin at the root, before slots are compared; 0 = none is wanted."
+    doubted: bool = False
+    "The descent follows from a root heard on gossip."
+    doubt_at: int = NEVER
+    "When a difference of roots is looked into."
+    calm_until: int = 0
 
 
 class Exchange:
@@ -110,10 +139,13 @@ class Exchange:
         self._held, self._sync = holdings, sync
         self._peers: dict[NodeKey, _Peer] = {}
         self._plans: deque[tuple[Iterator[int], frozenset[NodeKey] | None]] = deque()
-        self._leftover: dict[int, set[NodeKey]] = {}  # slot held, not ours -> owners that cover it
-        self._nudge_at = NEVER
-        self._tidy_at = 0
-        self._missed_since: dict[int, int] = {}  # owned slots with gaps -> when first seen
+        self.leftovers = Leftovers(holdings)
+        self.trees = Trees(holdings)
+        self.tidying = Tidying(holdings, sync)
+        self._pieces = 0
+        "Pieces of the trees to be made anew before somebody descends."
+        self.divergences = 0
+        "Lasting differences that roots heard on gossip have led to."
         self.rounds = self.records_in = self.bytes_in = 0
         self.last_round_at = -1
 
@@ -121,6 +153,7 @@ class Exchange:
 
     def view_changed(self, change: ViewChange, now: Instant) -> None:
         """Plan pulls for changed slots and risen members; drop plans for those that fell."""
+        self.trees.view_changed(change.slots)
         for key in change.fallen:
             self._peers.pop(key, None)
         for key in change.risen:
@@ -135,14 +168,32 @@ class Exchange:
             self._plans.append((iter(self._held.view.owned), risen))
         if change.led and len(change.slots) < SLOT_COUNT:
             self._plans.append((iter(change.led), None))
-        self.find_leftovers(now)
+        for state in self._peers.values():
+            self._descend(state)
+        self.leftovers.find(now)
 
     def standstill(self, now: Instant) -> None:
-        """Pull everything again: others may have written without this node."""
+        """Compare everything again: others may have written without this node."""
         for key in self._held.view.alive:
             if key != self._held.key:
-                self._peers[key] = _Peer(round_at=self._next_round(now))
+                state = self._peers[key] = _Peer(round_at=self._next_round(now))
+                self._descend(state)
         self._plans = deque([(iter(self._held.view.owned), None)])
+
+    def root(self, peer: NodeKey) -> int:
+        """Return the root of the tree shared with `peer`, for a ping or ack; 0 = not known."""
+        return self.trees.root(peer)
+
+    def root_heard(self, peer: NodeKey, root: int, now: Instant) -> None:
+        """Compare a root that came with a ping or ack, at equal epochs; doubt what differs."""
+        state = self._peers.get(peer)
+        mine = self.trees.root(peer)
+        if state is None or NOT_KNOWN in (root, mine):
+            return
+        if mine == root:
+            state.doubt_at = NEVER
+        elif state.doubt_at == NEVER and state.calm_until <= now.mono:
+            state.doubt_at = now.mono + LASTING_NS
 
     def nudged(self, peer: NodeKey, slots: Iterable[int], now: Instant) -> None:
         """A member announced slots that it holds and this node may own."""
@@ -169,48 +220,45 @@ class Exchange:
             for slot in state.wanted
         )
 
-    def leftovers(self) -> int:
-        """Return the number of slots held that belong to others."""
-        return len(self._leftover)
-
     # -------------------------------------------------------------- asking
 
     def tick(self, now: Instant) -> list[Effect]:
-        """Send due pulls and nudges; give up pulls that nobody answered."""
+        """Send due questions and nudges; give up questions that nobody answered."""
         effects: list[Effect] = []
         self._plan()
-        busy = 0
-        for _key, state in sorted(self._peers.items()):
+        if self._pieces:
+            self._pieces = 0 if self.trees.refresh() else self._pieces - 1
+        for state in self._peers.values():
             if state.request and now.mono - state.sent_at >= PULL_TIMEOUT_NS:
                 self._give_up(state, now)
-            busy += bool(state.request)
             self._look_at_gaps(state, now)
+            self._look_at_doubt(state, now)
             if state.round_at <= now.mono:
-                self._begin_round(_key, state, now)
+                state.round_at = self._next_round(now)
+                self._descend(state)
+        busy = sum(bool(state.request) for state in self._peers.values())
         for key, state in sorted(self._peers.items(), key=lambda item: item[1].sent_at):
             if busy >= PULLS_IN_FLIGHT:
                 break
-            if state.wanted and not state.request and state.not_before <= now.mono:
+            if self._due(state) <= now.mono and not state.request:
                 effects.append(self._ask(key, state, now))
                 busy += 1
-        if self._nudge_at <= now.mono:
-            effects += self._nudge(now)
-        if self._tidy_at <= now.mono:
-            self._tidy(now)
+        effects += self.leftovers.tick(now)
+        self.tidying.tick(now)
         return effects
 
     def wake_at(self) -> int:
-        """Return when the next pull, retry, round or nudge is due."""
-        if self._plans:
+        """Return when the next question, retry, round, nudge or piece of a plan is due."""
+        if self._plans or self._pieces:
             return 0
-        due = min(self._nudge_at, self._tidy_at)
+        due = min(self.leftovers.wake_at(), self.tidying.at)
         busy = sum(bool(state.request) for state in self._peers.values())
         for state in self._peers.values():
-            due = min(due, state.round_at, min(state.gaps.values(), default=NEVER))
+            due = min(due, state.round_at, state.doubt_at, min(state.gaps.values(), default=NEVER))
             if state.request:
                 due = min(due, state.sent_at + PULL_TIMEOUT_NS)
-            elif state.wanted and busy < PULLS_IN_FLIGHT:
-                due = min(due, state.not_before)
+            elif busy < PULLS_IN_FLIGHT:
+                due = min(due, self._due(state))
         return due
 
     def undeliverable(self, peer: NodeKey, request: int, now: Instant) -> None:
@@ -257,7 +305,32 @@ class Exchange:
         self._asked_again(state, now, progress=same_view)
         return []
 
-    # -------------------------------------------------------------- answering, handing over
+    def receive_roots(
+        self, peer: NodeKey, request: int, epoch: int, reply: CompareRootReply, now: Instant
+    ) -> list[Effect]:
+        """Take the answer to a root: slots of equal groups are pulled already, others wanted."""
+        state = self._peers.get(peer)
+        if state is None or not request or state.request != request:
+            return []
+        state.request = 0
+        if not epoch == self._held.view.epoch == state.epoch:
+            state.descents -= 1
+            if not state.descents:
+                state.wanted.update(dict.fromkeys(self.trees.shared(peer)))
+            self._asked_again(state, now, progress=False)
+            return []
+        state.descents = 0
+        ours = self.trees.groups(peer)
+        differ = differing(ours, reply.groups) if reply.groups else []
+        if state.doubted:
+            self.divergences += bool(differ)
+            if len(differ) > GROUPS_BUSY:
+                return []
+        self._descended(peer, state, frozenset(differ))
+        self._asked_again(state, now, progress=True)
+        return []
+
+    # -------------------------------------------------------------- answering
 
     def receive_pull(
         self, peer: NodeKey, request: int, epoch: int, pull: Pull, now: Instant
@@ -266,10 +339,9 @@ class Exchange:
         held = self._held
         for ask in pull.slots:
             clock = unpack_clock(ask.clock, pull.origins)
-            everything = not held.store.is_ahead(ask.slot, clock)
-            self._seen_by(
-                peer, ask.slot, clock, same_view=epoch == held.view.epoch, everything=everything
-            )
+            if epoch == held.view.epoch:
+                everything = not held.store.is_ahead(ask.slot, clock)
+                self._seen_by(peer, ask.slot, clock, everything=everything)
         reply = answer_pull(held.store, pull)
         return [Tell(peer, reply, request)]
 
@@ -282,34 +354,31 @@ class Exchange:
         same_view = epoch == held.view.epoch
         differ: list[int] = []
         for slot, theirs in zip(compare.slots, compare.digests, strict=False):
-            if digest(slot) != theirs:
+            ours = digest(slot)
+            if ours == theirs:
+                if same_view and (slot in self.leftovers or held.store.valueless(slot)):
+                    self._seen_by(peer, slot, held.store.clock(slot), everything=True)
+            elif ours:
                 differ.append(slot)
-            elif slot in self._leftover or held.store.valueless(slot):
-                self._seen_by(
-                    peer, slot, held.store.clock(slot), same_view=same_view, everything=True
-                )
         return [Tell(peer, CompareReply(differ=tuple(differ)), request)]
 
-    def find_leftovers(self, now: Instant) -> None:
-        """Look for slots held here that belong to others now; O(slots held)."""
-        held = self._held
-        owned = set(held.view.owned)
-        others = [slot for slot in held.store.slots_held() if slot not in owned]
-        found = [slot for slot in others if held.key not in held.view.route(slot)]
-        self._leftover = {slot: self._leftover.get(slot, set()) for slot in found}
-        self._nudge_at = now.mono if found else NEVER
-
-    def written(self, slot: int) -> None:
-        """A record of `slot` was taken in: owners that covered a leftover may not any more."""
-        if not self._held.view.holds(slot):
-            self._leftover[slot] = set()
-            self._nudge_at = 0  # The next tick.
+    def receive_root(
+        self, peer: NodeKey, request: int, epoch: int, compare: CompareRoot, now: Instant
+    ) -> list[Effect]:
+        """Answer whether the tree shared with the asker is the same here, else with its groups."""
+        groups: tuple[int, ...] = ()
+        if self.trees.root(peer) != compare.root or compare.root == NOT_KNOWN:
+            groups = self.trees.groups(peer)
+        elif epoch == self._held.view.epoch:
+            self._all_seen_by(peer, self.trees.shared(peer))
+        return [Tell(peer, CompareRootReply(groups=groups), request)]
 
     def check(self) -> None:
         """Assert that plans are only made for live members and owned slots."""
         for key, state in self._peers.items():
             assert key in self._held.view.alive, "a plan to pull from a member that is down"
             assert set(state.partial) <= set(state.differ)
+        self.trees.check()
 
     # -------------------------------------------------------------- inside
 
@@ -332,11 +401,38 @@ class Exchange:
         if seen < SLOTS_PER_PLAN:
             self._plans.popleft()
 
-    def _begin_round(self, key: NodeKey, state: _Peer, now: Instant) -> None:
-        state.round_at = self._next_round(now)
-        for slot in self._held.view.owned:
-            if key in self._held.view.slots.owners(slot):
-                state.wanted[slot] = None
+    def _descend(self, state: _Peer) -> None:
+        """Begin at the root before slots are compared one by one."""
+        state.descents, state.doubted = DESCENTS_MAX, False
+        self._pieces = max(self._pieces, self.trees.pieces())
+
+    def _descended(self, peer: NodeKey, state: _Peer, differ: frozenset[int]) -> None:
+        """Want the slots of groups that differ; of the others nothing is to come."""
+        equal = shared = self.trees.shared(peer)
+        if differ:
+            equal = [slot for slot in shared if slot % GROUP_COUNT not in differ]
+            unequal = (slot for slot in shared if slot % GROUP_COUNT in differ)
+            state.wanted.update(dict.fromkeys(unequal))
+        for slot in equal if state.wanted else ():
+            state.wanted.pop(slot, None)
+        self._sync.pulled_all(equal, peer, state.sent_at)
+        self._all_seen_by(peer, equal)
+
+    def _due(self, state: _Peer) -> int:
+        """Return when the next question to this peer may go out."""
+        if state.differ or (state.wanted and not state.descents):
+            return state.not_before
+        if not state.descents:
+            return NEVER
+        # A tree that is not up to date yet would only say: I do not know.
+        return NEVER if self._pieces else state.not_before
+
+    def _look_at_doubt(self, state: _Peer, now: Instant) -> None:
+        if state.doubt_at <= now.mono:
+            state.doubt_at, state.calm_until = NEVER, now.mono + DOUBTS_PAUSE_NS
+            if not state.descents:
+                self._descend(state)
+                state.doubted = True
 
     def _look_at_gaps(self, state: _Peer, now: Instant) -> None:
         for slot, at in sorted(state.gaps.items()):
@@ -348,7 +444,13 @@ class Exchange:
     def _ask(self, key: NodeKey, state: _Peer, now: Instant) -> Effect:
         state.request = self._held.next_request()
         state.sent_at, state.epoch = now.mono, self._held.view.epoch
-        message = self._pull(state) if state.differ else self._compare(state)
+        message: Message
+        if state.differ:
+            message = self._pull(state)
+        elif state.descents:
+            message = CompareRoot(root=self.trees.root(key))
+        else:
+            message = self._compare(state)
         return Tell(key, message, state.request)
 
     def _compare(self, state: _Peer) -> Compare:
@@ -418,8 +520,9 @@ class Exchange:
             state.partial[slot] = partial
             return
         store = self._held.store
-        if answer.refill:
-            store.refill(slot, set(answer.refill), partial.clock)
+        if answer.refill or is_below(store.clock(slot), partial.clock, partial.mark):
+            # An empty list is one, too: whoever has forgotten everything lists nothing.
+            store.refill(slot, set(answer.refill), partial.clock, partial.mark)
         store.merge_clock(slot, partial.clock, partial.mark)
         store.merge_spans(slot, partial.spans)
         del state.differ[slot]
@@ -428,76 +531,21 @@ class Exchange:
             self._sync.pulled(slot, peer, partial.sent_at)
 
     def _seen_by(
-        self,
-        peer: NodeKey,
-        slot: int,
-        clock: Mapping[Origin, Stamp],
-        *,
-        same_view: bool,
-        everything: bool,
+        self, peer: NodeKey, slot: int, clock: Mapping[Origin, Stamp], *, everything: bool
     ) -> None:
-        """Use what a question reveals of the asker: what `clock` covers, or all that is here."""
+        """Use what a peer with the same view has seen: what `clock` covers, or all that is here."""
         held = self._held
-        if peer not in held.view.alive or not same_view:
-            return
         owners = held.view.slots.owners(slot)
-        if peer not in owners:
+        if peer not in held.view.alive or peer not in owners:
             return
-        if slot not in self._leftover:
+        if slot not in self.leftovers:
             held.store.note_covered(slot, held.view.boots[peer], clock)
         elif everything:
-            self._leftover[slot].add(peer)
-            self._release_if_covered(slot, owners)
+            self.leftovers.covered(slot, peer, owners)
 
-    def _tidy(self, now: Instant) -> None:
-        """Forget what every holder has seen, and give up what no holder can have any more.
-
-        Members that are down count, and removed ones too, until they are forgotten themselves:
-        they may come back with an older value that only such a record can hide, or with the very
-        writes that are missing here. So do former owners that have not released the slot.
-        """
-        held = self._held
-        self._tidy_at = self._next_round(now)
-        if not held.view.all_up:
-            return
-        for slot in held.view.owned:
-            if self._sync.unsynced(slot) is IN_SYNC:
-                if not self._sync.nudged_since(slot, now.mono - NUDGES_KEPT_NS):
-                    self._forget(slot)
-                self._close_gaps(slot, now)
-
-    def _close_gaps(self, slot: int, now: Instant) -> None:
-        """Give up writes that nobody has: all holders were pulled from since they were missed."""
-        origins = self._held.store.gap_origins(slot)
-        if not origins:
-            self._missed_since.pop(slot, None)
-            return
-        since = self._missed_since.setdefault(slot, now.mono)
-        owners = self._held.view.slots.owners(slot)
-        holders = {*owners, *self._sync.nudgers(slot)} - {self._held.key}
-        if since < now.mono and all(self._sync.last_pull(slot, key) > since for key in holders):
-            for origin in origins:
-                self._held.store.close_gaps(slot, origin)
-
-    def _forget(self, slot: int) -> None:
-        """Forget the slot's records without values that every owner is known to have seen."""
-        held = self._held
-        owners = held.view.slots.owners(slot)
-        others = [held.view.boots[key] for key in owners if key != held.key]
-        held.store.forget_covered(slot, others)
-
-    def _release_if_covered(self, slot: int, owners: tuple[NodeKey, ...]) -> None:
-        if owners and self._leftover[slot].issuperset(owners):
-            self._held.store.drop_slot(slot)
-            del self._leftover[slot]
-
-    def _nudge(self, now: Instant) -> list[Effect]:
-        """Announce leftovers to the owners that have not covered them yet."""
-        view = self._held.view
-        todo: dict[NodeKey, list[int]] = {}
-        for slot, covered in sorted(self._leftover.items()):
-            for owner in view.slots.owners(slot):
-                if owner not in covered and owner in view.alive:
-                    todo.setdefault(owner, []).append(slot)
-        self._nudge_at = now.mono + NUDGE_NS if self._leftover else NEVER
-        return [Tell(owner, Nudge(slots=tuple(slots))) for owner, slots in sorted(todo.items())]
+    def _all_seen_by(self, peer: NodeKey, slots: Iterable[int]) -> None:
+        """Note that `peer` has seen all that is here of `slots`, which both own."""
+        store = self._held.store
+        for slot in slots:
+            if store.valueless(slot):
+                self._seen_by(peer, slot, store.clock(slot), everything=True)

@@ -22,6 +22,7 @@ sync; without an answer nothing is claimed.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 
 from dcc.limits import SLOT_COUNT
 from dcc.replication.view import View
@@ -68,11 +69,16 @@ class SyncTable:
 
     def pulled(self, slot: int, peer: NodeKey, sent_at: int) -> None:
         """Note that all the peer had seen of `slot` at `sent_at` or later is held here."""
-        times = self._pulled.get(peer)
-        if times is None:
-            times = self._pulled[peer] = array("q", [-1]) * SLOT_COUNT
-        times[slot] = sent_at
+        self._times(peer)[slot] = sent_at
         self._verdicts.pop(slot, None)
+
+    def pulled_all(self, slots: Iterable[int], peer: NodeKey, sent_at: int) -> None:
+        """Note the same of many slots. O(slots + verdicts)."""
+        times = self._times(peer)
+        for slot in slots:
+            times[slot] = sent_at
+        verdicts = self._verdicts.items()
+        self._verdicts = {slot: verdict for slot, verdict in verdicts if verdict is IN_SYNC}
 
     def nudged(self, slot: int, peer: NodeKey, mono: int) -> None:
         """Note that `peer` holds `slot` without owning it."""
@@ -122,6 +128,12 @@ class SyncTable:
         if slot in self._nudgers:
             near = (*near, *(key for key in self.nudgers(slot) if key not in near))
         return tuple([key for key in near if key != me])
+
+    def _times(self, peer: NodeKey) -> array[int]:
+        times = self._pulled.get(peer)
+        if times is None:
+            times = self._pulled[peer] = array("q", [-1]) * SLOT_COUNT
+        return times
 
     def _judge(self, slot: int) -> Unsynced:
         ask: list[NodeKey] = []

@@ -586,7 +586,7 @@ class Ack:
     seq: int
     rumors: tuple[Member, ...] = ()
     root: int = 0
-    "As in `Ping`; 0 in a relayed answer."
+    "As in `Ping`, of sender and receiver."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

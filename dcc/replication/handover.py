@@ -1,0 +1,76 @@
+"""Handing slots over: what a node still holds though others own it now.
+
+A former owner (or stand-in) of a slot keeps serving it, announces it to the owners (`Nudge`) every
+half second, and releases it when what all present owners have said in comparisons or pulls covers
+its own clock, at equal epochs. A hint, in the words of other systems, is such a slot: not a copy
+kept aside, but the records themselves, wherever they were written.
+
+Ends: an owner that is nudged pulls the slot. A record that comes in later makes every owner's word
+void, so nothing is released that one of them lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from dcc.effects import Effect, Tell
+from dcc.replication.holdings import Holdings, Instant
+from dcc.types import NodeKey
+from dcc.units import MILLISECOND, NEVER
+from dcc.wire.messages import Nudge
+
+NUDGE_NS = 500 * MILLISECOND
+
+
+class Leftovers:
+    """The slots held here that belong to others, and which owners have taken each over."""
+
+    def __init__(self, holdings: Holdings) -> None:
+        self._held = holdings
+        self._slots: dict[int, set[NodeKey]] = {}  # slot -> owners that cover it
+        self._nudge_at = NEVER
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __contains__(self, slot: int) -> bool:
+        return slot in self._slots
+
+    def find(self, now: Instant) -> None:
+        """Look for such slots after a change of the view; O(slots held)."""
+        held = self._held
+        owned = set(held.view.owned)
+        others = [slot for slot in held.store.slots_held() if slot not in owned]
+        found = [slot for slot in others if held.key not in held.view.route(slot)]
+        self._slots = {slot: self._slots.get(slot, set()) for slot in found}
+        self._nudge_at = now.mono if found else NEVER
+
+    def written(self, slot: int) -> None:
+        """A record of `slot` was taken in: owners that covered it may not any more."""
+        if not self._held.view.holds(slot):
+            self._slots[slot] = set()
+            self._nudge_at = 0  # The next tick.
+
+    def covered(self, slot: int, peer: NodeKey, owners: Collection[NodeKey]) -> None:
+        """The owner `peer` has seen all that is here of `slot`; release it if all have."""
+        self._slots[slot].add(peer)
+        if owners and self._slots[slot].issuperset(owners):
+            self._held.store.drop_slot(slot)
+            del self._slots[slot]
+
+    def tick(self, now: Instant) -> list[Effect]:
+        """Announce what is left to the owners that have not covered it yet."""
+        if self._nudge_at > now.mono:
+            return []
+        view = self._held.view
+        todo: dict[NodeKey, list[int]] = {}
+        for slot, covered in sorted(self._slots.items()):
+            for owner in view.slots.owners(slot):
+                if owner not in covered and owner in view.alive:
+                    todo.setdefault(owner, []).append(slot)
+        self._nudge_at = now.mono + NUDGE_NS if self._slots else NEVER
+        return [Tell(owner, Nudge(slots=tuple(slots))) for owner, slots in sorted(todo.items())]
+
+    def wake_at(self) -> int:
+        """Return when the next announcement is due."""
+        return self._nudge_at
