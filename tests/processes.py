@@ -97,6 +97,13 @@ class NodeProcess(Running):
         """Request address, once it is ready."""
         return str(self.ready["request"])
 
+    @property
+    def same_again(self) -> tuple[str, ...]:
+        """Options with which another process takes this one's name and addresses."""
+        ready = self.ready
+        places = ("--bind", ready["request"], "--gossip-bind", ready["gossip"])
+        return ("--name", ready["node"], *places)
+
     def events(self, name: str) -> list[dict[str, Any]]:
         """The log lines of one event so far."""
         lines = [json.loads(line) for line in list(self.err) if line.startswith("{")]
