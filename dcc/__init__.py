@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dcc.client.results import ClusterStats, Entry, Lookup, NodeInfo, NodeStats, Topology
+from dcc.client.audit import Audit
+from dcc.client.results import (
+    ClusterStats,
+    Convergence,
+    Entry,
+    Lookup,
+    NodeInfo,
+    NodeStats,
+    Topology,
+)
 from dcc.client.sync import Client
 from dcc.errors import (
     AuthenticationFailed,
@@ -32,12 +41,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Audit",
     "AuthenticationFailed",
     "Client",
     "ClientClosed",
     "ClockSkew",
     "ClusterStats",
     "ConfigError",
+    "Convergence",
     "DccError",
     "Entry",
     "InvalidKey",

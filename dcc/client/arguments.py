@@ -20,8 +20,8 @@ DEFAULT_NODE = "127.0.0.1:6740"
 TIMEOUT_MAX_SECONDS = 3600.0
 TTL_MAX_MS = 1 << 46
 "Over 2,000 years; a sum of now and a ttl still fits the wire's 47 bits."
-W_QUORUM = 0
-W_ALL = 255
+QUORUM, ALL = 0, 255
+"As `r` and `w` travel."
 I64_MIN, I64_MAX = -(1 << 63), (1 << 63) - 1
 
 
@@ -149,17 +149,26 @@ def _number(name: str, value: object) -> float:
     return number
 
 
-def write_quorum(w: int | str) -> int:
-    """Return `w` as it travels: a count, 0 for "quorum", 255 for "all"."""
-    if isinstance(w, bool) or not isinstance(w, int | str):
-        raise TypeError(f'w: an int, "quorum" or "all", got {type(w).__name__}')
-    if w == "quorum":
-        return W_QUORUM
-    if w == "all":
-        return W_ALL
-    if isinstance(w, str) or not 1 <= w <= REPLICAS_MAX + 1:
-        raise ValueError(f'w: 1..{REPLICAS_MAX + 1}, "quorum" or "all", got {w!r}')
-    return w
+def quorum(name: str, count: int | str) -> int:
+    """Return `r` or `w` as it travels: a count, 0 for "quorum", 255 for "all"."""
+    if isinstance(count, bool) or not isinstance(count, int | str):
+        raise TypeError(f'{name}: an int, "quorum" or "all", got {type(count).__name__}')
+    if count == "quorum":
+        return QUORUM
+    if count == "all":
+        return ALL
+    if isinstance(count, str) or not 1 <= count <= REPLICAS_MAX + 1:
+        raise ValueError(f'{name}: 1..{REPLICAS_MAX + 1}, "quorum" or "all", got {count!r}')
+    return count
+
+
+def replica_count(n: int) -> int:
+    """Return `n` if it may be a number of copies beyond the primary."""
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise TypeError(f"replicas: int, got {type(n).__name__}")
+    if not 0 <= n <= REPLICAS_MAX:
+        raise ValueError(f"replicas: 0..{REPLICAS_MAX}, got {n}")
+    return n
 
 
 def signed_64(name: str, number: int) -> int:

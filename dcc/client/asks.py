@@ -1,19 +1,20 @@
-"""Questions to nodes rather than to keys: topology, statistics, inspection, scan and clear."""
+"""Questions to nodes rather than to keys: topology, statistics, inspection, audit and scan."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from dcc.client.calls import Attempt, Call
-from dcc.client.outcomes import ASK_ANOTHER, error_of, nobody
-from dcc.client.reads import Rounds
-from dcc.client.routing import View
-from dcc.errors import DccError, MaybeStored, NodeUnavailable, ProtocolError
+from dcc.client.outcomes import error_of, nobody
+from dcc.client.rounds import OneByOne
+from dcc.errors import DccError, NodeUnavailable, ProtocolError
 from dcc.ring.hashing import slot_of
-from dcc.types import Now
+from dcc.types import Member, Now
 from dcc.units import NEVER
 from dcc.wire.codec import Header
 from dcc.wire.messages import (
-    Clear,
-    ClearReply,
+    AuditGet,
+    AuditReply,
     Code,
     ErrorReply,
     Inspect,
@@ -31,38 +32,30 @@ ASKED_AT_ONCE = 3
 "Nodes asked for the topology side by side: two dead ones in the list cost no time."
 
 
-class Learn:
+class Learn(OneByOne):
     """Ask for the topology until a ready node tells it; a node not ready yet is second best."""
 
     def __init__(self, call: Call) -> None:
-        self.wake_at = NEVER
-        self.done = False
-        self.result: View | None = None
-        self.error: DccError | None = None
-        self._call = call
+        super().__init__(call)
         self._addresses: list[str] = []
         self._unready: tuple[int, Header, Topology] | None = None
-        self._refusal: DccError | None = None
         self._foreign: set[str] = set()
-        self._rounds = Rounds(call)
 
     def begin(self, now: Now) -> None:
         """Ask some nodes, in random order, those that are well first."""
         core = self._call.core
-        view = core.view
-        known = sorted(view.alive.values()) if view is not None else []
+        known = self._nodes()
         configured = [address for address in core.nodes if address not in known]
-        core.rng.shuffle(known)
         core.rng.shuffle(configured)
         self._addresses = sorted(known + configured, key=core.health.sick.__contains__)
-        for _ in range(ASKED_AT_ONCE if view is None else 1):
+        for _ in range(ASKED_AT_ONCE if core.view is None else 1):
             self._next(now)
 
     def answered(self, attempt: Attempt, header: Header, message: Message, now: Now) -> None:
         """Take the first topology of a ready node."""
         match message:
             case Topology() if message.ready:
-                self._finish(header, message, now)
+                self._adopt(header, message, now)
             case Topology():
                 size = len(message.members)
                 if self._unready is None or size > self._unready[0]:
@@ -77,27 +70,15 @@ class Learn:
                 self._refusal = ProtocolError(f"{attempt.address}: no topology but a {message}")
                 self._next(now)
 
-    def undeliverable(self, attempt: Attempt, now: Now) -> None:
-        """Ask another."""
-        self._next(now)
-
-    def silent(self, attempt: Attempt, now: Now) -> None:
-        """Ask another as well."""
-        self._next(now)
-
-    def tick(self, now: Now) -> None:
-        """Begin the next round when its time has come."""
-        if now.mono >= self.wake_at:
-            self.wake_at = NEVER
-            self.begin(now)
-
     def expired(self, now: Now) -> None:
         """End with what there is."""
-        if self._unready is not None and not self.done:
-            _, header, topology = self._unready
-            self._finish(header, topology, now)
+        if self._unready is not None:
+            self._adopt(*self._unready[1:], now)
         else:
-            self._fail(nobody(self._refusal, sent=self._call.waiting(self) > 0))
+            self._fail(self._nobody())
+
+    def _begin_round(self, now: Now) -> None:
+        self.begin(now)
 
     def _next(self, now: Now) -> None:
         if self.done:
@@ -107,55 +88,70 @@ class Learn:
         elif not self._call.fresh(self):
             if self._unready is not None:
                 # Everybody was asked: go by what a node told that is not in sync yet.
-                _, header, topology = self._unready
-                self._finish(header, topology, now)
+                self._adopt(*self._unready[1:], now)
             elif self._call.core.lost or self._foreign.issuperset(self._call.core.nodes):
-                self._fail(nobody(self._refusal, sent=self._call.waiting(self) > 0))
+                self._fail(self._nobody())
             else:
                 self.wake_at = min(self.wake_at, self._rounds.next_at(now))
 
-    def _finish(self, header: Header, topology: Topology, now: Now) -> None:
+    def _adopt(self, header: Header, topology: Topology, now: Now) -> None:
         if not self.done:
-            self.done = True
-            self.result = self._call.core.adopt(topology, header, now)
+            self._finish(self._call.core.adopt(topology, header, now))
 
-    def _fail(self, error: DccError) -> None:
-        if not self.done:
-            self.done, self.error = True, error
+
+Told = StatsReply | InspectReply | AuditReply
+
+
+class Audited(NamedTuple):
+    """What one node says of some slots."""
+
+    slots: tuple[int, ...]
+    reply: AuditReply
 
 
 class Gather:
     """Ask several nodes the same and return the answers of those that did, the reason of others.
 
-    `StatsGet` goes to every member, `Inspect` to the owners of its key. The result maps node
-    names to a reply or to the text of the error.
+    `StatsGet` goes to every member, `Inspect` to the owners of its key, `AuditGet` to the live
+    owners of its slots, each for its own (the answer is an `Audited`). The result maps node names
+    to an answer or to the text of the error.
     """
 
-    def __init__(self, call: Call, question: StatsGet | Inspect) -> None:
+    def __init__(self, call: Call, question: StatsGet | Inspect | AuditGet) -> None:
         self.wake_at = NEVER
         self.done = False
-        self.result: dict[str, StatsReply | InspectReply | str] = {}
+        self.result: dict[str, Told | Audited | str] = {}
         self.error: DccError | None = None
         self._call, self._question = call, question
         self._names: dict[str, str] = {}
+        self._slots: dict[str, tuple[int, ...]] = {}
+        "Address -> what it was asked about in an audit."
 
     def begin(self, now: Now) -> None:
         """Ask all of them at once."""
         view = self._call.view
-        question = self._question
-        members = (
-            view.owners(slot_of(question.key))
-            if isinstance(question, Inspect)
-            else tuple(view.members.values())
-        )
-        self._names = {member.request: member.name for member in members}
-        for address in self._names:
-            self._call.ask(self, address, question, now)
+        questions: dict[Member, StatsGet | Inspect | AuditGet]
+        match self._question:
+            case StatsGet() as question:
+                questions = dict.fromkeys(view.members.values(), question)
+            case Inspect() as question:
+                questions = dict.fromkeys(view.owners(slot_of(question.key)), question)
+            case AuditGet(slots=slots):
+                shares = view.shares(slots)
+                questions = {member: AuditGet(slots=mine) for member, mine in shares.items()}
+                self._slots = {member.request: mine for member, mine in shares.items()}
+        self._names = {member.request: member.name for member in questions}
+        for member, asked in questions.items():
+            patient = isinstance(asked, AuditGet)  # the node looks at all the data
+            self._call.ask(self, member.request, asked, now, patient=patient)
         self._settle()
 
     def answered(self, attempt: Attempt, header: Header, message: Message, now: Now) -> None:
         """Note the answer."""
-        if isinstance(message, StatsReply | InspectReply):
+        slots = self._slots.get(attempt.address, ())
+        if isinstance(message, AuditReply) and len(message.content) == len(slots) > 0:
+            self._note(attempt, Audited(slots, message))
+        elif isinstance(message, StatsReply | InspectReply):
             self._note(attempt, message)
         elif isinstance(message, ErrorReply):
             self._note(attempt, str(error_of(message, attempt.address)))
@@ -178,7 +174,7 @@ class Gather:
             self.result.setdefault(name, "no answer in time")
         self.done = True
 
-    def _note(self, attempt: Attempt, what: StatsReply | InspectReply | str) -> None:
+    def _note(self, attempt: Attempt, what: Told | Audited | str) -> None:
         self.result[self._names[attempt.address]] = what
         self._settle()
 
@@ -291,77 +287,3 @@ class ListKeys:
 
 def _sensible(scan: Scan, reply: ScanReply) -> bool:
     return reply.done <= len(scan.slots)
-
-
-class ClearAll:
-    """Ask any node to raise the cluster's `cleared` stamp.
-
-    Clearing twice clears no less, so a silent node is followed by another, unlike with a write.
-    """
-
-    def __init__(self, call: Call) -> None:
-        self.wake_at = NEVER
-        self.done = False
-        self.result: ClearReply | None = None
-        self.error: DccError | None = None
-        self._call = call
-        self._addresses: list[str] = []
-        self._refusal: DccError | None = None
-        self._rounds = Rounds(call)
-
-    def begin(self, now: Now) -> None:
-        """Ask one node that is alive."""
-        core = self._call.core
-        known = sorted(self._call.view.alive.values())
-        core.rng.shuffle(known)
-        self._addresses = sorted(known, key=core.health.sick.__contains__)
-        self._next(now)
-
-    def answered(self, attempt: Attempt, header: Header, message: Message, now: Now) -> None:
-        """Take the outcome, or ask another node."""
-        match message:
-            case ClearReply():
-                self._call.core.saw(message.stamp)
-                self.done, self.result = True, message
-                if not message.everywhere:
-                    self.error = MaybeStored("some members have not confirmed the clearing yet")
-            case ErrorReply() if message.code in ASK_ANOTHER or message.code in (
-                Code.OVERLOADED,
-                Code.TOO_LATE,
-            ):
-                self._refusal = error_of(message, attempt.address)
-                self._next(now)
-            case ErrorReply():
-                self.done, self.error = True, error_of(message, attempt.address)
-            case _:
-                self.done = True
-                self.error = ProtocolError(f"{attempt.address}: no clearing but a {message}")
-
-    def undeliverable(self, attempt: Attempt, now: Now) -> None:
-        """Ask another."""
-        self._next(now)
-
-    def silent(self, attempt: Attempt, now: Now) -> None:
-        """Ask another as well."""
-        self._next(now)
-
-    def tick(self, now: Now) -> None:
-        """Begin the next round when its time has come."""
-        if now.mono >= self.wake_at:
-            self.wake_at = NEVER
-            self.begin(now)
-
-    def expired(self, now: Now) -> None:
-        """End: some node may have taken the stamp."""
-        if not self.done:
-            waiting = self._call.waiting(self) > 0
-            text = "no answer in time; entries may be cleared or not"
-            self.done = True
-            self.error = MaybeStored(text) if waiting else nobody(self._refusal, sent=False)
-
-    def _next(self, now: Now) -> None:
-        if self._addresses:
-            message = Clear(seen=self._call.core.seen)
-            self._call.ask(self, self._addresses.pop(0), message, now, patient=True)
-        elif not self._call.fresh(self):
-            self.wake_at = min(self.wake_at, self._rounds.next_at(now))

@@ -3,7 +3,7 @@
 A call owns what all operations have in common: request ids, the messages on their way
 (`Attempt`), when a node counts as silent, and the question for the topology before the first
 operation. What to ask next is decided by the operation's *plan* (`reads`, `writes`, `many`,
-`asks`), which the call tells of every event:
+`asks`, `everywhere`), which the call tells of every event:
 
     begin        the topology is known
     answered     the attempt's reply is here (also after it was given up as silent)
@@ -32,8 +32,10 @@ from dcc.types import Boot, Now
 from dcc.units import NEVER
 from dcc.wire.codec import Codec, Header
 from dcc.wire.messages import (
+    AuditGet,
     Clear,
     Code,
+    ConvergedGet,
     ErrorReply,
     Get,
     GetMany,
@@ -41,6 +43,7 @@ from dcc.wire.messages import (
     Inspect,
     Message,
     Scan,
+    SetReplicas,
     StatsGet,
     TopologyGet,
     Write,
@@ -51,7 +54,10 @@ if TYPE_CHECKING:
     from dcc.client.core import ClientCore
     from dcc.client.routing import View
 
-Operation = Get | Write | GetMany | WriteMany | TopologyGet | StatsGet | Scan | Clear | Inspect
+Operation = (
+    Get | Write | GetMany | WriteMany | TopologyGet | StatsGet | Scan | Clear | Inspect
+    | SetReplicas | ConvergedGet | AuditGet
+)  # fmt: skip
 "What a call can be begun with: the message whose answer is wanted."
 
 
@@ -93,8 +99,8 @@ class Plan(Protocol):
 class Call:
     """Drives one plan. The shell or the simulator carries out the effects."""
 
-    def __init__(self, core: ClientCore, deadline: int, codec: Codec) -> None:
-        self.core, self.deadline = core, deadline
+    def __init__(self, core: ClientCore, began: int, deadline: int, codec: Codec) -> None:
+        self.core, self.began, self.deadline = core, began, deadline
         self.heard = False
         "Some node has answered something during this call."
         self._codec = codec
@@ -128,7 +134,7 @@ class Call:
             self._refused(address, error, now)
             return self._taken()
         except MalformedMessage:
-            self._notify("dropped", address=address, reason="malformed")
+            self.notify("dropped", address=address, reason="malformed")
             return self._taken()
         self.heard = True
         self.core.heard(address, header, now)
@@ -232,9 +238,13 @@ class Call:
         self._effects.append(Send(address, frames))
         return attempt
 
-    def outstanding(self) -> set[str]:
-        """Return the addresses that still owe an answer."""
-        return {attempt.address for attempt in self._open.values()}
+    def outstanding(self) -> dict[str, int]:
+        """Return who still owes an answer, and since when; NEVER if it may take its time."""
+        owed: dict[str, int] = {}
+        for one in self._open.values():
+            since = NEVER if one.patient else one.sent_at
+            owed[one.address] = min(since, owed.get(one.address, NEVER))
+        return owed
 
     def adopt(self, plan: Plan, address: str, request: int, sent_at: int) -> Attempt:
         """Take over a question that was already sent; what it reads may be asked again."""
@@ -260,13 +270,17 @@ class Call:
         attempt.silent_at = NEVER
         self._open[attempt.request] = attempt
 
-    def waiting(self, plan: Plan) -> int:
+    def waiting(self, plan: object) -> int:
         """Return how many attempts of `plan` are not answered yet, silent ones included."""
         return sum(attempt.plan is plan for attempt in self._open.values())
 
-    def fresh(self, plan: Plan) -> bool:
+    def fresh(self, plan: object) -> bool:
         """Return whether an attempt of `plan` is neither answered nor silent yet."""
         return any(one.plan is plan and one.silent_at < NEVER for one in self._open.values())
+
+    def notify(self, event: str, **fields: Any) -> None:
+        """Tell that `event` happened."""
+        self._effects.append(Notify(event, fields))
 
     # -------------------------------------------------------------- inside
 
@@ -276,7 +290,7 @@ class Call:
             message,
             epoch=view.epoch if view is not None else 0,
             request=request,
-            at=self.core.expires_ms(self.deadline),
+            at=self.core.time_ms(self.deadline),
         )
 
     def _dispatch(self, address: str, header: Header, message: Message, now: Now) -> None:
@@ -285,7 +299,7 @@ class Call:
             if isinstance(message, ErrorReply) and header.request == 0:
                 self._refuse(address, header, message, now)
             elif not self.core.absorb(address, header, message, now):
-                self._notify("late_reply", address=address, request=header.request)
+                self.notify("late_reply", address=address, request=header.request)
             return
         if attempt.sendings == 1:
             self.core.learn_clock(header.at, attempt.sent_at, now)
@@ -346,9 +360,6 @@ class Call:
         else:
             self._root.expired(now)
         assert self.done, "a plan must end at its deadline"
-
-    def _notify(self, event: str, **fields: Any) -> None:
-        self._effects.append(Notify(event, fields))
 
     def _taken(self) -> list[Effect]:
         effects, self._effects = self._effects, []

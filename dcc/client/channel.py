@@ -73,7 +73,9 @@ def read_clocks() -> Now:
 class Link:
     """One DEALER and what waits for its connection."""
 
-    __slots__ = ("connected", "give_up_at", "owed_until", "poll_list", "queue", "socket")
+    __slots__ = (
+        "connected", "give_up_at", "owed_since", "owed_until", "poll_list", "queue", "socket",
+    )  # fmt: skip
 
     def __init__(self, socket: zmq.Socket[bytes], now: int) -> None:
         self.socket = socket
@@ -82,6 +84,8 @@ class Link:
         self.connected = False
         "A message was accepted once; from then on a refusal means that the connection is lost."
         self.give_up_at = now + CONNECT_NS
+        self.owed_since = NEVER
+        "When the question was sent whose answer is still to come; NEVER once that was judged."
         self.owed_until = 0
         "A late answer may come until then."
         self.queue: deque[list[bytes]] = deque()
@@ -167,12 +171,12 @@ class Channel:
         if link is None or not link.connected or link.queue:
             return self._read(key, now)
         request, epoch = core.next_request(), view.epoch
-        at = core.expires_ms(mono + core.timeout_ns)
+        at = core.time_ms(mono + core.timeout_ns)
         try:
             link.socket.send(self._fast.question(key, epoch, request, at), zmq.NOBLOCK)
         except zmq.Again:
             return self._read(key, now)
-        zmq_poll(link.poll_list, core.attempt_ms)
+        zmq_poll(link.poll_list, core.hedging.wait_ms)
         frames: list[bytes] | None = None
         try:
             frame = link.socket.recv(zmq.NOBLOCK)
@@ -183,6 +187,7 @@ class Channel:
             if answer is not None:
                 core.lost = False
                 core.heard_at[address] = mono
+                core.hedging.answered(time.monotonic_ns() - mono)
                 if answer.stamp > core.seen:
                     core.saw(answer.stamp)
                 return answer.value
@@ -211,7 +216,7 @@ class Channel:
         groups = plain_groups(view, core.health.sick, keys)
         if groups is None or not all(map(self._ready, groups)):
             return self._read_many(keys, now)
-        at = core.expires_ms(now.mono + core.timeout_ns)
+        at = core.time_ms(now.mono + core.timeout_ns)
         asked: dict[str, tuple[int, list[bytes]]] = {}
         for address, group in groups.items():
             request = core.next_request()
@@ -385,12 +390,13 @@ class Channel:
     def _part(self, call: Call, now: Now) -> None:
         """Leave the sockets to the next call; remember who still owes an answer."""
         core = self._core
-        late = call.outstanding() | core.chore_addresses()
+        late = dict.fromkeys(core.chore_addresses(), NEVER) | call.outstanding()
         for address in sorted(self._active):
             link = self.links[address]
             # A call leaves nothing behind, but a refresh may take its time to go out.
             link.queue = deque(frames for frames in link.queue if core.is_chore(frames))
             if address in late:
+                link.owed_since = min(link.owed_since, late[address])
                 link.owed_until = now.mono + OWED_NS
                 self.owed.add(address)
         self._active.clear()
@@ -403,12 +409,20 @@ class Channel:
             while link.queue and link.send(link.queue[0]):
                 link.queue.popleft()
             while (frames := link.receive()) is not None:
+                link.owed_since = NEVER
                 for effect in core.receive(address, frames, now):
                     assert isinstance(effect, Notify)
                     self._pool.count(effect.event)
-            waited_for = address in core.health.sick or address in core.chore_addresses()
+            if link.owed_since < NEVER and core.overdue(address, link.owed_since, now):
+                link.owed_since = NEVER
+            waited_for = (
+                link.owed_since < NEVER
+                or address in core.health.sick
+                or address in core.chore_addresses()
+            )
             if now.mono >= link.owed_until or not waited_for:
                 self.owed.discard(address)
+                link.owed_since = NEVER
                 link.queue.clear()
 
 

@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 from dcc.client.asks import Learn
 from dcc.client.calls import Call, Operation
+from dcc.client.hedging import Hedging
 from dcc.client.many import ReadMany
 from dcc.client.plans import plan_of
 from dcc.client.reads import Read
@@ -95,6 +96,7 @@ class ClientCore:
         self._clock_known = False
         self._sample = (NEVER, 0)  # (round trip of the sample in use, when it was taken)
         self._lock = lock or nullcontext()
+        self.hedging = Hedging(self.attempt_ns, self._lock)
         self._ids = itertools.count(1)
         self.next_request = self._ids.__next__
         self._chore: _Chore | None = None
@@ -118,7 +120,7 @@ class ClientCore:
         several threads share this core.
         """
         deadline = now.mono + (self.timeout_ns if timeout_ns is None else timeout_ns)
-        call = Call(self, deadline, codec or self.codec)
+        call = Call(self, now.mono, deadline, codec or self.codec)
         needs_view = self.view is None and not isinstance(operation, TopologyGet)
         return call.bind(plan_of(call, operation), Learn(call) if needs_view else None)
 
@@ -134,7 +136,7 @@ class ClientCore:
         `under_way` has address, request id and keys of each question that was sent at `sent` and
         has no answer yet. To be started like any other call.
         """
-        call = Call(self, sent.mono + self.timeout_ns, codec)
+        call = Call(self, sent.mono, sent.mono + self.timeout_ns, codec)
         plan: Read | ReadMany
         if isinstance(operation, Get):
             plan = Read(call, operation.key)
@@ -171,8 +173,8 @@ class ClientCore:
             return now.wall // MILLISECOND
         return now.mono // MILLISECOND + self.offset_ms
 
-    def expires_ms(self, mono: int) -> int:
-        """Return the monotonic instant `mono` in cluster ms; 0 (none) before the first reply."""
+    def time_ms(self, mono: int) -> int:
+        """Return the monotonic instant `mono` in cluster ms, rounded up; 0 before any reply."""
         return mono // MILLISECOND + self.offset_ms + 1 if self._clock_known else 0
 
     def learn_clock(self, at_ms: int, sent_at: int, now: Now, *, anew: bool = False) -> None:
@@ -218,6 +220,16 @@ class ClientCore:
         """Note that `address` left a question of `since` open; answering another excuses it."""
         if self.heard_at.get(address, 0) <= since:
             self.failed(address, now)
+
+    def overdue(self, address: str, since: int, now: Now) -> bool:
+        """Judge who owes an answer of `since` to a call that ended without it; false: too early.
+
+        For whoever has just looked for that answer in vain.
+        """
+        if now.mono - since < self.attempt_ns:
+            return False
+        self.silent(address, since, now)
+        return True
 
     def heard(self, address: str, header: Header, now: Now) -> None:
         """Note that `address` answered, and whether its epoch is news."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dcc.client.asks import ClearAll, Gather, Learn, ListKeys
+from dcc.client.asks import Gather, Learn, ListKeys
 from dcc.client.calls import Call, Operation, Plan
+from dcc.client.everywhere import AskAnyNode
 from dcc.client.many import ChangeMany, ReadMany
 from dcc.client.reads import Read
 from dcc.client.writes import Change
 from dcc.wire.messages import (
+    AuditGet,
     Clear,
+    ConvergedGet,
     Get,
     GetMany,
     Inspect,
     Scan,
+    SetReplicas,
     StatsGet,
     TopologyGet,
     Write,
@@ -24,7 +28,7 @@ def plan_of(call: Call, operation: Operation) -> Plan:
     """Return the plan for `operation`, bound to `call`."""
     match operation:
         case Get():
-            return Read(call, operation.key, spread=operation.direct)
+            return Read(call, operation.key, spread=operation.direct, r=operation.r)
         case Write():
             return Change(call, operation)
         case GetMany():
@@ -33,9 +37,9 @@ def plan_of(call: Call, operation: Operation) -> Plan:
             return ChangeMany(call, operation)
         case Scan():
             return ListKeys(call, operation)
-        case Clear():
-            return ClearAll(call)
+        case Clear() | SetReplicas() | ConvergedGet():
+            return AskAnyNode(call, operation)
         case TopologyGet():
             return Learn(call)
-        case StatsGet() | Inspect():
+        case StatsGet() | Inspect() | AuditGet():
             return Gather(call, operation)

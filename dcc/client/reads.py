@@ -6,59 +6,49 @@ call. An unsure miss ends it when it comes through the primary, which has asked 
 itself; from anybody else it makes the call ask the remaining owners once, because one of them may
 know, and stands only if none does. A call in which every target has failed pauses and starts over
 with the topology as it then is, until the deadline.
+
+A read that waits longer than most do is asked of a second owner before the first counts as
+silent, as far as the budget of `hedging` goes. That owner's hit ends the call; its unsure miss
+does not, as long as the first may still answer.
+
+A read of several owners (`r`) goes the same way. The node asked puts the question to the others
+and answers for all, or refuses; it may take its time, so nothing is hedged.
 """
 
 from __future__ import annotations
 
+from dcc.client.arguments import ALL, QUORUM
 from dcc.client.calls import Attempt, Call
-from dcc.client.outcomes import ASK_ANOTHER, error_of, nobody
+from dcc.client.outcomes import ASK_ANOTHER, error_of
+from dcc.client.rounds import OneByOne
 from dcc.client.routing import Target
-from dcc.errors import DccError, ProtocolError
+from dcc.errors import ProtocolError
 from dcc.ring.hashing import slot_of
 from dcc.types import Now
-from dcc.units import MILLISECOND, NEVER
+from dcc.units import NEVER
 from dcc.wire.codec import Header
 from dcc.wire.messages import Code, ErrorReply, Get, GetReply, Message, Status
 
-PAUSE_FIRST_NS = 10 * MILLISECOND
-PAUSE_MOST_NS = 160 * MILLISECOND
 TOO_LATE_MAX = 2
 "Times a call corrects its idea of cluster time before it believes that it is late."
 
 
-class Rounds:
-    """Growing, random pauses between rounds over all targets."""
+class Read(OneByOne):
+    """The plan of one get. Its result is a `GetReply`."""
 
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._pause_ns = PAUSE_FIRST_NS
-
-    def next_at(self, now: Now) -> int:
-        """Return when the next round begins."""
-        pause = round(self._pause_ns * self._call.core.rng.uniform(0.5, 1.5))
-        self._pause_ns = min(self._pause_ns * 2, PAUSE_MOST_NS)
-        return now.mono + pause
-
-
-class Read:
-    """The plan of one get."""
-
-    def __init__(self, call: Call, key: bytes, *, spread: bool = False) -> None:
-        self.wake_at = NEVER
-        self.done = False
-        self.result: GetReply | None = None
-        self.error: DccError | None = None
+    def __init__(self, call: Call, key: bytes, *, spread: bool = False, r: int = 1) -> None:
+        super().__init__(call)
         self.address = ""
         "Who answered."
         self.confirmed = False
         self.key = key
-        self._call, self._spread = call, spread
+        self._spread, self._r = spread, r
         self._targets: list[Target] = []
         self._resumed: set[str] = set()
-        self._refusal: DccError | None = None
+        self._hedged = r != 1
+        "No further question is sent while one is fresh."
         self._unsure: GetReply | None = None
         self._too_late = 0
-        self._rounds = Rounds(call)
 
     def begin(self, now: Now) -> None:
         """Ask the first target, unless a question is on its way to it already."""
@@ -71,6 +61,7 @@ class Read:
     def resume(self, attempt: Attempt, keys: list[bytes]) -> None:
         """Take over `attempt`, sent before the call began; before `begin`."""
         self._resumed.add(attempt.address)
+        self._hedge_after(attempt.sent_at)
 
     def answered(self, attempt: Attempt, header: Header, message: Message, now: Now) -> None:
         """Take an answer: the end, or a reason to ask the next."""
@@ -78,12 +69,16 @@ class Read:
             case GetReply(status=Status.UNSURE) if attempt.direct:
                 self._unsure = message
                 self.address = attempt.address
-                self._next(now)
+                if not self._call.fresh(self):
+                    self._next(now)
             case GetReply(status=Status.HIT | Status.MISS | Status.UNSURE):
-                self._call.core.saw(message.version.stamp)
+                core = self._call.core
+                core.saw(message.version.stamp)
+                if self._r == 1:
+                    core.hedging.answered(now.mono - attempt.sent_at)
                 self.address = attempt.address
                 self.confirmed = message.status is Status.MISS or (
-                    message.status is Status.HIT and not attempt.direct
+                    message.status is Status.HIT and (not attempt.direct or self._by_majority())
                 )
                 self._finish(message)
             case ErrorReply():
@@ -91,27 +86,26 @@ class Read:
             case _:
                 self._fail(ProtocolError(f"{attempt.address}: answered a get with a {message}"))
 
-    def undeliverable(self, attempt: Attempt, now: Now) -> None:
-        """Go on at once."""
-        self._next(now)
-
-    def silent(self, attempt: Attempt, now: Now) -> None:
-        """Ask the next as well."""
-        self._next(now)
-
     def tick(self, now: Now) -> None:
-        """Begin the next round when its time has come."""
-        if now.mono >= self.wake_at:
-            self.wake_at = NEVER
-            self._aim()
-            self._next(now)
+        """Hedge, or begin the next round, when its time has come."""
+        if now.mono < self.wake_at:
+            return
+        self.wake_at = NEVER
+        if self._call.fresh(self):
+            self._hedge(now)
+        else:
+            self._begin_round(now)
 
     def expired(self, now: Now) -> None:
         """End with what there is."""
         if self._unsure is not None:
             self._finish(self._unsure)
         else:
-            self._fail(nobody(self._refusal, sent=self._call.waiting(self) > 0))
+            self._fail(self._nobody())
+
+    def _begin_round(self, now: Now) -> None:
+        self._aim()
+        self._next(now)
 
     def _aim(self) -> None:
         targets = self._call.core.targets(slot_of(self.key))
@@ -124,13 +118,13 @@ class Read:
         self._targets = targets
 
     def _next(self, now: Now) -> None:
+        self.wake_at = NEVER
         while self._targets:
             target = self._targets.pop(0)
-            if self._unsure is not None and not target.owner:
-                continue
-            message = Get(key=self.key, direct=target.direct)
-            self._call.ask(self, target.address, message, now, direct=target.direct)
-            return
+            if self._unsure is None or target.owner:
+                self._ask(target, now)
+                self._hedge_after(now.mono)
+                return
         if self._call.fresh(self):
             return  # Somebody was asked who is not silent yet, and may still know.
         if self._unsure is not None:
@@ -138,10 +132,36 @@ class Read:
         else:
             self._round_over(now)
 
+    def _ask(self, target: Target, now: Now) -> None:
+        message = Get(key=self.key, direct=target.direct, r=self._r)
+        patient = self._r != 1
+        self._call.ask(self, target.address, message, now, direct=target.direct, patient=patient)
+
+    def _hedge_after(self, sent_at: int) -> None:
+        hedging = self._call.core.hedging
+        if not self._hedged and hedging.delay_ns < self._call.core.attempt_ns:
+            self.wake_at = sent_at + hedging.delay_ns
+
+    def _hedge(self, now: Now) -> None:
+        """Ask the next owner that is well too, if there is one and the budget allows it."""
+        core = self._call.core
+        for target in self._targets:
+            if target.owner and target.address not in core.health.sick:
+                if core.hedging.spend():
+                    self._hedged = True
+                    self._targets.remove(target)
+                    self._ask(target, now)
+                    self._call.notify("hedged", address=target.address)
+                return
+
+    def _by_majority(self) -> bool:
+        """Return whether so many owners were asked that every majority has one of them."""
+        return self._r in (QUORUM, ALL) or self._r > self._call.view.copies() // 2
+
     def _round_over(self, now: Now) -> None:
         self._call.core.want_refresh(now)
         if self._call.core.lost:
-            self._fail(nobody(self._refusal, sent=self._call.waiting(self) > 0))
+            self._fail(self._nobody())
         else:
             self.wake_at = self._rounds.next_at(now)
 
@@ -158,11 +178,3 @@ class Read:
             self._fail(error)
             return
         self._next(now)
-
-    def _finish(self, reply: GetReply) -> None:
-        if not self.done:
-            self.done, self.result = True, reply
-
-    def _fail(self, error: DccError) -> None:
-        if not self.done:
-            self.done, self.error = True, error

@@ -19,9 +19,16 @@ class Lookup:
     value: bytes | None
     version: Version | None
     age: float | None
-    "Seconds since the value was written, by the cluster's clock."
+    """Seconds since a node stamped this version, by the cluster's clock; None without a value.
+
+    It says how old the value is, not how far behind: a value that nobody changed is as old as its
+    last write and yet the newest. A touch writes anew, so age starts over. As exact as the
+    client's idea of cluster time: half a round trip, and never below 0.
+    """
     confirmed: bool
-    "The answer is the primary's, or an authoritative miss."
+    """No owner is known that may know better: a miss that was settled with every holder, or a hit
+    that came through the primary or from a majority of the owners (`r`). False for "unsure", and
+    for a hit that one replica gave alone."""
     expires_at: float | None
     "Seconds since 1970 by the cluster's clock; None = never, or no hit."
     node: str
@@ -37,11 +44,23 @@ class Entry:
     expires_at: float | None
     "Seconds since 1970 by the cluster's clock; None = never."
     age: float
-    "Seconds since it was written."
+    "Seconds since this version was stamped; see `Lookup.age`."
     node: str
     "Name of the node that answered."
     confirmed: bool
-    "The answer is the primary's."
+    "It came through the primary, or from a majority; see `Lookup.confirmed`."
+
+
+@dataclass(frozen=True, slots=True)
+class Convergence:
+    """Whether the cluster has converged, by the word of one node that asked all the others."""
+
+    converged: bool
+    "One view, all copies in their places, nobody behind."
+    under_replicated: int
+    "Copies that are missing or not known to be complete, summed over all slots."
+    reasons: tuple[str, ...]
+    "What is not converged yet, for people; empty if converged."
 
 
 @dataclass(frozen=True, slots=True)

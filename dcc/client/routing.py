@@ -17,7 +17,7 @@ is put behind all others until it answers anything, and is probed after growing 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from dcc.limits import SLOT_COUNT
@@ -96,6 +96,19 @@ class View:
     def owners(self, slot: int) -> tuple[Member, ...]:
         """Return the members that should hold `slot`, dead ones included, best first."""
         return tuple(self.members[key] for key in self.slots.owners(slot))
+
+    def shares(self, slots: Iterable[int]) -> dict[Member, tuple[int, ...]]:
+        """Return which of `slots` each live member owns; none for those without any."""
+        shares: dict[NodeKey, list[int]] = {}
+        for slot in slots:
+            for key in self.slots.owners(slot):
+                if key in self.alive:
+                    shares.setdefault(key, []).append(slot)
+        return {self.members[key]: tuple(mine) for key, mine in shares.items()}
+
+    def copies(self) -> int:
+        """Return how many owners a key is meant to have, the primary included."""
+        return self.settings.replicas + 1
 
     def owners_of(self, key: bytes) -> tuple[Member, ...]:
         """Return the members that should hold `key`."""

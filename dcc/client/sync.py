@@ -18,6 +18,14 @@ from typing import Any, TypeVar
 
 import zmq
 
+from dcc.client.answers import (
+    cluster_stats,
+    convergence_of,
+    entry_of,
+    info_of,
+    inspected,
+    looked_up,
+)
 from dcc.client.arguments import (
     UNSET,
     Ttl,
@@ -27,24 +35,30 @@ from dcc.client.arguments import (
     keys_bytes,
     node_addresses,
     prefix_bytes,
+    quorum,
+    replica_count,
     signed_64,
     timeout_ns,
     ttl_ms,
     value_bytes,
-    write_quorum,
 )
+from dcc.client.asks import Audited
+from dcc.client.audit import Audit, compared
 from dcc.client.calls import Operation
 from dcc.client.channel import Channel, Pool, read_clocks
 from dcc.client.core import ClientCore
 from dcc.client.many import Written
-from dcc.client.results import ClusterStats, Entry, Lookup, NodeInfo, NodeStats, Topology
+from dcc.client.results import ClusterStats, Convergence, Entry, Lookup, Topology
 from dcc.client.routing import View
 from dcc.errors import ClientClosed, DccError, MaybeStored, NodeUnavailable
 from dcc.limits import SLOT_COUNT
-from dcc.types import NO_VERSION, Kind, Member, Now, Record, Version
+from dcc.types import NO_VERSION, Now, Version
 from dcc.units import MILLISECOND
 from dcc.wire.messages import (
+    AuditGet,
     Clear,
+    ConvergedGet,
+    ConvergedReply,
     Get,
     GetReply,
     Inspect,
@@ -52,6 +66,7 @@ from dcc.wire.messages import (
     Op,
     Outcome,
     Scan,
+    SetReplicas,
     StatsGet,
     StatsReply,
     Status,
@@ -65,6 +80,9 @@ T = TypeVar("T")
 
 SCAN_SLOTS = 512
 "Slots asked for in one step of a scan: a step is one call with a deadline of its own."
+
+AUDIT_SLOTS = 1_024
+"Slots in one step of an audit, which nodes answer by looking at all their entries in them."
 
 
 class Client:
@@ -82,6 +100,7 @@ class Client:
         timeout: float = 1.0,
         default_ttl: Ttl = None,
         read: str = "primary",
+        r: int | str = 1,
         w: int | str = 1,
         name: str | None = None,
         cluster: str = "dcc",
@@ -94,7 +113,10 @@ class Client:
             timeout: seconds; deadline of a whole call, retries included. At most 3600.
             default_ttl: seconds (int, float, timedelta) for writes that say none; None = never.
             read: "primary", or "any" to spread reads over all owners, which may lag behind.
-            w: owners that must have a write before it is answered: a count, "quorum" or "all".
+            r: owners that must answer a read, of whom the newest version wins: a count, "quorum"
+                (a majority of the copies) or "all". 1 = one owner's word, by the fastest path.
+            w: owners that must have a write before it is answered: likewise; for every call that
+                writes.
             name: says who this client is, for your own use.
             cluster: name of the cluster; nodes of another one refuse.
 
@@ -106,7 +128,7 @@ class Client:
         self._timeout_ns = timeout_ns(timeout)
         self._default_ttl_ms = ttl_ms(default_ttl)
         self._spread = _read_policy(read)
-        self._w = write_quorum(w)
+        self._r, self._w = quorum("r", r), quorum("w", w)
         if not isinstance(cluster, str) or not 0 < len(cluster.encode()) <= 128:
             raise ValueError("cluster: a name of 1..128 bytes")
         self._closed = False
@@ -128,38 +150,34 @@ class Client:
 
     # -------------------------------------------------------------- one key
 
-    def get(self, key: str, default: bytes | None = None) -> bytes | None:
+    def get(
+        self, key: str, default: bytes | None = None, *, r: int | str | Unset = UNSET
+    ) -> bytes | None:
         """Return the value of `key`, or `default` if it is absent.
 
+        Args:
+            r: owners that must answer, of whom the newest version wins; unset = the client's own.
+
         Raises:
+            QuorumNotReached: fewer than r owners are alive, or have answered.
             NodeUnavailable: no node could be reached. OperationTimeout: none answered in time.
         """
-        raw = key_bytes(key)
-        if self._spread:
-            reply: GetReply = self._call(Get(key=raw, direct=True))
+        operation = self._reading(key, r)
+        if operation.direct or operation.r != 1:
+            reply: GetReply = self._call(operation)
             value = reply.value if reply.status is Status.HIT else None
         else:
-            value = self._borrow(lambda channel, now: channel.get(raw, now))
+            value = self._borrow(lambda channel, now: channel.get(operation.key, now))
         return default if value is None else value
 
-    def lookup(self, key: str) -> Lookup:
+    def lookup(self, key: str, *, r: int | str | Unset = UNSET) -> Lookup:
         """Return how a read of `key` ends, with all that is known: never raises for a miss."""
-        operation = Get(key=key_bytes(key), direct=self._spread)
+        operation = self._reading(key, r)
         return self._borrow(lambda channel, now: self._looked_up(channel, operation, now))
 
-    def entry(self, key: str) -> Entry | None:
+    def entry(self, key: str, *, r: int | str | Unset = UNSET) -> Entry | None:
         """Return value, version, expiry and age of `key`; None if it is absent."""
-        found = self.lookup(key)
-        if found.value is None or found.version is None or found.age is None:
-            return None
-        return Entry(
-            value=found.value,
-            version=found.version,
-            expires_at=found.expires_at,
-            age=found.age,
-            node=found.node,
-            confirmed=found.confirmed,
-        )
+        return entry_of(self.lookup(key, r=r))
 
     def contains(self, key: str) -> bool:
         """Return whether `key` has a value now."""
@@ -234,6 +252,8 @@ class Client:
     def get_many(self, keys: Iterable[str]) -> dict[str, bytes]:
         """Return the values of those of `keys` that are present. Not a snapshot.
 
+        Each key is asked of one owner, its primary, whatever the client's own `r` is.
+
         Raises:
             NodeUnavailable: some keys could not be asked for; `.partial` has the others' hits.
         """
@@ -300,30 +320,51 @@ class Client:
         view: View = self._call(TopologyGet())
         return view.settings.replicas
 
+    def set_replicas(self, n: int) -> None:
+        """Let the whole cluster keep `n` copies of each key beyond the primary, from now on.
+
+        Returns once every live member knows; data then moves in the background, which
+        `convergence` shows. Reads and writes go on meanwhile.
+
+        Raises:
+            ValueError: not 0..9.
+            MaybeStored: not every live member has confirmed in time; it spreads by gossip.
+        """
+        self._call(SetReplicas(replicas=replica_count(n)))
+
+    def converged(self) -> bool:
+        """Return whether all nodes agree and every copy is known to be in its place."""
+        return self.convergence().converged
+
+    def convergence(self) -> Convergence:
+        """Return whether the cluster has converged, how far it has come, and what is missing."""
+        reply: ConvergedReply = self._call(ConvergedGet())
+        return convergence_of(reply)
+
+    def audit(self) -> Audit:
+        """Return a comparison of what the live owners of every slot hold, read from their data.
+
+        For operators: every node looks at every entry. What differs is looked at once more, at
+        the end, because writes go on meanwhile. Each of its steps has the client's time-out.
+        """
+        found = self._audited(range(SLOT_COUNT))
+        found.merge(self._audited(found.forget_differing()))
+        return found
+
     def topology(self) -> Topology:
         """Return the members and settings as some node sees them now."""
         view: View = self._call(TopologyGet())
         return Topology(
             epoch=view.epoch,
             replicas=view.settings.replicas,
-            nodes=tuple(_info(member) for member in view.listed),
+            nodes=tuple(info_of(member) for member in view.listed),
             _owners=lambda key: tuple(member.name for member in view.owners_of(key_bytes(key))),
         )
 
     def stats(self) -> ClusterStats:
         """Return the statistics of every member that answers in time, and their total."""
         answers: dict[str, StatsReply | str] = self._call(StatsGet())
-        nodes: dict[str, NodeStats] = {}
-        unreachable: dict[str, str] = {}
-        for name, answer in sorted(answers.items()):
-            if isinstance(answer, str):
-                unreachable[name] = answer
-                continue
-            try:
-                nodes[name] = NodeStats.from_json(answer.stats)
-            except ValueError:
-                unreachable[name] = "sent statistics that are no JSON object"
-        return ClusterStats(nodes, NodeStats.total(nodes.values()), unreachable)
+        return cluster_stats(answers)
 
     def inspect(self, key: str) -> dict[str, Entry | str | None]:
         """Return what each owner of `key` holds: an entry, None, or why there is no answer.
@@ -332,10 +373,11 @@ class Client:
         """
         answers: dict[str, InspectReply | str] = self._call(Inspect(key=key_bytes(key)))
         now = self._core.cluster_ms(read_clocks())
-        return {name: _inspected(name, answer, now) for name, answer in answers.items()}
+        return {name: inspected(name, answer, now) for name, answer in answers.items()}
 
     def counts(self) -> dict[str, int]:
-        """Return how often this client met what: late_reply, dropped, topology_refresh."""
+        """Return how often this client met what: late_reply, dropped, hedged,
+        topology_refresh."""
         return dict(self._pool.counts)
 
     # -------------------------------------------------------------- life
@@ -395,17 +437,11 @@ class Client:
         reply: GetReply = channel.run(call, now)
         address, confirmed = call.answered_by()
         node = core.view.name_of(address) if core.view is not None else address
-        if reply.status is not Status.HIT:
-            return Lookup(reply.status.name.lower(), None, None, None, confirmed, None, node)
-        return Lookup(
-            status="hit",
-            value=reply.value,
-            version=reply.version,
-            age=_age(core.cluster_ms(read_clocks()), reply.version),
-            confirmed=confirmed,
-            expires_at=_seconds(reply.expires_at_ms),
-            node=node,
-        )
+        return looked_up(reply, node, confirmed, core.cluster_ms(read_clocks()))
+
+    def _reading(self, key: str, r: int | str | Unset) -> Get:
+        wanted = self._r if isinstance(r, Unset) else quorum("r", r)
+        return Get(key=key_bytes(key), direct=self._spread, r=wanted)
 
     def _write(
         self,
@@ -425,7 +461,7 @@ class Client:
                 key=key_bytes(key),
                 value=value,
                 ttl_ms=self._ttl_ms(ttl),
-                w=self._w if isinstance(w, Unset) else write_quorum(w),
+                w=self._w if isinstance(w, Unset) else quorum("w", w),
                 expected=expected,
                 delta=delta,
                 initial=initial,
@@ -446,6 +482,14 @@ class Client:
             keys: list[bytes] = self._call(Scan(slots=slots, prefix=prefix))
             for key in keys:
                 yield key.decode()
+
+    def _audited(self, slots: Iterable[int]) -> Audit:
+        wanted, found = sorted(slots), Audit()
+        for start in range(0, len(wanted), AUDIT_SLOTS):
+            question = AuditGet(slots=tuple(wanted[start : start + AUDIT_SLOTS]))
+            answers: dict[str, Audited | str] = self._call(question)
+            found.merge(compared(answers))
+        return found
 
     def _slots_by_primary(self) -> list[tuple[int, ...]]:
         """Return all slots in steps, each of slots of one primary."""
@@ -515,40 +559,3 @@ def _names(keys: Iterable[str]) -> tuple[list[str], list[bytes]]:
 
 def _done(reply: WriteReply) -> bool:
     return reply.outcome is Outcome.DONE
-
-
-def _age(cluster_ms: int, version: Version) -> float:
-    return max(0, cluster_ms - (version.stamp >> 16)) / 1000
-
-
-def _seconds(ms: int) -> float | None:
-    return ms / 1000 if ms else None
-
-
-def _info(member: Member) -> NodeInfo:
-    return NodeInfo(
-        name=member.name,
-        request=member.request,
-        gossip=member.gossip,
-        zone=member.zone,
-        weight=member.weight,
-        standing=member.standing.name.lower(),
-    )
-
-
-def _inspected(name: str, answer: InspectReply | str, now: int) -> Entry | str | None:
-    if isinstance(answer, str):
-        return answer
-    if not answer.records:
-        return None
-    record: Record = answer.records[0]
-    if record.kind is not Kind.VALUE:
-        return f"{record.kind.name.lower()} {record.version}"
-    return Entry(
-        value=record.value,
-        version=record.version,
-        expires_at=_seconds(record.expires_at_ms),
-        age=_age(now, record.version),
-        node=name,
-        confirmed=answer.confirmed,
-    )

@@ -16,7 +16,8 @@ from dataclasses import replace
 
 from dcc.client.calls import Attempt, Call
 from dcc.client.outcomes import ASK_ANOTHER, DECIDED, error_of, nobody
-from dcc.client.reads import TOO_LATE_MAX, Rounds
+from dcc.client.reads import TOO_LATE_MAX
+from dcc.client.rounds import Rounds
 from dcc.client.routing import Target
 from dcc.errors import DccError, MaybeStored, ProtocolError
 from dcc.ring.hashing import slot_of

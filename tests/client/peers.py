@@ -9,14 +9,19 @@ import threading
 from collections.abc import Callable
 
 import zmq
+from xxhash import xxh3_64_intdigest
 
 from dcc.ring.hashing import slot_of
 from dcc.types import NO_VERSION, Member, Settings, Standing, Version, node_key
 from dcc.wire.codec import Codec, Header
 from dcc.wire.messages import (
+    AuditGet,
+    AuditReply,
     Clear,
     ClearReply,
     Code,
+    ConvergedGet,
+    ConvergedReply,
     ErrorReply,
     Get,
     GetMany,
@@ -27,6 +32,8 @@ from dcc.wire.messages import (
     Outcome,
     Scan,
     ScanReply,
+    SetReplicas,
+    SettingsReply,
     StatsGet,
     StatsReply,
     Status,
@@ -99,6 +106,14 @@ class Peer:
             case Clear():
                 self.data.clear()
                 return [ClearReply(stamp=self.stamp, everywhere=True)]
+            case SetReplicas():
+                self.replicas = message.replicas
+                settings = Settings(self.replicas, 1, 0)
+                return [SettingsReply(settings=settings, everywhere=True)]
+            case ConvergedGet():
+                return [ConvergedReply(converged=True, under_replicated=0, reasons=())]
+            case AuditGet():
+                return [self._audit(message.slots)]
             case StatsGet():
                 return [StatsReply(stats=b'{"hits": 3, "misses": 1, "items": "many"}')]
         return [ErrorReply(code=Code.MALFORMED, text="no")]
@@ -127,6 +142,20 @@ class Peer:
             self.data[write.key] = write.value
         version = Version(self.stamp, node_key(self.name), 7)
         return WriteReply(outcome=Outcome.DONE, version=version, number=number)
+
+    def _audit(self, slots: tuple[int, ...]) -> AuditReply:
+        held = {slot: [k for k in sorted(self.data) if slot_of(k) == slot] for slot in slots}
+        # Equal for equal data, which is all that a comparison asks for.
+        content = tuple(
+            xxh3_64_intdigest(repr([(key, self.data[key]) for key in keys]).encode()) if keys else 0
+            for keys in held.values()
+        )
+        return AuditReply(
+            content=content,
+            seen=(0,) * len(slots),
+            items=tuple(map(len, held.values())),
+            ghosts=(0,) * len(slots),
+        )
 
     def _one_of_many(self, op: Op, key: bytes, value: bytes) -> int:
         self.stamp += 1

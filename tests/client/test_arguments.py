@@ -92,13 +92,13 @@ def test_a_ttl_of_another_type_is_a_type_error(ttl: Any) -> None:
 
 
 def test_w_is_a_count_or_one_of_two_words() -> None:
-    assert [args.write_quorum(w) for w in (1, 10, "quorum", "all")] == [1, 10, 0, 255]
+    assert [args.quorum("w", w) for w in (1, 10, "quorum", "all")] == [1, 10, 0, 255]
     for wrong in (0, -1, 11, 255, "most", ""):
         with pytest.raises(ValueError):
-            args.write_quorum(wrong)
+            args.quorum("w", wrong)
     for wrong_type in (True, None, 1.0):
         with pytest.raises(TypeError):
-            args.write_quorum(wrong_type)  # type: ignore[arg-type]  # the point of the test
+            args.quorum("w", wrong_type)  # type: ignore[arg-type]  # the point of the test
 
 
 def test_numbers_have_64_bits_and_a_sign() -> None:
@@ -148,7 +148,8 @@ def test_nodes_of_another_type_are_a_type_error(nodes: Any) -> None:
         ({"cluster": ""}, ValueError),
         ({"cluster": 5}, ValueError),
         ({"near_cache": None}, TypeError),
-        ({"r": 1}, TypeError),
+        ({"r": 0}, ValueError),
+        ({"r": None}, TypeError),
         ({"session": True}, TypeError),
     ],
 )

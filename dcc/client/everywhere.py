@@ -1,0 +1,96 @@
+"""Questions that any node can answer, for it asks or tells all the others: one class for them.
+
+`Clear` and `SetReplicas` raise what the whole cluster shares to a maximum, `ConvergedGet` changes
+nothing: doing it twice does no more than once, so a silent node is followed by another, unlike
+with a write. The node asked takes its time, because it waits for the others.
+
+A `Clear` names the cluster time at which the call began. A node may execute it much later, when
+another one has cleared long ago and the caller has gone on writing; what was written since stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dcc.client.calls import Attempt, Call
+from dcc.client.outcomes import ASK_ANOTHER, error_of
+from dcc.client.rounds import OneByOne
+from dcc.errors import MaybeStored, ProtocolError
+from dcc.types import Now
+from dcc.wire.codec import Header
+from dcc.wire.messages import (
+    Clear,
+    ClearReply,
+    Code,
+    ConvergedGet,
+    ConvergedReply,
+    ErrorReply,
+    Message,
+    SetReplicas,
+    SettingsReply,
+)
+
+ANOTHER_TIME = frozenset({Code.OVERLOADED, Code.TOO_LATE})
+"Refusals that another node, or a later round, need not repeat."
+
+
+class AskAnyNode(OneByOne):
+    """The plan of a `Clear`, a `SetReplicas` or a `ConvergedGet`; its result is the reply."""
+
+    def __init__(self, call: Call, question: Clear | SetReplicas | ConvergedGet) -> None:
+        super().__init__(call)
+        self._question = question
+        self._addresses: list[str] = []
+
+    def begin(self, now: Now) -> None:
+        """Ask one node that is alive."""
+        if isinstance(self._question, Clear):
+            issued_ms = self._call.core.time_ms(self._call.began)
+            self._question = replace(self._question, issued_ms=issued_ms)
+        self._begin_round(now)
+
+    def answered(self, attempt: Attempt, header: Header, message: Message, now: Now) -> None:
+        """Take the outcome, or ask another node."""
+        match message:
+            case ConvergedReply() if isinstance(self._question, ConvergedGet):
+                self._finish(message)
+            case ClearReply() if isinstance(self._question, Clear):
+                self._call.core.saw(message.stamp)
+                self._changed(message, everywhere=message.everywhere)
+            case SettingsReply() if isinstance(self._question, SetReplicas):
+                self._call.core.want_refresh(now)
+                self._changed(message, everywhere=message.everywhere)
+            case ErrorReply() if message.code in ASK_ANOTHER or message.code in ANOTHER_TIME:
+                self._refusal = error_of(message, attempt.address)
+                self._next(now)
+            case ErrorReply():
+                self._fail(error_of(message, attempt.address))
+            case _:
+                asked = type(self._question).__name__
+                self._fail(ProtocolError(f"{attempt.address}: answered {asked} with a {message}"))
+
+    def expired(self, now: Now) -> None:
+        """End: some node may have done what was asked."""
+        if not isinstance(self._question, ConvergedGet) and self._call.waiting(self):
+            self._fail(MaybeStored("no answer in time; it may be done or not"))
+        else:
+            self._fail(self._nobody())
+
+    def _changed(self, reply: ClearReply | SettingsReply, *, everywhere: bool) -> None:
+        if everywhere:
+            self._finish(reply)
+        else:
+            self._fail(MaybeStored("some members have not confirmed it yet; it spreads by gossip"))
+
+    def _begin_round(self, now: Now) -> None:
+        self._addresses = self._nodes()
+        self._next(now)
+
+    def _next(self, now: Now) -> None:
+        if self._addresses:
+            question = self._question
+            if isinstance(question, Clear):
+                question = replace(question, seen=self._call.core.seen)
+            self._call.ask(self, self._addresses.pop(0), question, now, patient=True)
+        elif not self._call.fresh(self):
+            self.wake_at = min(self.wake_at, self._rounds.next_at(now))

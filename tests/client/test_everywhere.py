@@ -1,0 +1,155 @@
+"""Clear, the number of copies and convergence: asked of any node, driven by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from dcc.client.core import ATTEMPT_MOST_NS
+from dcc.errors import MaybeStored, NodeUnavailable, OperationTimeout, Overloaded, ProtocolError
+from dcc.types import Settings
+from dcc.units import MILLISECOND, SECOND
+from dcc.wire.codec import Header
+from dcc.wire.messages import (
+    Clear,
+    ClearReply,
+    Code,
+    ConvergedGet,
+    ConvergedReply,
+    ErrorReply,
+    Message,
+    SetReplicas,
+    SettingsReply,
+    TopologyGet,
+)
+from tests.client.bench import START_MS, TRIP_NS, Bench
+from tests.client.peers import Peer
+
+Question = Clear | SetReplicas | ConvergedGet
+CHANGES: list[Question] = [Clear(), SetReplicas(replicas=2)]
+QUESTIONS: list[Question] = [*CHANGES, ConvergedGet()]
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_one_node_is_asked_and_answers_for_all(question: Question) -> None:
+    bench = Bench().learn()
+    bench.do(question)
+    assert len(bench.asked(type(question))) == 1
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_silent_node_is_followed_by_another(question: Question) -> None:
+    bench = Bench().learn()
+    bench.mute = {"a:1", "b:1"}
+    begun = bench.mono
+    bench.do(question)
+    assert bench.mono - begun <= 2 * ATTEMPT_MOST_NS + TRIP_NS
+    assert not bench.core.health.sick, "it may rightly take its time"
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("code", [Code.NOT_READY, Code.OVERLOADED, Code.TOO_LATE])
+def test_a_definite_refusal_is_followed_by_another_node(question: Question, code: Code) -> None:
+    bench = Bench().learn()
+    refusals = [ErrorReply(code=code, text="")] * 2
+    for peer in bench.peers.values():
+
+        def answer(header: Header, message: Message, peer: Peer = peer) -> list[Message]:
+            if isinstance(message, type(question)) and refusals:
+                return [refusals.pop()]
+            return peer.serve(header, message)
+
+        peer.answer = answer
+    bench.do(question)
+    assert len(bench.asked(type(question))) == 3
+
+
+@pytest.mark.parametrize("question", CHANGES)
+def test_a_change_without_an_answer_is_indefinite(question: Question) -> None:
+    bench = Bench().learn()
+    bench.mute = set(bench.peers)
+    with pytest.raises(MaybeStored):
+        bench.do(question)
+
+
+def test_a_question_without_an_answer_is_a_timeout() -> None:
+    bench = Bench().learn()
+    bench.mute = set(bench.peers)
+    with pytest.raises(OperationTimeout) as caught:
+        bench.do(ConvergedGet())
+    assert caught.value.definite
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_nobody_there_is_unavailable(question: Question) -> None:
+    bench = Bench().learn()
+    bench.down = set(bench.peers)
+    with pytest.raises(NodeUnavailable):
+        bench.do(question)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_what_everybody_refuses_is_told_at_the_deadline(question: Question) -> None:
+    bench = Bench().learn()
+    for peer in bench.peers.values():
+        peer.answer = lambda header, message: [ErrorReply(code=Code.OVERLOADED, text="")]
+    with pytest.raises(Overloaded):
+        bench.do(question)
+    assert len(bench.sent) < 60, "with growing pauses"
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_an_answer_to_another_question_is_a_protocol_error(question: Question) -> None:
+    bench = Bench().learn()
+    wrong = ConvergedReply(converged=True, under_replicated=0, reasons=())
+    reply = wrong if question in CHANGES else ClearReply(stamp=1, everywhere=True)
+    for peer in bench.peers.values():
+        peer.answer = lambda header, message: [reply]
+    with pytest.raises(ProtocolError):
+        bench.do(question)
+
+
+def test_a_change_that_not_everybody_confirmed_is_indefinite() -> None:
+    bench = Bench().learn()
+    replies: dict[type, Message] = {
+        Clear: ClearReply(stamp=9, everywhere=False),
+        SetReplicas: SettingsReply(settings=Settings(2, 1, 0), everywhere=False),
+    }
+    for peer in bench.peers.values():
+        peer.answer = lambda header, message: [replies[type(message)]]
+    for question in CHANGES:
+        with pytest.raises(MaybeStored):
+            bench.do(question)
+
+
+def test_a_clear_names_the_cluster_time_at_which_the_call_began() -> None:
+    bench = Bench().learn()
+    bench.mute = {"a:1", "b:1"}
+    begun = bench.mono
+    bench.do(Clear())
+    issued = {sent.message.issued_ms for sent in bench.asked(Clear)}  # type: ignore[union-attr]
+    assert len(issued) == 1, "a node that is asked later is told the same"
+    assert issued.pop() == pytest.approx(START_MS + begun // MILLISECOND, abs=2)
+
+
+def test_a_client_that_has_just_begun_learns_the_time_before_it_clears() -> None:
+    bench = Bench()
+    bench.do(Clear())
+    [clear] = bench.asked(Clear)
+    assert clear.message.issued_ms == pytest.approx(  # type: ignore[union-attr]
+        START_MS + bench.mono // MILLISECOND, abs=4
+    )
+
+
+def test_a_clear_without_any_time_says_so() -> None:
+    bench = Bench().learn()
+    bench.core._clock_known = False
+    bench.do(Clear())
+    assert bench.asked(Clear)[0].message.issued_ms == 0  # type: ignore[union-attr]
+
+
+def test_after_a_change_of_the_copies_the_client_looks_at_the_ring_again() -> None:
+    bench = Bench().learn()
+    bench.do(SetReplicas(replicas=2))
+    bench.wait(2 * SECOND)
+    bench.do(ConvergedGet())
+    assert len(bench.asked(TopologyGet)) == 1
