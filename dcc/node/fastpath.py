@@ -13,8 +13,10 @@ import msgpack
 
 from dcc.limits import BATCH_BYTES, BATCH_KEYS_MAX, INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX
 from dcc.replication.holdings import Instant
+from dcc.replication.staleness import EVERY
 from dcc.replication.sync import IN_SYNC
 from dcc.ring.hashing import slot_of, slots_of
+from dcc.store.entry import Entry
 from dcc.types import NO_VERSION, Kind, Now, Version
 from dcc.wire.codec import HEADER_FIELDS, PREFIX_BYTES
 from dcc.wire.messages import TAG, Get, GetMany, GetManyReply, GetReply, Status
@@ -45,7 +47,7 @@ class FastPath:
     def __init__(self, core: NodeCore) -> None:
         self._core = core
         self._view, self._sync, self._store = core.held.view, core.sync, core.held.store
-        self._counters = core.counters
+        self._counters, self._staleness = core.counters, core.staleness
         self._commands = core.counters.commands
         self._prefix = core.codec.prefix
         self._pack = msgpack.Packer(autoreset=True).pack
@@ -81,7 +83,9 @@ class FastPath:
         if len(value) >= INLINE_VALUE_BYTES_MAX:
             return None
         self._commands["get"] += 1
-        self._counters.hits += 1
+        self._counters.hits = hits = self._counters.hits + 1
+        if not hits % EVERY:
+            self._staleness.served(key, entry.version, self._at.ms)
         return self._reply(request, HIT, entry.version, value, entry.expires_at_ms)
 
     def serve_many(self, frame: bytes, now: Now) -> bytes | None:
@@ -127,6 +131,7 @@ class FastPath:
             if max(lengths) >= INLINE_VALUE_BYTES_MAX or sum(lengths) > BATCH_BYTES:
                 return None
         self._commands["get_many"] += 1
+        self._sample(keys, entries, len(values))
         self._counters.hits += len(values)
         self._counters.misses += len(keys) - len(values)
         packed: bytes = self._pack(
@@ -136,6 +141,15 @@ class FastPath:
             )
         )  # fmt: skip
         return self._prefix + packed
+
+    def _sample(self, keys: list[bytes], entries: list[Entry | None], hits: int) -> None:
+        """Remember one in `EVERY` of these hits, to see later whether it was stale."""
+        first = EVERY - 1 - self._counters.hits % EVERY
+        if first >= hits:
+            return
+        found = [(key, entry) for key, entry in zip(keys, entries, strict=True) if entry]
+        for key, entry in found[first::EVERY]:
+            self._staleness.served(key, entry.version, self._at.ms)
 
     def _is_absent(self, slot: int, key: bytes) -> bool:
         """Return whether a key that was not found is certainly nowhere."""

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dcc.effects import Effect, Notify
 from dcc.limits import BATCH_BYTES, EXTRA_FRAMES_MAX, INLINE_VALUE_BYTES_MAX
+from dcc.node.audit import AUDIT_SLOTS_MAX, AUDITS_MAX
+from dcc.node.converging import ROUNDS_MAX
 from dcc.node.forwards import Forward
+from dcc.node.settings import clear_stamp
 from dcc.node.stats import statistics
 from dcc.replication.holdings import Asker, Instant
+from dcc.replication.staleness import EVERY
 from dcc.replication.sync import IN_SYNC
 from dcc.ring.hashing import slot_of
-from dcc.types import PREV_UNKNOWN, NodeKey, Record
+from dcc.types import NodeKey, Record, Settings
 from dcc.units import MILLISECOND
 from dcc.wire import messages as m
 from dcc.wire.codec import Header
@@ -30,6 +35,9 @@ TOPOLOGY_MEMBERS_MAX = 1_500
 "What fits one frame at about 150 bytes a member."
 
 SCAN_BYTES = BATCH_BYTES
+
+CHANGES_MAX = 1_024
+"Changes of settings that wait for acknowledgements at once."
 
 
 class Requests:
@@ -46,6 +54,9 @@ class Requests:
             m.Scan: self._scan,
             m.Clear: self._clear,
             m.Inspect: self._inspect,
+            m.SetReplicas: self._set_replicas,
+            m.ConvergedGet: self._converged,
+            m.AuditGet: self._audit,
         }
 
     def handle(
@@ -77,7 +88,9 @@ class Requests:
         if forward is None:
             return []
         if forward.client is None:
-            return self._reads.get(forward.asker, forward.message.key, at)
+            get = forward.message
+            assert isinstance(get, m.Get), "only writes have a client"
+            return self._reads.get(forward.asker, get.key, at, r=get.r)
         text = "the primary cannot be reached from here"
         self._counters.refuse("not_ready")
         refusal = m.ErrorReply(code=m.Code.NOT_READY, text=text)
@@ -88,10 +101,7 @@ class Requests:
         entry = self._held.store.peek(slot_of(key), key)
         if entry is None or entry.version.stamp <= self._held.store.cleared:
             return ()
-        record = Record(
-            key, entry.kind, entry.value, entry.version, entry.expires_at_ms, PREV_UNKNOWN
-        )
-        return (record,)
+        return (entry.record(),)
 
     # -------------------------------------------------------------- reads and writes of one key
 
@@ -104,7 +114,7 @@ class Requests:
         if self._full():
             return [self._overloaded(asker)]
         if mine or header.hops or not route:
-            return self._reads.get(asker, get.key, at)
+            return self._reads.get(asker, get.key, at, r=get.r)
         forward = Forward(route[0], asker, None, get, self._until(header, at))
         return [self._forwards.send(frames, forward)]
 
@@ -219,6 +229,8 @@ class Requests:
                 statuses.append(m.Status.HIT)
                 values.append(value)
                 hits += 1
+                if not (self._counters.hits + hits) % EVERY:
+                    self._core.staleness.served(key, entry.version, at.ms)
             elif route[:1] == (me,) and not self._reads.doubt(slot, key).ask:
                 certain = self._core.sync.unsynced(slot).settles
                 statuses.append(m.Status.MISS if certain else m.Status.UNSURE)
@@ -271,19 +283,72 @@ class Requests:
         return [asker.answer(reply)]
 
     def _clear(self, header: Header, message: m.Clear, asker: Asker, at: Instant) -> list[Effect]:
-        if header.at and at.ms > header.at:
-            return [self._refuse(asker, m.Code.TOO_LATE, f"read {at.ms - header.at} ms too late")]
-        if not self._core.serving:
-            return [self._refuse(asker, m.Code.NOT_READY, "the node does not know the time yet")]
-        clock = self._held.clock
+        refusal = self._unfit_to_change(header, asker, at)
+        if refusal is not None:
+            return [refusal]
+        clock, settings = self._held.clock, self._core.membership.settings
         if clock.too_far_ahead(message.seen, at.ms):
             text = "a stamp seen lies too far ahead of cluster time"
             return [self._refuse(asker, m.Code.CLOCK_SKEW, text)]
-        stamp = clock.next_stamp(at.ms, message.seen)
-        settings = self._core.membership.settings._replace(cleared=stamp)
+        made = clock.next_stamp(at.ms, message.seen)
+        stamp = max(clear_stamp(made, message.seen, message.issued_ms), settings.cleared)
+        reply = partial(m.ClearReply, stamp=stamp)
+        return self._change(header, asker, settings._replace(cleared=stamp), reply, at)
+
+    def _set_replicas(
+        self, header: Header, message: m.SetReplicas, asker: Asker, at: Instant
+    ) -> list[Effect]:
+        refusal = self._unfit_to_change(header, asker, at)
+        if refusal is not None:
+            return [refusal]
+        settings = self._core.membership.settings
+        if settings.replicas != message.replicas or not settings.replicas_stamp:
+            # The same number again is no change: a repetition must not beat what came between.
+            stamp = self._held.clock.next_stamp(at.ms, settings.replicas_stamp)
+            settings = settings._replace(replicas=message.replicas, replicas_stamp=stamp)
+        return self._change(
+            header, asker, settings, partial(m.SettingsReply, settings=settings), at
+        )
+
+    def _unfit_to_change(self, header: Header, asker: Asker, at: Instant) -> Effect | None:
+        """Return the refusal of a change of settings that comes too late, or to a node too new."""
+        if header.at and at.ms > header.at:
+            return self._refuse(asker, m.Code.TOO_LATE, f"read {at.ms - header.at} ms too late")
+        if not self._core.serving:
+            return self._refuse(asker, m.Code.NOT_READY, "the node does not know the time yet")
+        if len(self._core.changes) >= CHANGES_MAX:
+            return self._refuse(asker, m.Code.OVERLOADED, f"{CHANGES_MAX} changes are under way")
+        return None
+
+    def _change(
+        self,
+        header: Header,
+        asker: Asker,
+        settings: Settings,
+        reply: Callable[..., m.Message],
+        at: Instant,
+    ) -> list[Effect]:
         effects = self._core.change_settings(settings, at)
         until = self._until(header, at)
-        return effects + self._core.clearings.begin(asker, settings, until)
+        return effects + self._core.changes.begin(asker, settings, reply, until)
+
+    def _converged(
+        self, header: Header, _message: m.ConvergedGet, asker: Asker, at: Instant
+    ) -> list[Effect]:
+        if len(self._core.converging) >= ROUNDS_MAX:
+            return [self._refuse(asker, m.Code.OVERLOADED, f"{ROUNDS_MAX} such questions wait")]
+        return self._core.converging.begin(asker, self._until(header, at), at)
+
+    def _audit(
+        self, _header: Header, message: m.AuditGet, asker: Asker, _at: Instant
+    ) -> list[Effect]:
+        if len(message.slots) > AUDIT_SLOTS_MAX:
+            text = f"{len(message.slots)} slots, at most {AUDIT_SLOTS_MAX}"
+            return [self._refuse(asker, m.Code.MALFORMED, text)]
+        if len(self._core.audits) >= AUDITS_MAX:
+            return [self._refuse(asker, m.Code.OVERLOADED, f"{AUDITS_MAX} audits are under way")]
+        self._core.audits.begin(asker, message.slots)
+        return []
 
     def _inspect(
         self, _header: Header, message: m.Inspect, asker: Asker, at: Instant

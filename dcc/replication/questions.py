@@ -2,20 +2,24 @@
 
 Used whenever a coordinator does not know enough alone: an absent key while it is not in sync, a
 ghost, a conditional write, a stamp that has to be above an existing version. A question ends when
-all have answered, shortly after the first value (others may hold a newer one, but a silent peer
-must not hold up a hit), or at its deadline.
+all whose word is needed have answered, shortly after the first value (others may hold a newer
+one, but a silent peer must not hold up a hit), or at its deadline.
+
+A question for a quorum is also put to others, of whom any `enough` will do; it does not end with
+the first value, because whoever wants more than one owner's word wants the newest. It ends early
+when so few can still answer that there will be no quorum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dcc.effects import Effect, Tell
 from dcc.replication.holdings import Holdings, Instant
 from dcc.ring.hashing import slot_of
-from dcc.types import Kind, NodeKey, Record
+from dcc.types import NO_VERSION, Kind, NodeKey, Record, Version
 from dcc.units import MILLISECOND, NEVER
 from dcc.wire.messages import Fetch, FetchReply
 
@@ -26,6 +30,16 @@ SETTLE_NS = 20 * MILLISECOND
 "How long answers are still awaited once a value is there."
 
 
+class Quorum(NamedTuple):
+    """Holders of whom some have to answer, whichever they are."""
+
+    among: tuple[NodeKey, ...]
+    enough: int
+
+
+NO_QUORUM = Quorum((), 0)
+
+
 class Verdict(NamedTuple):
     """How a question ended."""
 
@@ -33,16 +47,31 @@ class Verdict(NamedTuple):
     newest: Record | None
     "The newest record anybody answered with; None when nobody holds one."
     answered: bool
-    "Whether all that were asked have answered."
+    "Whether all whose word was needed have answered."
+    versions: Mapping[NodeKey, Version]
+    "Who has answered, and with which version; NO_VERSION = holds nothing."
 
 
 @dataclass(slots=True)
 class _Open:
     key: bytes
+    missing: set[NodeKey]
+    "Whose word is needed and has not come."
+    quorum: Quorum
     waiting: set[NodeKey]
-    newest: Record | None
+    "All that may still answer."
     until: int
+    newest: Record | None = None
     answered: bool = True
+    versions: dict[NodeKey, Version] = field(default_factory=dict)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is gained by waiting any longer."""
+        among, enough = self.quorum
+        got = sum(peer in self.versions for peer in among)
+        hopeless = got + sum(peer in self.waiting for peer in among) < enough
+        return hopeless or (got >= enough and not self.missing)
 
 
 class Questions:
@@ -55,12 +84,20 @@ class Questions:
     def __len__(self) -> int:
         return len(self._open)
 
-    def ask(self, key: bytes, peers: Sequence[NodeKey], now: Instant) -> tuple[int, list[Effect]]:
-        """Return the question's number and the messages; `peers` must not be empty."""
-        assert peers, "a question to nobody would never end"
+    def ask(
+        self, key: bytes, peers: Sequence[NodeKey], now: Instant, quorum: Quorum = NO_QUORUM
+    ) -> tuple[int, list[Effect]]:
+        """Return the question's number and the messages to all whose word is asked for.
+
+        Everybody's of `peers` is needed, and `quorum.enough` of the others'.
+        """
+        others = tuple([peer for peer in quorum.among if peer not in peers])
+        asked = (*peers, *others)
+        assert peers or quorum.enough, "a question to nobody would never end"
         number = self._held.next_request()
-        self._open[number] = _Open(key, set(peers), None, now.mono + QUESTION_NS)
-        return number, [Tell(peer, Fetch(key=key), number) for peer in peers]
+        until = now.mono + QUESTION_NS
+        self._open[number] = _Open(key, set(peers), quorum, set(asked), until)
+        return number, [Tell(peer, Fetch(key=key), number) for peer in asked]
 
     def receive(
         self, peer: NodeKey, number: int, reply: FetchReply, now: Instant
@@ -70,10 +107,13 @@ class Questions:
         if question is None or peer not in question.waiting:
             return None
         question.waiting.discard(peer)
-        for record in reply.records:
-            if self._believable(question, record, now):
-                self._take(question, record, now)
-        return self._close(number) if not question.waiting else None
+        question.missing.discard(peer)
+        believed = [record for record in reply.records if self._believable(question, record, now)]
+        if len(believed) == len(reply.records):
+            question.versions[peer] = believed[0].version if believed else NO_VERSION
+        for record in believed:
+            self._take(question, record, now)
+        return self._close(number) if question.over else None
 
     def unreachable(self, peer: NodeKey, number: int) -> list[Verdict]:
         """The question `number` could not be sent to `peer`; return it if it ends by that."""
@@ -81,8 +121,10 @@ class Questions:
         if question is None or peer not in question.waiting:
             return []
         question.waiting.discard(peer)
-        question.answered = False
-        return [] if question.waiting else [self._close(number)]
+        if peer in question.missing:
+            question.missing.discard(peer)
+            question.answered = False
+        return [self._close(number)] if question.over else []
 
     def tick(self, now: Instant) -> list[Verdict]:
         """Return the questions whose time is over."""
@@ -108,12 +150,12 @@ class Questions:
         known = question.newest
         if known is None or _rank(record) > _rank(known):
             question.newest = record
-        if record.kind is Kind.VALUE:
+        if record.kind is Kind.VALUE and not question.quorum.enough:
             question.until = min(question.until, now.mono + SETTLE_NS)
 
     def _close(self, number: int) -> Verdict:
         question = self._open.pop(number)
-        return Verdict(number, question.newest, question.answered)
+        return Verdict(number, question.newest, question.answered, question.versions)
 
 
 def _rank(record: Record) -> tuple[object, bool]:

@@ -5,6 +5,14 @@ holder, and for a key that has no ghost which was not asked about. Any other mis
 holders this node is not in sync with, the primary at least; for a ghost everybody who may have
 kept the value. When all have answered the miss is authoritative after all, else it is unsure.
 What is found is installed, so the next reader finds it here.
+
+A read may want the word of `r` owners (or their stand-ins), this node's own included. Then all
+the others are asked even when there is a hit at hand, and holders that this node is not in sync
+with besides, so that an acknowledged write is met in whatever view it was made; `r` answers and
+those holders' end the question, and the newest version wins. An owner that answered with an older
+version is sent the newest one, unless that is so young that it may still be on its way: hints to
+those who merely lag would make them lag more. What is lost of such a repair an exchange makes
+good, as it would have done without it.
 """
 
 from __future__ import annotations
@@ -13,11 +21,20 @@ from typing import NamedTuple
 
 from dcc.effects import Effect
 from dcc.replication.holdings import Asker, Holdings, Instant
-from dcc.replication.questions import Questions, Verdict
+from dcc.replication.questions import Questions, Quorum, Verdict
+from dcc.replication.quorum import needed
+from dcc.replication.staleness import EVERY, STAMP_MS_BITS, Staleness
+from dcc.replication.streams import Streams
 from dcc.replication.sync import IN_SYNC, SyncTable
 from dcc.ring.hashing import slot_of
-from dcc.types import NO_VERSION, Kind, NodeKey, Record, Version
-from dcc.wire.messages import GetReply, Status
+from dcc.types import NO_VERSION, PREV_UNKNOWN, Kind, NodeKey, Record, Version
+from dcc.wire.messages import Code, ErrorReply, GetReply, Status
+
+REPAIR_AGE_MS = 1_000
+"A younger version is still on its way to the owners that lack it."
+
+REPAIRS_MAX = 1_024
+"Repairs remembered, so that many reads of one key send it to one owner once."
 
 
 class Doubt(NamedTuple):
@@ -36,14 +53,28 @@ class _Waiting(NamedTuple):
     slot: int
     key: bytes
     settles: bool
+    held: Version
+    "What was held here of the key when the question was put."
+    needed: int = 1
+    route: tuple[NodeKey, ...] = ()
+    "Whose answers count, this node included if it is one of them; empty for a plain read."
 
 
 class Reads:
     """Answers reads from the store, and asks around where that is not enough."""
 
-    def __init__(self, holdings: Holdings, sync: SyncTable, questions: Questions) -> None:
+    def __init__(
+        self,
+        holdings: Holdings,
+        sync: SyncTable,
+        questions: Questions,
+        streams: Streams,
+        staleness: Staleness,
+    ) -> None:
         self._held, self._sync, self._questions = holdings, sync, questions
+        self._streams, self._staleness = streams, staleness
         self._waiting: dict[int, _Waiting] = {}
+        self._repaired: dict[tuple[NodeKey, Version], None] = {}
         self.hits = self.misses = self.unsure = self.read_repairs = 0
 
     def doubt(self, slot: int, key: bytes) -> Doubt:
@@ -63,18 +94,42 @@ class Reads:
         primary = () if route[0] in unsynced.ask else route[:1]
         return Doubt((*primary, *unsynced.ask), unsynced.settles)
 
-    def get(self, asker: Asker, key: bytes, now: Instant) -> list[Effect]:
-        """Answer one GET, now or after asking others."""
+    def get(self, asker: Asker, key: bytes, now: Instant, *, r: int = 1) -> list[Effect]:
+        """Answer one GET that wants the word of `r` owners, now or after asking others."""
         slot = slot_of(key)
+        wanted = needed(r, self._held.view.replicas + 1)
+        if wanted > 1:
+            return self._get_by_quorum(asker, slot, key, wanted, now)
         entry = self._held.store.get(slot, key, now.ms)
         if entry is not None:
-            self.hits += 1
-            return [asker.answer(_hit(entry.version, entry.value, entry.expires_at_ms))]
+            return [self._hit(asker, key, entry.version, entry.value, entry.expires_at_ms, now)]
         doubt = self.doubt(slot, key)
         if not doubt.ask:
             return [asker.answer(self._miss(certain=doubt.settles))]
         number, effects = self._questions.ask(key, doubt.ask, now)
-        self._waiting[number] = _Waiting(asker, slot, key, doubt.settles)
+        self._waiting[number] = _Waiting(asker, slot, key, doubt.settles, NO_VERSION)
+        return effects
+
+    def _get_by_quorum(
+        self, asker: Asker, slot: int, key: bytes, wanted: int, now: Instant
+    ) -> list[Effect]:
+        held = self._held
+        route = held.view.route(slot)
+        if wanted > len(route):
+            text = f"r = {wanted}, live owners and stand-ins {len(route)}"
+            return [asker.answer(ErrorReply(code=Code.QUORUM_NOT_REACHED, text=text))]
+        entry = held.store.peek(slot, key)
+        if entry is not None and entry.kind is Kind.VALUE:
+            unsynced = self._sync.unsynced(slot)
+            doubt = Doubt(unsynced.ask, unsynced.settles)
+        else:
+            doubt = self.doubt(slot, key)
+        quorum = Quorum(
+            tuple([peer for peer in route if peer != held.key]), wanted - (held.key in route)
+        )
+        number, effects = self._questions.ask(key, doubt.ask, now, quorum)
+        version = entry.version if entry is not None else NO_VERSION
+        self._waiting[number] = _Waiting(asker, slot, key, doubt.settles, version, wanted, route)
         return effects
 
     def resume(self, verdict: Verdict, now: Instant) -> list[Effect]:
@@ -82,14 +137,24 @@ class Reads:
         waiting = self._waiting.pop(verdict.question, None)
         if waiting is None:
             return []
+        me, route = self._held.key, waiting.route
+        got = sum(peer == me or peer in verdict.versions for peer in route)
         record = self.best(waiting.slot, waiting.key, verdict, now)
-        if record is not None:
-            self.hits += 1
-            self.read_repairs += 1
-            reply = _hit(record.version, record.value, record.expires_at_ms)
-        else:
-            reply = self._miss(certain=verdict.answered and waiting.settles)
-        return [waiting.asker.answer(reply)]
+        if route and got < waiting.needed:
+            text = f"r = {waiting.needed}, only {got} of the owners answered in time"
+            refusal = ErrorReply(code=Code.QUORUM_NOT_REACHED, text=text)
+            return [waiting.asker.answer(refusal)]
+        if route:
+            self._repair(waiting, verdict, now)
+        if record is None:
+            certain = verdict.answered and waiting.settles and self._is_settled(waiting, verdict)
+            return [waiting.asker.answer(self._miss(certain=certain))]
+        self.read_repairs += record.version != waiting.held
+        return [
+            self._hit(
+                waiting.asker, record.key, record.version, record.value, record.expires_at_ms, now
+            )
+        ]
 
     def best(self, slot: int, key: bytes, verdict: Verdict, now: Instant) -> Record | None:
         """Return the newest live value known after a verdict; None = absent.
@@ -97,13 +162,13 @@ class Reads:
         Marks a ghost as asked about when everybody has answered.
         """
         store = self._held.store
-        entry = store.get(slot, key, now.ms)
-        if entry is not None:
-            return Record(key, entry.kind, entry.value, entry.version, entry.expires_at_ms, -1)
-        held = store.peek(slot, key)
-        if held is not None and held.kind is Kind.EVICTED and verdict.answered:
-            held.asked = True
         newest = verdict.newest
+        entry = store.get(slot, key, now.ms)
+        if entry is not None and (newest is None or newest.version <= entry.version):
+            return entry.record()
+        held = store.peek(slot, key)
+        if held is not None and held.kind is Kind.EVICTED and self._all_asked(slot, verdict):
+            held.asked = True
         if newest is None or newest.kind is not Kind.VALUE:
             return None
         # Not held here: this node coordinates for others, or had no room for it.
@@ -112,6 +177,59 @@ class Reads:
         cleared = newest.version.stamp <= store.cleared
         return None if expired or outdated or cleared else newest
 
+    def _all_asked(self, slot: int, verdict: Verdict) -> bool:
+        alive = self._held.view.alive
+        holders = [peer for peer in self._sync.holders(slot) if peer in alive]
+        return verdict.answered and all(peer in verdict.versions for peer in holders)
+
+    def _is_settled(self, waiting: _Waiting, verdict: Verdict) -> bool:
+        """Return whether an absence is still settled by those who have answered.
+
+        What a quorum read has learnt (a newer version whose value was evicted) may raise a doubt
+        that there was not before.
+        """
+        if not waiting.route:
+            return True
+        doubt = self.doubt(waiting.slot, waiting.key)
+        return doubt.settles and all(peer in verdict.versions for peer in doubt.ask)
+
+    def _repair(self, waiting: _Waiting, verdict: Verdict, now: Instant) -> None:
+        """Send the newest version to the owners that have answered with an older one."""
+        held = self._held
+        entry = held.store.peek(waiting.slot, waiting.key)
+        newest = verdict.newest
+        if entry is not None and (newest is None or entry.version >= newest.version):
+            newest = entry.record()
+        if (
+            newest is None
+            or newest.kind is Kind.EVICTED
+            or newest.version.stamp <= held.store.cleared
+        ):
+            return
+        if now.ms - (newest.version.stamp >> STAMP_MS_BITS) < REPAIR_AGE_MS:
+            return
+        for peer in waiting.route:
+            repair = (peer, newest.version)
+            answered = verdict.versions.get(peer, newest.version)
+            if answered < newest.version and repair not in self._repaired:
+                if len(self._repaired) >= REPAIRS_MAX:
+                    self._repaired.clear()
+                self._repaired[repair] = None
+                self._streams.offer(peer, newest._replace(prev=PREV_UNKNOWN), now.mono)
+                self.read_repairs += 1
+
+    def _hit(
+        self, asker: Asker, key: bytes, version: Version, value: bytes, expires_at_ms: int,
+        now: Instant,
+    ) -> Effect:  # fmt: skip
+        self.hits += 1
+        if not self.hits % EVERY:
+            self._staleness.served(key, version, now.ms)
+        reply = GetReply(
+            status=Status.HIT, version=version, value=value, expires_at_ms=expires_at_ms
+        )
+        return asker.answer(reply)
+
     def _miss(self, *, certain: bool) -> GetReply:
         if certain:
             self.misses += 1
@@ -119,7 +237,3 @@ class Reads:
             self.unsure += 1
         status = Status.MISS if certain else Status.UNSURE
         return GetReply(status=status, version=NO_VERSION, value=b"", expires_at_ms=0)
-
-
-def _hit(version: Version, value: bytes, expires_at_ms: int) -> GetReply:
-    return GetReply(status=Status.HIT, version=version, value=value, expires_at_ms=expires_at_ms)

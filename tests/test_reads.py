@@ -1,0 +1,336 @@
+"""Reads that want the word of several owners, and the sample that tells how stale reads are."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcc.replication.quorum import ALL, QUORUM, needed
+from dcc.replication.staleness import EVERY, SAMPLES_MAX, Staleness
+from dcc.ring.hashing import slot_of
+from dcc.types import NO_VERSION, Kind, NodeKey, Record, Version, node_key
+from dcc.units import MILLISECOND
+from dcc.wire import messages as m
+from tests.cores import Cores
+
+MS_STAMP = 1 << 16
+
+
+def cluster(*names: str, replicas: int = 2) -> Cores:
+    cores = Cores(*names, replicas=replicas)
+    cores.settle()
+    return cores
+
+
+@pytest.fixture
+def three() -> Cores:
+    return cluster("a", "b", "c")
+
+
+def read(cores: Cores, name: str, key: bytes, r: int, *, direct: bool = False) -> m.Message | None:
+    """Return the answer, or None while there is none."""
+    answers = cores.ask(name, m.Get(key=key, r=r, direct=direct))
+    assert len(answers) <= 1
+    return answers[0] if answers else None
+
+
+def hit(cores: Cores, name: str, key: bytes, r: int, *, direct: bool = False) -> bytes:
+    answer = read(cores, name, key, r, direct=direct)
+    assert isinstance(answer, m.GetReply), answer
+    assert answer.status is m.Status.HIT, answer
+    return answer.value
+
+
+def mute(cores: Cores, *names: str) -> None:
+    """Let no answer to a fetch arrive from these nodes, which stay alive to all."""
+    keys = {node_key(name) for name in names}
+    cores.lost = lambda a, _b, message: a in keys and isinstance(message, m.FetchReply)
+
+
+def plant(
+    cores: Cores, name: str, key: bytes, value: bytes, *, age_ms: int, kind: Kind = Kind.VALUE
+) -> Version:
+    """Put a version at one node only, as if its replication had been lost."""
+    node = cores[name]
+    version = Version((cores.ms - age_ms) * MS_STAMP, node_key("gone"), 9)
+    record = Record(key, kind, value, version, 0, -1)
+    node.held.store.install(slot_of(key), record, cores.ms)
+    return version
+
+
+# ------------------------------------------------------------------ how many
+
+
+@given(st.integers(1, 10), st.integers(1, 10))
+def test_any_two_quorums_share_an_owner(copies: int, count: int) -> None:
+    assert 2 * needed(QUORUM, copies) > copies
+    assert needed(QUORUM, copies) <= copies == needed(ALL, copies)
+    assert needed(count, copies) == count
+
+
+@pytest.mark.parametrize(("r", "asked"), [(1, 0), (2, 2), (QUORUM, 2), (3, 2), (ALL, 2)])
+def test_more_than_one_word_asks_all_other_owners_even_with_a_hit_at_hand(
+    three: Cores, r: int, asked: int
+) -> None:
+    key = three.key_of("a", "b", "c")
+    three.put("a", key, b"v", w=3)
+    fetches: list[NodeKey] = []
+
+    def watch(_a: NodeKey, b: NodeKey, message: m.Message) -> bool:
+        if isinstance(message, m.Fetch):
+            fetches.append(b)
+        return False
+
+    three.lost = watch
+    assert hit(three, "a", key, r) == b"v"
+    assert len(fetches) == asked
+
+
+@pytest.mark.parametrize("r", [2, QUORUM, ALL])
+def test_the_newest_version_wins_over_the_one_at_hand(three: Cores, r: int) -> None:
+    key = three.key_of("a", "b", "c")
+    three.put("a", key, b"old", w=3)
+    three.run(1)
+    plant(three, "b", key, b"new", age_ms=10)
+    plant(three, "c", key, b"new", age_ms=10)
+    assert hit(three, "a", key, 1) == b"old"
+    assert hit(three, "a", key, r) == b"new"
+    assert three.held("a", key) == b"new"
+
+
+def test_a_quorum_is_asked_of_owners_where_the_request_lands_too(three: Cores) -> None:
+    key = three.key_of("a", "b", "c")
+    three.put("a", key, b"old", w=3)
+    three.run(1)
+    plant(three, "a", key, b"new", age_ms=10)
+    assert hit(three, "c", key, 1, direct=True) == b"old"
+    assert hit(three, "c", key, ALL, direct=True) == b"new"
+
+
+def test_a_read_that_is_forwarded_keeps_its_number() -> None:
+    cores = cluster("a", "b", "c", "d", replicas=1)
+    key = cores.key_of("a", "b")
+    cores.put("a", key, b"old", w=2)
+    cores.run(1)
+    plant(cores, "b", key, b"new", age_ms=10)
+    assert hit(cores, "d", key, 1) == b"old"
+    assert hit(cores, "d", key, QUORUM) == b"new"
+
+
+def test_enough_answers_end_it_whoever_is_silent(three: Cores) -> None:
+    key = three.key_of("a", "b", "c")
+    three.put("a", key, b"v", w=3)
+    mute(three, "c")
+    assert hit(three, "a", key, 2) == b"v"
+    assert read(three, "a", key, 3) is None
+
+
+# ------------------------------------------------------------------ refusals
+
+
+def refusal(answer: m.Message | None) -> str:
+    assert isinstance(answer, m.ErrorReply), answer
+    assert answer.code is m.Code.QUORUM_NOT_REACHED
+    return answer.text
+
+
+def test_fewer_live_owners_than_asked_for_is_refused_at_once(three: Cores) -> None:
+    key = three.key_of("a", "b", "c")
+    assert "r = 9, live owners and stand-ins 3" in refusal(read(three, "a", key, 9))
+    alone = Cores("a", replicas=1)
+    alone.settle()
+    assert "live owners and stand-ins 1" in refusal(read(alone, "a", key, ALL))
+
+
+def test_fewer_answers_than_asked_for_is_refused_at_the_deadline(three: Cores) -> None:
+    key = three.key_of("a", "b", "c")
+    three.put("a", key, b"v", w=3)
+    mute(three, "b", "c")
+    assert read(three, "a", key, 2) is None
+    three.run(0.5)
+    assert "r = 2, only 1 of the owners answered in time" in refusal(three.replies[-1][1])
+
+
+def test_owners_that_cannot_be_sent_to_are_not_waited_for(three: Cores) -> None:
+    key = three.key_of("a", "b", "c")
+    core = three["a"]
+    three.lost = lambda _a, _b, message: isinstance(message, m.Fetch)
+    assert read(three, "a", key, 2) is None
+    (number,) = core.questions._open
+    frames = core.codec.encode(m.Fetch(key=key), request=number)
+    three.carry("a", core.undeliverable(node_key("b"), frames, three.now))
+    assert len(three.replies) == 0
+    three.carry("a", core.undeliverable(node_key("c"), frames, three.now))
+    refusal(three.replies[-1][1])
+
+
+# ------------------------------------------------------------------ absence
+
+
+def status(answer: m.Message | None) -> m.Status:
+    assert isinstance(answer, m.GetReply), answer
+    return answer.status
+
+
+def test_a_miss_with_enough_answers_is_certain_where_a_plain_one_is(three: Cores) -> None:
+    key = three.key_of("a", "b", "c")
+    mute(three, "c")
+    assert status(read(three, "a", key, 2)) is m.Status.MISS
+
+
+def test_a_newest_version_that_is_a_deletion_is_absence(three: Cores) -> None:
+    key = three.key_of("a", "b", "c")
+    three.put("a", key, b"v", w=3)
+    three.run(1)
+    plant(three, "b", key, b"", age_ms=10, kind=Kind.TOMBSTONE)
+    assert hit(three, "a", key, 1) == b"v"
+    assert status(read(three, "a", key, ALL)) is not m.Status.HIT
+    assert status(read(three, "a", key, 1)) is not m.Status.HIT
+
+
+def test_an_evicted_newest_version_does_not_let_an_older_one_through(three: Cores) -> None:
+    key = three.key_of("a", "b", "c")
+    three.put("a", key, b"old", w=3)
+    three.run(1)
+    plant(three, "b", key, b"", age_ms=10, kind=Kind.EVICTED)
+    mute(three, "c")
+    # Nobody has asked c for the value of the newer version: it is not certainly gone.
+    assert status(read(three, "a", key, 2)) is m.Status.UNSURE
+    three.lost = lambda _a, _b, _message: False
+    plant(three, "c", key, b"new", age_ms=10)
+    assert hit(three, "a", key, 1) == b"new"
+
+
+def test_a_miss_while_a_holder_is_not_in_sync_and_silent_is_unsure() -> None:
+    cores = cluster("a", "b", "c")
+    key = cores.key_of("a", "b", "c")
+    cores["a"].sync.standstill(cores.mono + 1)
+    mute(cores, "c")
+    assert read(cores, "a", key, 2) is None
+    cores.run(0.5)
+    assert status(cores.replies[-1][1]) is m.Status.UNSURE
+
+
+def test_a_holder_that_is_not_in_sync_is_asked_beside_the_quorum() -> None:
+    """What was acknowledged in an older view may be known to a former owner alone."""
+    cores = cluster("a", "b", "c", "d", replicas=1)
+    key = cores.key_of("a", "b")
+    cores.put("a", key, b"old", w=2)
+    cores.run(1)
+    cores["a"].sync.standstill(cores.mono + 1)
+    cores["a"].exchange.tick = lambda _now: []  # type: ignore[method-assign]
+    plant(cores, "d", key, b"new", age_ms=10)
+    assert hit(cores, "a", key, QUORUM) == b"new"
+
+
+# ------------------------------------------------------------------ repair
+
+
+def test_owners_that_answered_with_an_older_version_get_the_newest(three: Cores) -> None:
+    key = three.key_of("a", "b", "c")
+    three.put("a", key, b"old", w=3)
+    three.run(3)
+    plant(three, "b", key, b"new", age_ms=2_000)
+    assert hit(three, "a", key, ALL) == b"new"
+    three.step()
+    assert three.held("c", key) == b"new"
+    assert three["a"].reads.read_repairs == 2  # its own copy and that of c
+
+
+def test_a_version_that_is_still_on_its_way_is_not_sent_again(three: Cores) -> None:
+    key = three.key_of("a", "b", "c")
+    three.put("a", key, b"old", w=3)
+    three.run(3)
+    plant(three, "b", key, b"new", age_ms=500)
+    assert hit(three, "a", key, ALL) == b"new"
+    assert three["a"].streams.queued_total() == 0
+
+
+def test_many_reads_of_a_key_repair_an_owner_once(three: Cores) -> None:
+    key = three.key_of("a", "b", "c")
+    three.put("a", key, b"old", w=3)
+    three.run(3)
+    plant(three, "b", key, b"new", age_ms=2_000)
+    repairs = []
+
+    def watch(_a: NodeKey, _b: NodeKey, message: m.Message) -> bool:
+        repairs.extend([1] if isinstance(message, m.Replicate) else [])
+        return isinstance(message, m.Replicate)
+
+    three.lost = watch
+    for _ in range(5):
+        assert hit(three, "a", key, ALL) == b"new"
+    assert len(repairs) == 1
+
+
+def test_a_repair_never_brings_back_what_an_owner_has_evicted(three: Cores) -> None:
+    key = three.key_of("a", "b", "c")
+    three.put("a", key, b"v", w=3)
+    three.run(3)
+    store = three["c"].held.store
+    entry = store.peek(slot_of(key), key)
+    assert entry is not None
+    store._memory.remove(entry)
+    assert hit(three, "a", key, ALL) == b"v"
+    three.run(1)
+    assert three.held("c", key) is None
+
+
+# ------------------------------------------------------------------ staleness
+
+
+def record(key: bytes, ms: int) -> Record:
+    return Record(key, Kind.VALUE, b"", Version(ms * MS_STAMP, 1, 1), 0, 0)
+
+
+def test_a_read_is_stale_when_a_newer_version_existed_as_it_was_served() -> None:
+    sample = Staleness()
+    sample.served(b"k", Version(100 * MS_STAMP, 1, 1), 500)
+    sample.arrived([record(b"k", 100), record(b"k", 50), record(b"k", 500), record(b"x", 400)])
+    assert (sample.sampled, sample.stale) == (1, 0)
+    sample.arrived([record(b"k", 420)])
+    assert (sample.stale, sample.age_sum_ms, sample.age_max_ms) == (1, 80, 80)
+    sample.arrived([record(b"k", 430)])
+    assert sample.stale == 1, "one read is stale once"
+
+
+def test_the_sample_is_bounded_and_keeps_the_latest() -> None:
+    sample = Staleness()
+    for i in range(SAMPLES_MAX + 1):
+        sample.served(b"%d" % i, NO_VERSION, 500)
+        sample.check()
+    sample.arrived([record(b"0", 400)])
+    assert sample.stale == 0
+    sample.arrived([record(b"1", 400), record(b"%d" % SAMPLES_MAX, 400)])
+    assert sample.stale == 2
+
+
+@pytest.mark.parametrize("path", ["short", "ordinary", "many"])
+def test_one_served_hit_in_a_fixed_number_is_sampled(three: Cores, path: str) -> None:
+    key = three.key_of("a", "b", "c")
+    three.put("a", key, b"v" * (5_000 if path == "ordinary" else 1), w=3)
+    for _ in range(2 * EVERY if path != "many" else 1):
+        if path == "many":
+            three.ask("a", m.GetMany(keys=(key,) * (2 * EVERY)))
+        else:
+            three.ask("a", m.Get(key=key))
+    assert three["a"].staleness.sampled == 2
+
+
+def test_a_replica_that_served_an_old_value_learns_it_from_replication(three: Cores) -> None:
+    key = three.key_of("a", "b", "c")
+    three.put("a", key, b"old", w=3)
+    three.run(0.1)
+    three.lost = lambda _a, _b, message: isinstance(message, m.Replicate)
+    three.put("a", key, b"new")
+    three.mono += 40 * MILLISECOND
+    for _ in range(EVERY):
+        assert hit(three, "c", key, 1, direct=True) == b"old"
+    three.lost = lambda _a, _b, _message: False
+    three.run(2)
+    assert three.held("c", key) == b"new"
+    stats = three["c"].stats(three.now)
+    assert (stats["sampled_reads"], stats["stale_reads"], stats["stale_read_ratio"]) == (1, 1, 1.0)
+    assert stats["detail"]["staleness"]["age_max_seconds"] == pytest.approx(0.04, abs=0.02)
+    assert three["a"].stats(three.now)["stale_reads"] == 0
