@@ -264,12 +264,30 @@ class ClientDeath:
         pass
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """This share of replication batches is lost for good, however often they are sent again.
+
+    TCP loses nothing, but a full queue or a stream that is given up does: only repair finds out.
+    """
+
+    at_ns: int
+    lasts_ns: int
+    permille: int
+
+    def begin(self, world: World) -> None:
+        world.drop_permille = self.permille
+
+    def end(self, world: World) -> None:
+        world.drop_permille = 0
+
+
 Fault = (
     Partition | Crash | Restart | Pause | Slow | Loss | Delay | Corrupt | ClockStep | ClockDrift
-    | Join | Leave | ClientDeath
+    | Join | Leave | ClientDeath | Drop
 )  # fmt: skip
 
-GRAVE = (Partition, Pause, Slow, Loss, Delay, ClockStep, ClockDrift)
+GRAVE = (Partition, Pause, Slow, Loss, Delay, ClockStep, ClockDrift, Drop)
 "Faults during which a node may be wrong about who is alive; others only lose memory."
 
 

@@ -259,6 +259,8 @@ class NodeProcess:
                 self.world.notified(self, effect)
 
     def _send(self, to: NodeKey | str, frames: Frames) -> None:
+        if self.world.drops(self, to, frames):
+            return
         self.world.sent(self, to, frames)
         connection = self._to.get(to)
         if connection is None:

@@ -20,14 +20,19 @@ from xxhash import xxh3_128
 
 from dcc.effects import Notify
 from dcc.units import SECOND
+from dcc.wire.codec import HEADER_FIELDS, unpack_items
+from dcc.wire.messages import TAG, Replicate
 from simulations.clocks import ProcessClock
 from simulations.network import Frames, LinkSettings, Network
+from simulations.observer import tag_of
 from simulations.processes import CoreMaker, NodeProcess
 
 if TYPE_CHECKING:
     from simulations.clients import ClientProcess
     from simulations.faults import Fault
     from simulations.observer import Observer
+
+REPLICATE = TAG[Replicate]
 
 ECHO_MAX = 64
 "Frames of a node that are remembered, to arrive again after its restart."
@@ -71,6 +76,8 @@ class World:
         "Faults and notable things, each by name; an ensemble shows that every one happened."
         self.copies_min = 0
         "With so few nodes left, one that leaves takes copies with it that nobody can replace."
+        self.drop_permille = 0
+        "Of replication batches; the same ones each time they are sent."
         self.observer: Observer | None = None
         self.on_notify: Callable[[NodeProcess, Notify], None] | None = None
         self._make_core = make_core
@@ -200,6 +207,16 @@ class World:
             self.start(name)
 
     # -------------------------------------------------------------- what the processes report
+
+    def drops(self, node: NodeProcess, to: object, frames: Frames) -> bool:
+        """Return whether frames are a batch of replication that is to be lost for good."""
+        if not self.drop_permille or tag_of(frames[0]) != REPLICATE:
+            return False
+        batch = unpack_items(frames[0])[HEADER_FIELDS]
+        chance = Random(f"{self.seed}/drop/{node.name}/{to}/{batch}").random()
+        lost = chance * 1000 < self.drop_permille
+        self.counts["dropped copies"] += lost
+        return lost
 
     def sent(self, node: NodeProcess, to: object, frames: Frames) -> None:
         """Note frames that a node sends on the request plane."""

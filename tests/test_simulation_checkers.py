@@ -264,3 +264,10 @@ def test_a_store_above_its_limit_is_seen() -> None:
 def test_repair_that_goes_on_at_rest_is_seen() -> None:
     assert silence.check(0, 0) == []
     assert len(silence.check(3, 0)) == 1
+
+
+def test_at_rest_nothing_but_roots_travels() -> None:
+    roots = {"CompareRoot": 9, "CompareRootReply": 9, "PushPull": 1, "Pull": 0}
+    assert silence.check_traffic(roots, 0) == []
+    assert len(silence.check_traffic(roots | {"Pull": 1}, 0)) == 1
+    assert len(silence.check_traffic(roots | {"Compare": 1}, 0)) == 1

@@ -1,0 +1,214 @@
+"""Promises about repair, eviction, deletion and clocks, each directed step by step on a stage."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+
+from dcc.units import KIB, MIB, MILLISECOND, SECOND
+from dcc.wire.messages import Clear, Op, WriteMany
+from simulations.budgets import Budgets
+from simulations.checkers import limits, silence
+from simulations.faults import ClockDrift, ClockStep, Drop, Fault, Partition, Pause, Restart
+from simulations.history import End
+from simulations.scenario import Scenario
+from simulations.stage import Stage
+from simulations.workload import Workload, WorkloadSettings
+from simulations.world import ClockSettings
+
+KEYS = [b"k%d" % number for number in range(30)]
+
+
+def statuses(stage: Stage, keys: list[bytes]) -> Counter[str]:
+    """Read keys one by one; return how often each status came."""
+    return Counter(stage.get("reader", key).status.name for key in keys)
+
+
+def bytes_above_limit(stage: Stage) -> list[str]:
+    stores = {node.name: stage.core(node.name).held.store for node in stage.world.living()}
+    held = {name: store.bytes_used for name, store in stores.items()}
+    most = {name: store.memory_limit_bytes for name, store in stores.items()}
+    return [found.text for found in limits.check(held, most, stage.world.now_ns)]
+
+
+# ------------------------------------------------------------------ eviction against repair
+
+
+def test_a_thousand_rounds_undo_no_eviction_and_end_in_silence() -> None:
+    """Three copies on nodes of 1, 1.25 and 1.5 MiB, 2.25 MiB of data, a fifth of copies lost."""
+    interval_ns = 250 * MILLISECOND
+    scenario = Scenario(
+        seed=1, nodes=3, replicas=2, slots=16, exchange_interval_ns=interval_ns,
+        memory_limits_bytes=(MIB, MIB * 5 // 4, MIB * 3 // 2),
+    )  # fmt: skip
+    keys = [b"k%d" % number for number in range(144)]
+    rng = Random(1)
+    with Stage(scenario) as stage:
+        stage.warm_up()
+        writing_ns = 45 * SECOND
+        lossy = Drop(at_ns=stage.world.now_ns, lasts_ns=writing_ns, permille=200)
+        stage.world.schedule((lossy,))
+        end_ns = stage.world.now_ns + writing_ns
+        before = stage.observer.sent.copy()
+        while stage.world.now_ns < end_ns:
+            key = keys[int(rng.random() * len(keys))]
+            stage.put("c0", key, b"%d." % stage.world.now_ns + bytes(16 * KIB))
+            stage.play(60 * MILLISECOND)
+            assert bytes_above_limit(stage) == []
+        sent = stage.observer.sent - before
+        assert sent["CompareRoot"] + sent["Compare"] >= 1_000, "rounds"
+        assert stage.world.counts["dropped copies"] > 50
+        assert all(stage.core(f"n{i}").held.store.evicted_total > 20 for i in range(3))
+        stage.play(5 * interval_ns)
+        assert silence.check_traffic(stage.traffic_in(20 * interval_ns), 0) == []
+        assert stage.observer.violations == []
+
+
+# ------------------------------------------------------------------ expiry
+
+
+def test_keys_that_expire_are_never_exchanged() -> None:
+    """3,000 keys that live 6 s: repair carries nothing, before, at and behind their end."""
+    scenario = Scenario(seed=1, nodes=3, replicas=2, slots=64, exchange_interval_ns=SECOND)
+    with Stage(scenario) as stage:
+        stage.warm_up()
+        for first in range(0, 3_000, 500):
+            items = tuple((b"t%d" % (first + i), b"v" * 40) for i in range(500))
+            stage.call("c0", WriteMany(op=Op.PUT, items=items, ttl_ms=6_000))
+        assert sum(stage.core(f"n{i}").held.store.items for i in range(3)) == 9_000
+        stage.play(2 * SECOND)
+        sent = stage.traffic_in(20 * SECOND)
+        assert silence.check_traffic(sent, 0) == []
+        assert all(stage.core(f"n{i}").held.store.items == 0 for i in range(3))
+        assert all(stage.core(f"n{i}").held.store.expired_records == 0 for i in range(3))
+
+
+# ------------------------------------------------------------------ deletion
+
+
+@pytest.mark.parametrize("share", [8, 1 << 16, 1 << 17])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_deleted_keys_stay_deleted_across_a_long_partition(seed: int, share: int) -> None:
+    """With room for all tombstones (share 8), or for three of them, or one."""
+    scenario = Scenario(
+        seed=seed, nodes=3, replicas=2, slots=16, exchange_interval_ns=2 * SECOND,
+        budgets=Budgets(valueless_share=share),
+    )  # fmt: skip
+    with Stage(scenario) as stage:
+        stage.warm_up()
+        for key in KEYS:
+            stage.put("c0", key, b"old", w=255)
+        apart = Partition(
+            at_ns=stage.world.now_ns, lasts_ns=60 * SECOND,
+            left=("n0", "alone"), right=("n1", "n2", "c0"),
+        )  # fmt: skip
+        stage.world.schedule((apart,))
+        stage.play(15 * SECOND)
+        for key in KEYS[:10]:
+            stage.put("alone", key, b"written before the deletion, unseen by who deletes")
+        stage.play(SECOND)
+        for key in KEYS:
+            stage.delete("c0", key)
+        marked = sum(map(bool, stage.core("n1").held.store._memory.marks))
+        assert bool(marked) == (share > 8), "the budget was exceeded where it should be"
+        stage.play(75 * SECOND)
+        assert {key: stage.values(key) for key in KEYS if stage.values(key)} == {}
+        assert statuses(stage, KEYS) == {"MISS": len(KEYS)}
+        assert silence.check_traffic(stage.traffic_in(10 * SECOND), 0) == []
+
+
+@pytest.mark.parametrize(
+    "away",
+    [
+        Partition(at_ns=0, lasts_ns=20 * SECOND, left=("n1",), right=("n0", "n2", "c0")),
+        Pause(at_ns=0, lasts_ns=20 * SECOND, node="n1"),
+        Restart(at_ns=0, lasts_ns=20 * SECOND, node="n1"),
+    ],
+    ids=["partitioned", "paused", "restarted"],
+)
+def test_clear_holds_when_a_node_that_missed_it_returns(away: Fault) -> None:
+    scenario = Scenario(
+        seed=1, nodes=3, replicas=2, slots=16, exchange_interval_ns=2 * SECOND,
+        rebalance_delay_ns=60 * SECOND,
+    )  # fmt: skip
+    with Stage(scenario) as stage:
+        stage.warm_up()
+        for key in KEYS:
+            stage.put("c0", key, b"old", w=255)
+        begin, end = stage.world._begin, stage.world._end
+        begin(away)
+        stage.play(8 * SECOND)
+        stage.call("c0", Clear(seen=stage.client("c0").core.seen))
+        stage.put("c0", KEYS[0], b"new")
+        stage.play(away.lasts_ns)
+        end(away)
+        stage.play(10 * SECOND)
+        assert {key for key in KEYS if stage.held(key)} == {KEYS[0]}
+        assert stage.values(KEYS[0]) == dict.fromkeys(("n0", "n1", "n2"), b"new")
+        assert statuses(stage, KEYS) == {"HIT": 1, "MISS": len(KEYS) - 1}
+
+
+# ------------------------------------------------------------------ clocks
+
+
+@pytest.mark.parametrize("nodes", [2, 3])
+def test_a_coordinator_set_back_a_minute_between_two_puts_loses_neither(nodes: int) -> None:
+    scenario = Scenario(
+        seed=1, nodes=nodes, replicas=nodes - 1, slots=16, exchange_interval_ns=2 * SECOND
+    )
+    with Stage(scenario) as stage:
+        stage.warm_up()
+        first = {key: stage.put("c0", key, b"first", w=255).version for key in KEYS}
+        stage.play(SECOND)
+        stage.world.nodes["n0"].clock.step_wall(-60 * SECOND)
+        stage.world._begin(Restart(at_ns=stage.world.now_ns, lasts_ns=SECOND, node="n0"))
+        stage.play(6 * SECOND)
+        # Another client, that has not seen the first stamps, whoever the primary is.
+        led = [key for key in KEYS if stage.primary(key) == "n0"]
+        assert len(led) > 5
+        for key in KEYS:
+            second = stage.put("c1", key, b"second").version
+            assert second > first[key], "the second put is the newer one"
+        stage.play(10 * SECOND)
+        names = {f"n{index}" for index in range(nodes)}
+        for key in KEYS:
+            assert stage.values(key) == dict.fromkeys(names, b"second")
+            assert stage.get("c2", key).value == b"second"
+        assert stage.observer.violations == []
+
+
+def test_clocks_apart_by_the_bound_cause_no_repair_and_no_refusal() -> None:
+    """Clocks up to 200 ms off and drifting, steps of 400 ms either way, a minute of load."""
+    work = WorkloadSettings(clients=3, keys=24, pause_ns=50 * MILLISECOND, w=(1, 2, 255))
+    scenario = Scenario(
+        seed=1, nodes=3, replicas=2, slots=16, exchange_interval_ns=2 * SECOND, workload=work,
+        clocks=ClockSettings(offset_ns=200 * MILLISECOND, drift_ppm=100),
+    )  # fmt: skip
+    with Stage(scenario) as stage:
+        stage.warm_up()
+        start = stage.world.now_ns
+        steps: list[Fault] = [
+            ClockStep(
+                at_ns=start + turn * 5 * SECOND, node=f"n{turn % 3}",
+                by_ns=(400 if turn % 2 else -400) * MILLISECOND,
+            )
+            for turn in range(12)
+        ]  # fmt: skip
+        steps.append(ClockDrift(at_ns=start + 20 * SECOND, node="n1", ppm=300))
+        stage.world.schedule(tuple(steps))
+        workload = Workload(stage.world, work, stage.seeds)
+        before = stage.observer.sent.copy()
+        stage.play(60 * SECOND)
+        workload.stop()
+        stage.play(SECOND)
+        sent = stage.observer.sent - before
+        assert stage.world.counts["ClockStep"] == 12
+        assert {entry.end for entry in workload.history} == {End.OK}
+        assert {entry.status for entry in workload.history} <= {"hit", "miss", "done", "not done"}
+        assert len(workload.history) > 2_000
+        assert stage.observer.repaired == 0, "no record by repair"
+        assert sent["Pull"] == 0
+        drops = [stage.core(f"n{i}").counters.dropped for i in range(3)]
+        assert not any("clock_skew" in found for found in drops)
