@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dcc.errors import ConfigError
 from dcc.limits import NAME_BYTES_MAX, REPLICAS_MAX, VALUE_BYTES_MAX
-from dcc.units import MIB, MILLISECOND, SECOND
+from dcc.units import KIB, MIB, MILLISECOND, SECOND
 
 EVICTION_POLICIES = ("lru", "lfu")
 
@@ -54,6 +54,8 @@ class NodeConfig:
 
     exchange_interval_ns: int = 60 * SECOND
     "Every pair of holders compares its clocks at least this often."
+    move_bytes_per_second: int = 16 * MIB
+    "What this node takes from others at most, so that it serves meanwhile."
     request_timeout_ns: int = 1 * SECOND
     "Deadline of a node's own question to a peer when the client set none."
     max_skew_ms: int = 500
@@ -75,6 +77,7 @@ class NodeConfig:
         _check(0 < self.value_bytes_max <= VALUE_BYTES_MAX, "value_bytes_max: 1..16 MiB")
         _check(self.eviction in EVICTION_POLICIES, f"eviction: one of {EVICTION_POLICIES}")
         _check(0 < self.ack_timeout_ns < self.protocol_period_ns, "ack_timeout < protocol_period")
+        _check(self.move_bytes_per_second >= 64 * KIB, "move-rate: at least 64 KiB per second")
         _check(self.rebalance_delay_ns >= 0, "rebalance_delay: 0 or more")
 
 

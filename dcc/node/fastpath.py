@@ -72,6 +72,8 @@ class FastPath:
             return None
         if now is not self._now:
             self._now, self._at = now, self._core.turn(now)
+        if self._sync.behind:
+            return None
         slot = slot_of(key)
         route = self._view.route(slot)
         if not route or (route[0] != self._me and not (direct is True and self._me in route)):
@@ -115,7 +117,7 @@ class FastPath:
     def _many(self, keys: list[bytes], request: int) -> bytes | None:
         me, ms = self._me, self._at.ms
         slots = slots_of(keys)
-        if not self._view.all_primary(slots):
+        if self._sync.behind or not self._view.all_primary(slots):
             return None
         entries = self._store.get_many(slots, keys, ms)
         values = [entry.value for entry in entries if entry is not None]

@@ -196,6 +196,8 @@ OPTIONS = (
     Option("cluster", "NAME", "dcc", _text, "nodes and clients of another name are refused"),
     Option("rebalance-delay", "S", "60", _seconds,
            "seconds a node may be down before its data is rebuilt elsewhere"),
+    Option("move-rate", "SIZE", "16MiB", parse_size,
+           "bytes per second taken from other nodes at most while data moves"),
     Option("http", "HOST:PORT", "", Address.parse,
            "serve /metrics, /livez, /readyz, /api/v1/status; off unless given"),
     Option("log-format", "FORMAT", "console", _choice("console", "json"), "console or json"),
@@ -226,6 +228,8 @@ class Options:
     cluster: str
     rebalance_delay: float
     "Seconds."
+    move_rate: int
+    "Bytes per second."
     http: Address | None
     log_format: str
     log_level: str
@@ -250,6 +254,7 @@ class Options:
             "memory_limit_bytes": self.max_memory, "eviction": self.eviction,
             "rebalance_delay_ns": round(self.rebalance_delay * SECOND),
             "leave_timeout_ns": round(self.leave_timeout * SECOND),
+            "move_bytes_per_second": self.move_rate,
         }  # fmt: skip
         return NodeConfig(**(settings | tuning))
 

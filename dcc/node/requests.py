@@ -216,7 +216,8 @@ class Requests:
         for key in message.keys:
             slot = slot_of(key)
             route = held.view.route(slot)
-            entry = held.store.get(slot, key, at.ms) if route and route[0] == me else None
+            mine = route[:1] == (me,) and not self._core.sync.may_be_old(slot)
+            entry = held.store.get(slot, key, at.ms) if mine else None
             if entry is not None:
                 value = entry.value
                 size += len(value) + 4
@@ -231,7 +232,7 @@ class Requests:
                 hits += 1
                 if not (self._counters.hits + hits) % EVERY:
                     self._core.staleness.served(key, entry.version, at.ms)
-            elif route[:1] == (me,) and not self._reads.doubt(slot, key).ask:
+            elif mine and not self._reads.doubt(slot, key).ask:
                 certain = self._core.sync.unsynced(slot).settles
                 statuses.append(m.Status.MISS if certain else m.Status.UNSURE)
                 misses += 1

@@ -51,6 +51,7 @@ from dcc.replication.answerer import answer_pull, is_below, pack_clock, unpack_c
 from dcc.replication.handover import Leftovers
 from dcc.replication.holdings import Holdings, Instant
 from dcc.replication.merkle import NOT_KNOWN, Trees, differing
+from dcc.replication.streams import record_bytes
 from dcc.replication.sync import SyncTable
 from dcc.replication.tidying import Tidying
 from dcc.replication.view import ViewChange
@@ -76,7 +77,11 @@ SLOTS_PER_PULL = 128
 PULLS_IN_FLIGHT = 4
 "Peers pulled from at once; bounds what arrives while the node also serves."
 
-PULL_TIMEOUT_NS = 1 * SECOND
+PATIENCE_FIRST_NS = 250 * MILLISECOND
+PATIENCE_MOST_NS = 2 * SECOND
+"""How long an answer is waited for. It takes milliseconds, or never comes: who has just been
+thought dead has no connection back yet. So patience is short, and doubles with each silence."""
+
 RETRY_NS = 200 * MILLISECOND
 "Pause before a peer is asked again that did not answer, or has another view."
 
@@ -120,6 +125,7 @@ class _Peer:
     asked: tuple[int, ...] = ()
     sent_at: int = 0
     epoch: int = 0
+    patience_ns: int = PATIENCE_FIRST_NS
     not_before: int = 0
     round_at: int = 0
     "When the roots are compared again, whatever was heard."
@@ -142,6 +148,8 @@ class Exchange:
         self.leftovers = Leftovers(holdings)
         self.trees = Trees(holdings)
         self.tidying = Tidying(holdings, sync)
+        self._free_at = 0
+        "Before then nothing more is pulled: the rate of moves is bounded."
         self._pieces = 0
         "Pieces of the trees to be made anew before somebody descends."
         self.divergences = 0
@@ -226,10 +234,13 @@ class Exchange:
         """Send due questions and nudges; give up questions that nobody answered."""
         effects: list[Effect] = []
         self._plan()
+        if self._sync.behind and self.caught_up:
+            self._sync.caught_up()
         if self._pieces:
             self._pieces = 0 if self.trees.refresh() else self._pieces - 1
         for state in self._peers.values():
-            if state.request and now.mono - state.sent_at >= PULL_TIMEOUT_NS:
+            if state.request and now.mono - state.sent_at >= state.patience_ns:
+                state.patience_ns = min(2 * state.patience_ns, PATIENCE_MOST_NS)
                 self._give_up(state, now)
             self._look_at_gaps(state, now)
             self._look_at_doubt(state, now)
@@ -256,7 +267,7 @@ class Exchange:
         for state in self._peers.values():
             due = min(due, state.round_at, state.doubt_at, min(state.gaps.values(), default=NEVER))
             if state.request:
-                due = min(due, state.sent_at + PULL_TIMEOUT_NS)
+                due = min(due, state.sent_at + state.patience_ns)
             elif busy < PULLS_IN_FLIGHT:
                 due = min(due, self._due(state))
         return due
@@ -275,7 +286,10 @@ class Exchange:
         if state is None or not request or state.request != request:
             return []
         state.request = 0
-        self.bytes_in += sum(len(r.key) + len(r.value) for r in reply.records)
+        size = sum(map(record_bytes, reply.records))
+        self.bytes_in += size
+        rate = self._held.config.move_bytes_per_second
+        self._free_at = max(self._free_at, now.mono) + size * SECOND // rate
         refused = self._apply(reply.records, now)
         same_view = epoch == self._held.view.epoch == state.epoch
         answered = 0
@@ -420,7 +434,9 @@ class Exchange:
 
     def _due(self, state: _Peer) -> int:
         """Return when the next question to this peer may go out."""
-        if state.differ or (state.wanted and not state.descents):
+        if state.differ:
+            return max(state.not_before, self._free_at)
+        if state.wanted and not state.descents:
             return state.not_before
         if not state.descents:
             return NEVER
@@ -474,6 +490,7 @@ class Exchange:
         return Pull(origins=tuple(origins), slots=tuple(asks))
 
     def _asked_again(self, state: _Peer, now: Instant, *, progress: bool) -> None:
+        state.patience_ns = PATIENCE_FIRST_NS
         if not progress:
             state.not_before = now.mono + RETRY_NS
         if not state.wanted:

@@ -1,6 +1,7 @@
 """One read: a hit, an authoritative miss, or an unsure miss.
 
-A hit is what is held here. A miss is authoritative only at the primary, in sync with every other
+A hit is what is held here, unless this node stood still and has not caught up since: then it asks
+for something newer first. A miss is authoritative only at the primary, in sync with every other
 holder, and for a key that has no ghost which was not asked about. Any other miss asks: the
 holders this node is not in sync with, the primary at least; for a ghost everybody who may have
 kept the value. When all have answered the miss is authoritative after all, else it is unsure.
@@ -101,7 +102,7 @@ class Reads:
         if wanted > 1:
             return self._get_by_quorum(asker, slot, key, wanted, now)
         entry = self._held.store.get(slot, key, now.ms)
-        if entry is not None:
+        if entry is not None and not self._sync.may_be_old(slot):
             return [self._hit(asker, key, entry.version, entry.value, entry.expires_at_ms, now)]
         doubt = self.doubt(slot, key)
         if not doubt.ask:

@@ -50,6 +50,9 @@ class SyncTable:
     def __init__(self, view: View, started: int) -> None:
         self._view = view
         self._restart_at = started
+        self.behind = False
+        """Whether others may have written without this node since it stood still: until it has
+        caught up, what it holds may be old, not only what it lacks be missing."""
         self._pulled: dict[NodeKey, array[int]] = {}
         self._nudgers: dict[int, dict[NodeKey, int]] = {}  # slot -> who said to hold it, when
         self._verdicts: dict[int, Unsynced] = {}
@@ -58,6 +61,11 @@ class SyncTable:
         """This node may have missed anything up to `mono`."""
         self._restart_at = mono
         self._verdicts = {}
+        self.behind = True
+
+    def caught_up(self) -> None:
+        """Every slot owned here is in sync again with every live holder of it."""
+        self.behind = False
 
     def view_changed(self, gone: tuple[NodeKey, ...]) -> None:
         """Forget verdicts, and all about members no longer in the ring or in another boot."""
@@ -121,6 +129,10 @@ class SyncTable:
         if found is None:
             found = self._verdicts[slot] = self._judge(slot)
         return found
+
+    def may_be_old(self, slot: int) -> bool:
+        """Return whether others may have written `slot` while this node stood still; O(1)."""
+        return self.behind and bool(self.unsynced(slot).ask)
 
     def holders(self, slot: int) -> tuple[NodeKey, ...]:
         """Return everybody who may hold something of `slot`, this node not among them."""
