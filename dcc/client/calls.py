@@ -261,6 +261,12 @@ class Call:
         attempt.silent_at = now.mono + self.core.attempt_ns
         self._effects.append(Send(attempt.address, attempt.frames))
 
+    def bear_with(self, address: str, now: Now) -> None:
+        """Count the silence of `address` anew: it has just answered something else."""
+        for attempt in self._open.values():
+            if attempt.address == address and attempt.silent_at < NEVER:
+                attempt.silent_at = now.mono + self.core.attempt_ns
+
     def drop(self, attempt: Attempt) -> None:
         """Stop waiting for `attempt`; its answer will be a late one."""
         self._open.pop(attempt.request, None)

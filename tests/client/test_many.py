@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dcc.client.core import ATTEMPT_MOST_NS
-from dcc.client.many import CHUNK_BYTES, _item_chunks
+from dcc.client.groups import CHUNK_BYTES, WRITE_CHUNK_KEYS, item_chunks
 from dcc.errors import MaybeStored, NodeUnavailable, Overloaded
-from dcc.limits import BATCH_KEYS_MAX, EXTRA_FRAMES_MAX, FRAME_BYTES_MAX, INLINE_VALUE_BYTES_MAX
+from dcc.limits import EXTRA_FRAMES_MAX, FRAME_BYTES_MAX, INLINE_VALUE_BYTES_MAX
 from dcc.units import SECOND
 from dcc.wire.codec import Codec, Header
 from dcc.wire.messages import (
@@ -292,7 +292,7 @@ sizes = st.one_of(
 @given(lengths=st.lists(sizes, max_size=400), repeat=st.integers(1, 12))
 def test_chunks_fit_a_frame_and_lose_nothing(lengths: list[int], repeat: int) -> None:
     values = {b"%d" % n: bytes(size) for n, size in enumerate(lengths * repeat)}
-    chunks = list(_item_chunks(list(values), values))
+    chunks = list(item_chunks(list(values), values))
     assert [key for chunk in chunks for key in chunk] == list(values)
     codec = Codec("dcc", sender=(1 << 64) - 1, boot=(1 << 64) - 1)
     for chunk in chunks:
@@ -300,5 +300,5 @@ def test_chunks_fit_a_frame_and_lose_nothing(lengths: list[int], repeat: int) ->
         frames = codec.encode(WriteMany(op=Op.PUT, items=items), request=(1 << 64) - 1)
         assert len(frames[0]) <= FRAME_BYTES_MAX
         assert len(frames) - 1 <= EXTRA_FRAMES_MAX
-        assert len(chunk) <= BATCH_KEYS_MAX
+        assert len(chunk) <= WRITE_CHUNK_KEYS
     assert CHUNK_BYTES < FRAME_BYTES_MAX

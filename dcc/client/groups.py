@@ -1,0 +1,242 @@
+"""Many keys of one call, grouped by the node to ask: what reading and changing many have in common.
+
+Keys are grouped by their primaries and cut into chunks that fit a message; a node has a bounded
+number of chunks on their way at a time, which bounds what waits for it. A chunk that a node did
+not take is grouped anew, now past that node. Keys that a node cannot speak for alone, and those
+that were grouped in vain too often, are asked singly by the plans of one key, a bounded number
+at a time, which know every way round.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from dcc.client.calls import Call, Plan
+from dcc.errors import DccError
+from dcc.limits import BATCH_BYTES, BATCH_KEYS_MAX, EXTRA_FRAMES_MAX, INLINE_VALUE_BYTES_MAX
+from dcc.ring.hashing import slot_of
+from dcc.types import Now
+from dcc.units import MIB, NEVER
+
+CHUNK_BYTES = 3 * BATCH_BYTES
+"Keys of one chunk of reads: three quarters of the largest frame."
+
+WRITE_CHUNK_BYTES = BATCH_BYTES
+"Keys and inline values of one chunk of writes."
+
+WRITE_CHUNK_KEYS = 512
+"Small enough that a node answers long before it counts as silent, by a factor of ten."
+
+CHUNK_VALUE_BYTES = 4 * MIB
+"Values in frames of their own in one chunk; one larger value goes alone."
+
+ITEM_BYTES = 16
+"msgpack's and the shapes' own bytes for one key and one value, rounded up."
+
+SINGLES_MAX = 32
+"Keys asked singly at a time."
+
+GROUPED_MAX = 2
+"How often a key is grouped before it is asked singly."
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What one node is to be asked."""
+
+    chunks: deque[tuple[bytes, ...]] = field(default_factory=deque)
+    under_way: int = 0
+
+
+class Lanes:
+    """Groups keys by node and keeps at most `most` chunks on their way to each."""
+
+    def __init__(self, call: Call, most: int) -> None:
+        self._call, self._most = call, most
+        self._lanes: dict[str, _Lane] = {}
+        self._grouped: dict[bytes, int] = {}
+        "How often a key was grouped again; most keys never are."
+
+    def group(self, keys: Iterable[bytes]) -> tuple[dict[str, list[bytes]], list[bytes]]:
+        """Return the keys by the node to ask, and those to be asked singly."""
+        view, sick = self._call.view, self._call.core.health.sick
+        known = view.primaries
+        groups: defaultdict[str, list[bytes]] = defaultdict(list)
+        singles: list[bytes] = []
+        for key in keys:
+            slot = slot_of(key)
+            address = known[slot] or view.primary(slot)
+            if address is None or address in sick:
+                targets = self._call.core.targets(slot)
+                if not targets:
+                    singles.append(key)
+                    continue
+                address = targets[0].address
+            groups[address].append(key)
+        return groups, singles
+
+    def again(self, keys: Iterable[bytes]) -> tuple[list[bytes], list[bytes]]:
+        """Return which of `keys` may be grouped once more, and which must go singly."""
+        grouped: list[bytes] = []
+        singles: list[bytes] = []
+        for key in keys:
+            count = self._grouped[key] = self._grouped.get(key, 1) + 1
+            (grouped if count <= GROUPED_MAX else singles).append(key)
+        return grouped, singles
+
+    def add(self, address: str, chunks: Iterable[tuple[bytes, ...]]) -> None:
+        """Let `chunks` wait for their turn at `address`."""
+        self._lanes.setdefault(address, _Lane()).chunks.extend(chunks)
+
+    def next_chunks(self) -> Iterator[tuple[str, tuple[bytes, ...]]]:
+        """Yield what can be sent now; each counts as under way from then on."""
+        for address, lane in list(self._lanes.items()):
+            while lane.chunks and lane.under_way < self._most:
+                lane.under_way += 1
+                yield address, lane.chunks.popleft()
+
+    def occupy(self, address: str) -> None:
+        """Note that a chunk is on its way to `address`."""
+        self._lanes.setdefault(address, _Lane()).under_way += 1
+
+    def free(self, address: str) -> None:
+        """Note that a chunk on its way to `address` is over."""
+        lane = self._lanes[address]
+        assert lane.under_way > 0, "a chunk ends once"
+        lane.under_way -= 1
+
+    def abandon(self, address: str) -> list[bytes]:
+        """Return the keys that still wait for `address`, which failed."""
+        lane = self._lanes.get(address)
+        if lane is None:
+            return []
+        waiting = [key for chunk in lane.chunks for key in chunk]
+        lane.chunks.clear()
+        return waiting
+
+
+class ManyKeys:
+    """The common part of the plans of many keys.
+
+    They say how keys are cut (`_cut`), how a chunk is sent (`_send`), which plan asks for one key
+    (`_single`) and what its end means (`_take_single`), and how it all ends (`_end`).
+    """
+
+    def __init__(self, call: Call, keys: Iterable[bytes], most: int) -> None:
+        self.wake_at = NEVER
+        self.done = False
+        self.result: Any = None
+        self.error: DccError | None = None
+        self._call = call
+        self._open = dict.fromkeys(keys)
+        "Keys of which nothing is known yet."
+        self._failed: dict[bytes, DccError] = {}
+        self._lanes = Lanes(call, most)
+        self._singles: deque[bytes] = deque()
+        "Keys that wait for a plan of their own."
+        self._plans: dict[bytes, Plan] = {}
+        "Those under way."
+
+    def tick(self, now: Now) -> None:
+        """See to the keys that are asked singly."""
+        for plan in self._plans.values():
+            if plan.wake_at <= now.mono and not plan.done:
+                plan.tick(now)
+        self._advance(now)
+
+    def _expire_singles(self, now: Now) -> None:
+        for plan in self._plans.values():
+            if not plan.done:
+                plan.expired(now)
+        self._harvest()
+
+    def _settled(self, key: bytes) -> bool:
+        """Strike `key` off the open ones; false if it was settled before."""
+        known = key in self._open
+        self._open.pop(key, None)
+        return known
+
+    def _retry(self, keys: Iterable[bytes]) -> None:
+        grouped, singles = self._lanes.again(key for key in keys if key in self._open)
+        self._singles.extend(singles)
+        self._group(grouped)
+
+    def _group(self, keys: Iterable[bytes]) -> None:
+        groups, singles = self._lanes.group(keys)
+        self._singles.extend(singles)
+        for address, group in groups.items():
+            self._lanes.add(address, self._cut(group))
+
+    def _advance(self, now: Now) -> None:
+        self._harvest()
+        for address, keys in self._lanes.next_chunks():
+            self._send(address, keys, now)
+        while self._singles and len(self._plans) < SINGLES_MAX:
+            key = self._singles.popleft()
+            if key in self._open and key not in self._plans:
+                plan = self._plans[key] = self._single(key)
+                plan.begin(now)
+                self._harvest()
+        self.wake_at = min((plan.wake_at for plan in self._plans.values()), default=NEVER)
+        if not self._open:
+            self._end()
+
+    def _harvest(self) -> None:
+        for key in [key for key, plan in self._plans.items() if plan.done]:
+            self._take_single(key, self._plans.pop(key))
+
+    def _cut(self, keys: list[bytes]) -> Iterable[tuple[bytes, ...]]:
+        raise NotImplementedError
+
+    def _send(self, address: str, keys: tuple[bytes, ...], now: Now) -> None:
+        raise NotImplementedError
+
+    def _single(self, key: bytes) -> Plan:
+        raise NotImplementedError
+
+    def _take_single(self, key: bytes, plan: Plan) -> None:
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        raise NotImplementedError
+
+
+def key_chunks(keys: list[bytes]) -> Iterator[tuple[bytes, ...]]:
+    """Yield `keys` cut so that each chunk fits one message."""
+    if len(keys) <= BATCH_KEYS_MAX and sum(map(len, keys)) + ITEM_BYTES * len(keys) <= CHUNK_BYTES:
+        yield tuple(keys)
+        return
+    yield from _cut(keys, dict.fromkeys(keys, b""), BATCH_KEYS_MAX, CHUNK_BYTES)
+
+
+def item_chunks(keys: list[bytes], values: dict[bytes, bytes]) -> Iterator[tuple[bytes, ...]]:
+    """Yield `keys` cut so that each chunk with its values is one message of writes."""
+    return _cut(keys, values, WRITE_CHUNK_KEYS, WRITE_CHUNK_BYTES)
+
+
+def _cut(
+    keys: list[bytes], values: dict[bytes, bytes], keys_max: int, bytes_max: int
+) -> Iterator[tuple[bytes, ...]]:
+    chunk: list[bytes] = []
+    inline_bytes = value_bytes = frames = 0
+    for key in keys:
+        size = len(values[key])
+        large = size >= INLINE_VALUE_BYTES_MAX
+        item_bytes = len(key) + ITEM_BYTES + (0 if large else size)
+        if chunk and (
+            len(chunk) == keys_max
+            or inline_bytes + item_bytes > bytes_max
+            or (large and (frames == EXTRA_FRAMES_MAX or value_bytes + size > CHUNK_VALUE_BYTES))
+        ):
+            yield tuple(chunk)
+            chunk, inline_bytes, value_bytes, frames = [], 0, 0, 0
+        chunk.append(key)
+        inline_bytes += item_bytes
+        if large:
+            value_bytes += size
+            frames += 1
+    if chunk:
+        yield tuple(chunk)
