@@ -7,6 +7,12 @@ second old, and gives up after `SNAPSHOT_TIMEOUT_S`.
   a partition. 503 only when the loop has not turned for ten seconds.
 - `/readyz` 200 once joined, with the slots of this node filled, and not leaving.
 - `/metrics` Prometheus' text; `/api/v1/status` the statistics as JSON.
+
+There are `CONNECTIONS_MAX` places. Whoever comes when all are taken gets the place of the one that
+has been sending its request for longest: an honest request arrives whole at once, so connections
+that are only held open cannot keep a probe out. Pages that ask the loop take no more than
+`ASKING_MAX` of the places, so that `/livez` answers while the loop does not. And no connection
+lasts longer than `CONNECTION_NS` as a whole, however busily it sends or slowly it reads.
 """
 
 from __future__ import annotations
@@ -14,7 +20,6 @@ from __future__ import annotations
 import json
 import socket as net
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -29,7 +34,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from dcc.errors import ConfigError
-from dcc.node.loop import Loop
+from dcc.node.loop import Loop, mono_ns
 from dcc.node.metrics import families, histograms
 from dcc.node.options import Address
 from dcc.units import SECOND
@@ -37,10 +42,14 @@ from dcc.units import SECOND
 SNAPSHOT_TIMEOUT_S = 2.0
 STUCK_NS = 10 * SECOND
 "A loop that has not turned for so long is not going to."
-REQUESTS_MAX = 16
-"Requests at once; more are turned away, so that a scanner cannot fill the process with threads."
-IDLE_TIMEOUT_S = 5.0
-"A connection that sends nothing for so long is closed."
+CONNECTIONS_MAX = 16
+"Connections at once, so that a scanner cannot fill the process with threads."
+ASKING_MAX = 12
+"Requests at once that ask the loop."
+CONNECTION_NS = 5 * SECOND
+"From accepting to closing."
+REAP_S = 0.1
+"How often connections that last too long are looked for."
 
 
 class HttpServer:
@@ -54,7 +63,7 @@ class HttpServer:
             raise ConfigError(f"--http: cannot bind {address}: {reason}") from error
         self.address = Address(address.host, self._server.server_address[1])
         self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="dcc-http",
+            target=self._server.serve_forever, kwargs={"poll_interval": REAP_S}, name="dcc-http",
             daemon=True,
         )  # fmt: skip
         self._thread.start()
@@ -66,6 +75,54 @@ class HttpServer:
         self._thread.join()
 
 
+class _Places:
+    """Who is connected, since when, and whether its request is there. Of all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._since: dict[net.socket, int] = {}
+        self._sending: dict[net.socket, None] = {}
+        "Those whose request is not there yet, oldest first."
+
+    def take(self, connection: net.socket) -> bool:
+        """Give `connection` a place, that of the slowest sender if need be; False: none left."""
+        with self._lock:
+            if len(self._since) >= CONNECTIONS_MAX:
+                if not self._sending:
+                    return False
+                self._end(next(iter(self._sending)))
+            self._since[connection] = mono_ns()
+            self._sending[connection] = None
+            return True
+
+    def complete(self, connection: net.socket) -> None:
+        """Note that the request of `connection` has come in whole."""
+        with self._lock:
+            self._sending.pop(connection, None)
+
+    def free(self, connection: net.socket) -> None:
+        """Give the place back; harmless for one that was ended."""
+        with self._lock:
+            self._since.pop(connection, None)
+            self._sending.pop(connection, None)
+
+    def reap(self) -> None:
+        """End the connections that have lasted too long."""
+        with self._lock:
+            oldest = mono_ns() - CONNECTION_NS
+            for connection in [one for one, since in self._since.items() if since < oldest]:
+                self._end(connection)
+
+    def _end(self, connection: net.socket) -> None:
+        # Its thread wakes up from whatever it waits for, and closes it.
+        del self._since[connection]
+        self._sending.pop(connection, None)
+        try:
+            connection.shutdown(net.SHUT_RDWR)
+        except OSError:  # It was closed meanwhile.
+            pass
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
@@ -73,7 +130,8 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: Address, loop: Loop) -> None:
         self.loop = loop
-        self.places = threading.BoundedSemaphore(REQUESTS_MAX)
+        self.places = _Places()
+        self.asking = threading.BoundedSemaphore(ASKING_MAX)
         host = "" if address.host == "*" else address.host
         self.address_family = net.AF_INET6 if ":" in host else net.AF_INET
         super().__init__((host, address.port), _Handler)
@@ -85,8 +143,8 @@ class _Server(ThreadingHTTPServer):
         self.server_name, self.server_port = "dcc", self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Start a thread for the request, or turn it away."""
-        if not self.places.acquire(blocking=False):
+        """Start a thread for the connection, or turn it away."""
+        if not self.places.take(request):
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)
@@ -96,7 +154,11 @@ class _Server(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self.places.release()
+            self.places.free(request)
+
+    def service_actions(self) -> None:
+        """Called by `serve_forever` every `REAP_S`, and after each connection."""
+        self.places.reap()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away in the middle is no news."""
@@ -104,26 +166,34 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
-    timeout = IDLE_TIMEOUT_S
+    timeout = CONNECTION_NS / SECOND
     server_version = "dcc"
     sys_version = ""
 
     def do_GET(self) -> None:
         """Answer one path."""
-        paths = {
-            "/livez": self._livez,
+        self.server.places.complete(self.connection)
+        asking = {
             "/readyz": self._readyz,
             "/metrics": self._metrics,
             "/api/v1/status": self._status,
         }
-        answer = paths.get(self.path.partition("?")[0])
-        if answer is None:
-            self._text(404, f"no such page; there are {', '.join(paths)}\n")
+        path = self.path.partition("?")[0]
+        answer = asking.get(path)
+        if path == "/livez":
+            self._livez()
+        elif answer is None:
+            self._text(404, f"no such page; there are /livez, {', '.join(asking)}\n")
+        elif not self.server.asking.acquire(blocking=False):
+            self._text(503, f"{ASKING_MAX} requests are being answered\n")
         else:
-            answer()
+            try:
+                answer()
+            finally:
+                self.server.asking.release()
 
     def _livez(self) -> None:
-        still_ns = time.monotonic_ns() - self.server.loop.turned_at
+        still_ns = mono_ns() - self.server.loop.turned_at
         if still_ns < STUCK_NS:
             self._text(200, "ok\n")
         else:

@@ -1,9 +1,14 @@
 """The loop of a node: the one thread that owns its sockets and its core.
 
-A turn is: wait until something arrives or the core's time has come; read both clocks once; take
-at most `TURN_MESSAGES_MAX` messages from each socket, gossip first, so that no plane starves
-another; let the core tick; carry out what it asked for. A get that is answered from this node's
-own store never becomes an effect: its reply is sent where it was made.
+A turn is: wait until something arrives or the core's time has come; read both clocks; take at
+most `TURN_MESSAGES_MAX` messages from each socket, and for no longer than `BATCH_NS`, gossip first,
+so that no plane starves another; let the core tick; carry out what it asked for. A get that is
+answered from this node's own store never becomes an effect: its reply is sent where it was made.
+
+One message may hold thousands of keys and take longer than the skew of clocks that is borne. What
+comes behind it is judged by the time at which it is looked at: the clocks are read again once the
+last reading is `FRESH_NS` old. Only messages that the core looked at can make it so, and only
+behind them is it asked.
 
 Other threads and signal handlers never touch the core. They leave a wish and write a byte to a
 socket pair that the loop polls.
@@ -22,6 +27,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
@@ -39,6 +45,10 @@ from dcc.units import MILLISECOND, SECOND
 
 TURN_MESSAGES_MAX = 64
 "Messages from one socket in a turn: about a millisecond of work."
+BATCH_NS = 10 * MILLISECOND
+"Messages of one socket that take longer are left for the next turn; one at least is taken."
+FRESH_NS = 2 * MILLISECOND
+"How old a reading of the clocks may be when the core is given a message."
 SKIPPED_FRAMES_MAX = 1_000
 "Frames of one oversized message that are thrown away in a turn."
 POLL_MAX_NS = 1 * SECOND
@@ -80,9 +90,22 @@ class Core(Protocol):
     def observe(self, command: str, duration_ns: int, times: int) -> None: ...
 
 
+mono_ns: Callable[[], int] = (
+    partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
+    if hasattr(time, "CLOCK_BOOTTIME")
+    else time.monotonic_ns
+)
+"""The node's monotonic clock, for everything that is compared with `Now.mono`.
+
+Where there is one, it is the clock that goes on while the machine is suspended: a laptop that
+wakes up must see that it stood still, and cluster time, which is made from it, must not be hours
+behind. It costs about one and a half times `time.monotonic_ns`.
+"""
+
+
 def read_clocks() -> Now:
     """Return both clocks now."""
-    return Now(time.monotonic_ns(), time.time_ns())
+    return Now(mono_ns(), time.time_ns())
 
 
 class Loop:
@@ -119,7 +142,9 @@ class Loop:
         "The core was called, so it may want to be woken earlier; the short path never does."
         self._worst_lag_ns = self._lag_from = 0
         self._bugs: dict[str, int] = {}
-        self.turned_at = time.monotonic_ns()
+        self._now = read_clocks()
+        "The last reading of the clocks; what the core is told."
+        self.turned_at = self._now.mono
         "Monotonic time of the last turn."
 
     # ------------------------------------------------------------ for other threads
@@ -136,7 +161,7 @@ class Loop:
         self, timeout_s: float, *, age_max_ns: int = SNAPSHOT_AGE_NS
     ) -> dict[str, Any] | None:
         """Return the node's statistics, at most so old; None if the loop does not answer."""
-        if time.monotonic_ns() - self._snapshot_at < age_max_ns:
+        if mono_ns() - self._snapshot_at < age_max_ns:
             return self._snapshot
         asked: Future[dict[str, Any]] = Future()
         self._asked.put(asked)
@@ -182,13 +207,13 @@ class Loop:
             self._outer.close()
 
     def _start(self) -> None:
-        now = read_clocks()
-        self._carry_out(self._core.start(now), now)
+        self._now = read_clocks()
+        self._carry_out(self._core.start(self._now))
 
     def _ended(self) -> bool:
         if self._stopping or self._core.left:
             return True
-        return self._leave_by is not None and time.monotonic_ns() > self._leave_by
+        return self._leave_by is not None and mono_ns() > self._leave_by
 
     def _guarded(self, part: Callable[[], None]) -> None:
         """Run `part`; whatever it raises is a bug that the node survives."""
@@ -205,38 +230,47 @@ class Loop:
         self._touched = True
         known = kind in self._bugs
         self._bugs[kind] = self._bugs.get(kind, 0) + 1
-        self._paused_until = time.monotonic_ns() + BUG_PAUSE_NS
+        self._paused_until = mono_ns() + BUG_PAUSE_NS
         if not known:
             text = "".join(traceback.format_exception(error))
             self._log("bug", {"kind": kind, "traceback": text})
 
     def _turn(self) -> None:
         transport, core = self._transport, self._core
-        before = time.monotonic_ns()
+        before = mono_ns()
         timeout_ns = self._timeout_ns(before)
         ready: Pollables = zmq.zmq_poll(transport.pollables(), -(-timeout_ns // MILLISECOND))
-        now = read_clocks()
-        self._note_lag(before, timeout_ns, now.mono)
+        self._now = read_clocks()
+        self._note_lag(before, timeout_ns, self._now.mono)
         for source, _events in ready:
             if source is transport.router:
-                self._take_requests(now)
+                self._take_requests()
             elif source is transport.sub:
-                self._take_gossip(now)
+                self._take_gossip()
             elif type(source) is int:
-                self._take_wishes(now)
+                self._take_wishes()
         if not transport.idle:
-            self._take_seed_answers(now)
-            transport.upkeep(now.mono)
+            self._take_seed_answers()
+            transport.upkeep(self._now.mono)
         if transport.undelivered:
-            self._tell_undelivered(now)
+            self._tell_undelivered()
         if self._touched:
+            self._late(0)
             self._touched, self._wake_at = False, core.wake_at()
+        now = self._now
         if self._wake_at <= now.mono and now.mono >= self._paused_until:
-            self._carry_out(core.tick(now), now)
+            self._carry_out(core.tick(now))
             self._touched, self._wake_at = False, core.wake_at()
         if not self._announced and core.ready:
             self._announced = True
             self._on_ready()
+
+    def _late(self, until: int) -> bool:
+        """Read the clocks again if the last reading is old; return whether `until` has passed."""
+        mono = mono_ns()
+        if mono - self._now.mono >= FRESH_NS:
+            self._now = read_clocks()
+        return mono >= until
 
     def _timeout_ns(self, now: int) -> int:
         wake_at = min(self._wake_at, now + POLL_MAX_NS)
@@ -263,19 +297,21 @@ class Loop:
 
     # ------------------------------------------------------------ what comes in
 
-    def _take_requests(self, now: Now) -> None:
+    def _take_requests(self) -> None:
         """Serve what has come in on the ROUTER.
 
         Asking libzmq whether a frame was its message's last costs more than receiving both frames
-        of a small request. So whoever was answered before is trusted to send what the short path
-        serves in one frame. If there are more behind it, the first of them is taken for a routing
-        id here; it is none that was ever answered, and is looked at with care.
+        of a small request. So whoever was answered before is trusted (`Transport.answered`) to
+        send what the short path serves in one frame. If there are more behind it, the first of
+        them is taken for a routing id here; it is none that was ever answered, and is looked at
+        with care. Should it be one by chance, what follows it is found to be the next message.
 
         Replies of the short path are sent together, in order: one by one each would wake
         libzmq's I/O thread, which costs a system call here and two there.
         """
-        router, known = self._transport.router, self._transport.answered
+        router, known, now = self._transport.router, self._transport.answered, self._now
         recv, serve = router.recv, self._core.serve
+        began, until = now.mono, now.mono + BATCH_NS
         replies: list[bytes] = []
         served = 0
         if self._skipping:
@@ -283,36 +319,48 @@ class Loop:
         try:
             for n in range(0 if self._skipping else TURN_MESSAGES_MAX):
                 route = recv(NOBLOCK)
-                if route not in known:
+                if route in known:
+                    frame = recv(NOBLOCK)
+                    reply = serve(route, frame, now)
+                    if reply is not None:
+                        replies += (route, reply)
+                        served += 1
+                        if n == 0:  # Often the only one, and somebody waits for it.
+                            self._send_replies(replies)
+                        continue
                     self._send_replies(replies)
-                    self._take_carefully(route, now)
-                    continue
-                frame = recv(NOBLOCK)
-                reply = serve(route, frame, now)
-                if reply is not None:
-                    replies += (route, reply)
-                    served += 1
-                    if n == 0:  # Often the only one, and somebody waits for it.
-                        self._send_replies(replies)
-                    continue
-                self._send_replies(replies)
-                frames = self._rest(router, [frame])
-                if frame in known and len(frames) > 1:  # Out of step: a routing id, not a frame.
-                    route = frames.pop(0)
-                self._carry_out(self._core.receive(route, frames, now), now)
+                    self._take_slowly(route, frame)
+                else:
+                    self._send_replies(replies)
+                    self._take_carefully(route)
+                if self._late(until):
+                    break
+                now = self._now
         except zmq.Again:
             pass
         finally:
             self._send_replies(replies)
             if served:  # A clock read for each would be a tenth of the work: the mean counts.
-                took = time.monotonic_ns() - now.mono
+                took = mono_ns() - began
                 self._core.observe("get", took // served, served)
 
-    def _take_carefully(self, route: bytes, now: Now) -> None:
+    def _take_slowly(self, route: bytes, frame: bytes) -> None:
+        """Receive the rest behind `frame`, which the short path left alone."""
+        frames = self._rest(self._transport.router, [frame])
+        if frame in self._transport.answered and len(frames) > 1:  # Out of step: a routing id.
+            route = frames.pop(0)
+            reply = self._core.serve(route, frames[0], self._now)
+            if reply is not None:  # As it would have been in step, whatever is behind it.
+                self._transport.strays += len(frames) - 1
+                self._transport.reply(route, [reply])
+                return
+        self._carry_out(self._core.receive(route, frames, self._now))
+
+    def _take_carefully(self, route: bytes) -> None:
         """Receive the rest behind what may be a routing id, and end in step in any case."""
         frames = self._rest(self._transport.router, [])
         if frames:
-            self._carry_out(self._core.receive(route, frames, now), now)
+            self._carry_out(self._core.receive(route, frames, self._now))
         else:
             self._transport.strays += 1
 
@@ -348,26 +396,31 @@ class Loop:
                 self._skipping = False
                 return
 
-    def _take_gossip(self, now: Now) -> None:
-        sub = self._transport.sub
+    def _take_gossip(self) -> None:
+        sub, until = self._transport.sub, self._now.mono + BATCH_NS
         for _ in range(TURN_MESSAGES_MAX):
             try:
                 frames = sub.recv_multipart(NOBLOCK)
             except zmq.Again:
                 return
-            self._carry_out(self._core.receive_gossip(frames, now), now)
+            self._carry_out(self._core.receive_gossip(frames, self._now))
+            if self._late(until):
+                return
 
-    def _take_seed_answers(self, now: Now) -> None:
+    def _take_seed_answers(self) -> None:
         for address, socket in self._transport.seed_sockets:
+            until = self._now.mono + BATCH_NS
             for _ in range(TURN_MESSAGES_MAX):
                 try:
                     frames = socket.recv_multipart(NOBLOCK)
                 except zmq.Again:
                     break
-                self._transport.heard(address, now.mono)
-                self._carry_out(self._core.receive(b"", frames, now), now)
+                self._transport.heard(address, self._now.mono)
+                self._carry_out(self._core.receive(b"", frames, self._now))
+                if self._late(until):
+                    break
 
-    def _take_wishes(self, now: Now) -> None:
+    def _take_wishes(self) -> None:
         self._touched = True
         try:
             self._inner.recv(4096)
@@ -378,12 +431,13 @@ class Loop:
             if wish == "stop":
                 self._stopping = True
             elif self._leave_by is None:
-                self._leave_by = now.mono + self.config.leave_timeout_ns + LEAVE_GRACE_NS
-                self._carry_out(self._core.leave(now), now)
+                self._leave_by = self._now.mono + self.config.leave_timeout_ns + LEAVE_GRACE_NS
+                self._carry_out(self._core.leave(self._now))
         for asked in _drained(self._asked):
-            self._answer(asked, now)
+            self._answer(asked)
 
-    def _answer(self, asked: Future[dict[str, Any]], now: Now) -> None:
+    def _answer(self, asked: Future[dict[str, Any]]) -> None:
+        now = self._now
         if now.mono != self._snapshot_at:
             self._snapshot = self._core.stats(now) | {"shell": self.counts()}
             self._snapshot_at = now.mono
@@ -408,21 +462,21 @@ class Loop:
 
     # ------------------------------------------------------------ what goes out
 
-    def _tell_undelivered(self, now: Now) -> None:
+    def _tell_undelivered(self) -> None:
         """Tell the core of failed sends; what fails anew meanwhile waits for the next turn."""
         failed, self._transport.undelivered = self._transport.undelivered, []
         for to, frames in failed:
-            self._carry_out(self._core.undeliverable(to, frames, now), now)
+            self._carry_out(self._core.undeliverable(to, frames, self._now))
 
-    def _carry_out(self, effects: list[Effect], now: Now) -> None:
+    def _carry_out(self, effects: list[Effect]) -> None:
         self._touched = True
-        transport = self._transport
+        transport, now = self._transport, self._now
         for effect in effects:
             match effect:
                 case Reply(route, frames):
                     transport.reply(route, frames)
                     if effect.command:
-                        took = time.monotonic_ns() - effect.began_at
+                        took = mono_ns() - effect.began_at
                         self._core.observe(effect.command, took, 1)
                 case Send(to, frames):
                     transport.send(to, frames, now.mono)

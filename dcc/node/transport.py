@@ -50,6 +50,8 @@ SEED_IDLE_NS = 5 * SECOND
 "A seed's DEALER that carried nothing for so long is closed; longer than any answer takes."
 SEEDS_MAX = 64
 "Seed connections at once; a DNS name with more addresses is asked at the first ones."
+DRAWN_BYTES = 5
+"A routing id that libzmq draws: a zero byte, which clients must not choose, and 32 random bits."
 ANSWERED_MAX = 65_536
 "Routing ids remembered; libzmq tells nobody when one has gone."
 RESOLVE_TIMEOUT_S = 2.0
@@ -133,7 +135,7 @@ class Transport:
         self.undelivered: list[tuple[NodeKey | str, list[bytes]]] = []
         "Sends that failed, of which surely nothing arrived; the loop empties it."
         self.answered: set[bytes] = set()
-        "Routing ids that a reply went to: libzmq knows them, so they are no peer's invention."
+        "Routing ids that libzmq drew and a reply went to, so they are no peer's invention."
         self.strays = 0
         "Frames behind a message that should have had one."
         self.replies_lost = 0
@@ -295,9 +297,11 @@ class Transport:
         if not _put(self.router, [route, *frames]):
             self.replies_lost += 1
             return
-        if len(self.answered) >= ANSWERED_MAX:  # Most are gone; who is not comes back at once.
-            self.answered.clear()
-        self.answered.add(route)
+        # An id that its client chose could stand in a frame of it and be taken for a routing id.
+        if len(route) == DRAWN_BYTES and route[0] == 0:
+            if len(self.answered) >= ANSWERED_MAX:  # Most are gone; who is not comes back at once.
+                self.answered.clear()
+            self.answered.add(route)
 
     # ------------------------------------------------------------ the loop's part
 
