@@ -90,7 +90,7 @@ class _Batch:
                     break
         mark = store.mark(ask.slot)
         refill: tuple[int, ...] = ()
-        if complete and _below(theirs, ours, mark):
+        if complete and is_below(theirs, ours, mark):
             refill = store.hashes(ask.slot)
         clock = pack_clock(ours, self._origins)
         noted = tuple(
@@ -119,6 +119,6 @@ class _Batch:
         return True
 
 
-def _below(theirs: Mapping[Origin, Stamp], ours: Mapping[Origin, Stamp], mark: Stamp) -> bool:
+def is_below(theirs: Mapping[Origin, Stamp], ours: Mapping[Origin, Stamp], mark: Stamp) -> bool:
     """Return whether the asker may lack a write that was forgotten here under the mark."""
     return any(theirs.get(origin, 0) < min(stamp, mark) for origin, stamp in ours.items())

@@ -132,10 +132,11 @@ class Store:
         ]
 
     def hashes(self, slot: int) -> tuple[int, ...]:
-        """Return the xxh3_64 of every key of which a record of any kind is held."""
+        """Return the xxh3_64 of every key of which a record is held, barren ghosts left out."""
         cleared = self.cleared
-        table = self.tables[slot].values()
-        return tuple([xxh3_64_intdigest(e.key) for e in table if e.version[0] > cleared])
+        held = [e for e in self.tables[slot].values() if e.version[0] > cleared]
+        listed = [e for e in held if e.kind is not Kind.EVICTED or not e.asked]
+        return tuple([xxh3_64_intdigest(e.key) for e in listed])
 
     def slots_held(self) -> list[int]:
         """Return the slots with an entry or a clock, ascending. O(slots)."""
@@ -178,7 +179,7 @@ class Store:
         if held is not None and held.version == record.version:
             return self._complete(held, record, now_ms)
         origin = self._origins.origin(record.version)
-        applied = self._merge(slot, record, origin, now_ms, mark=0)
+        applied = self._merge(slot, record, origin, now_ms, mark=self._memory.marks[slot])
         if applied is not Applied.OLDER:
             self.changed.add(slot)  # What it replaces may have been loose.
             self._clocks.hold_loose(slot, origin, record.version[0])
@@ -273,18 +274,22 @@ class Store:
             for entry in entries
         ]
 
-    def refill(self, slot: int, listed: Set[int], their_clock: Clock) -> None:
+    def refill(self, slot: int, listed: Set[int], their_clock: Clock, mark: Stamp = 0) -> None:
         """Take the value of every entry that another holder has seen and no longer lists.
 
+        Those stamped up to its forget mark lose theirs, too: it may have forgotten what hides
+        them. They become barren ghosts, so that nobody gets the value back from a third holder.
         To be called when all records of the refill were applied. `listed` are its `hashes`.
         """
         for entry in list(self.tables[slot].values()):
             if (
-                entry.kind is Kind.VALUE
-                and clock_covers(their_clock, entry.version)
+                entry.kind in (Kind.VALUE, Kind.EVICTED)
+                and (entry.version[0] <= mark or clock_covers(their_clock, entry.version))
                 and xxh3_64_intdigest(entry.key) not in listed
             ):
-                self._memory.strip(entry, Kind.EVICTED)
+                if entry.kind is Kind.VALUE:
+                    self._memory.strip(entry, Kind.EVICTED)
+                entry.asked = True
         self._memory.make_room()
 
     def drop_slot(self, slot: int) -> None:
@@ -416,9 +421,9 @@ class Store:
         entry = self.tables[slot].get(record.key)
         if version[0] <= self.cleared or (entry is not None and entry.version >= version):
             return Applied.OLDER
-        kind = self._kind_to_keep(record, now_ms)
+        kind, barren = self._kind_to_keep(record, now_ms), False
         if kind is Kind.VALUE and entry is None and version[0] <= mark:
-            kind = Kind.EVICTED
+            kind, barren = Kind.EVICTED, True  # Whoever has the value may lack its successor.
         lost = kind is Kind.EVICTED and record.kind is Kind.VALUE
         shared = version[1] is origin[0] and version[2] is origin[1]
         if not shared or kind is not record.kind or (record.value and kind is not Kind.VALUE):
@@ -430,6 +435,7 @@ class Store:
             entry = self._memory.add(slot, record, now_ms)
         else:
             self._memory.replace(entry, record, now_ms)
+        entry.asked = barren
         room = self._memory.make_room(entry)
         return Applied.NEWER if room and not lost else Applied.GHOST
 
