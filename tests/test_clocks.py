@@ -201,8 +201,8 @@ def test_slots_do_not_know_of_each_other(steps: list[tuple[int, int, bool]]) -> 
             clocks.drop(slot)
             model.pop(slot, None)
         else:
-            clocks.merge(slot, {(node, 0): n})
-            model.setdefault(slot, {})[(node, 0)] = n
+            clocks.merge(slot, {(node, 1): n})
+            model.setdefault(slot, {})[(node, 1)] = n
         clocks.check()
     assert {slot: clocks.clock(slot) for slot in clocks.slots()} == model
 

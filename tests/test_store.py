@@ -382,7 +382,7 @@ def test_pulling_both_ways_makes_two_stores_equal_and_silent() -> None:
     for n, store in enumerate((one, two)):
         last = 0
         for stamp in range(10 + n, 40, 2):
-            record = put(stamp, b"%d" % (stamp % 5), b"%d" % stamp, origin=(n, n), prev=last)
+            record = put(stamp, b"%d" % (stamp % 5), b"%d" % stamp, origin=(n, 1), prev=last)
             store.write(SLOT, record, 0)
             last = stamp
     for asker, answerer in ((one, two), (two, one), (one, two)):

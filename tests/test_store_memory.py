@@ -125,7 +125,7 @@ def test_the_limit_holds_after_every_call(limit_bytes: int, eviction: str, seed:
     rng = random.Random(seed)
     store = Store(memory_limit_bytes=limit_bytes, eviction=eviction)
     for stamp in range(1, 200):
-        slot, origin = rng.randrange(50), (rng.randrange(5), rng.randrange(3))
+        slot, origin = rng.randrange(50), (rng.randrange(5), 1 + rng.randrange(3))
         kind = Kind.VALUE if rng.random() < 0.8 else Kind.TOMBSTONE
         value = bytes(int(rng.paretovariate(0.4)) % 300_000) if kind is Kind.VALUE else b""
         expires_at_ms = rng.choice((0, stamp + rng.randrange(1, 1 << rng.randrange(1, 40))))

@@ -12,6 +12,15 @@ Writes that came without a predecessor, or found no room among the notes, are *l
 be held, claimed by nothing. Only their largest stamp is kept, to know that there is something
 that another node's clock may lack; an exchange that ends raises the clock over them.
 
+**Base.** Each restart makes a new origin, and the entries of those gone would add up for ever. So
+they are folded into one, the slot's base: of every origin that has no entry of its own, each write
+stamped up to the base was seen, or is to be ignored. It is kept as the entry of the origin `BASE`,
+whom no node can be. A clock is thus a function from all origins to stamps, the base nearly
+everywhere: it is compared and merged point by point, so clocks that were folded and clocks that
+were not, or not as far, order and merge as any others do. An entry that equals the base is left
+out; so equal functions are equal dictionaries, and have equal digests. (An entry may lie below the
+base: that of an origin which still lived when others were folded.)
+
 **Layout.** A matrix: a row for each slot, a column of 64-bit stamps for each origin, 0 = nothing
 seen. A dictionary for each slot would take 330 bytes and more, 5 MB for a node of few keys that
 owns every slot. The matrix is sparse in a large cluster, where most origins never write to most
@@ -27,7 +36,7 @@ predecessor in each write: stamps have gaps of their own.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from struct import pack
 
 from xxhash import xxh3_64_intdigest
@@ -42,6 +51,9 @@ STAMP_BYTES = 8
 COLUMN_BYTES = 400
 "An origin's tuple and integers, its array's head, its place in two dictionaries."
 
+UNLIMITED = (1 << 64) - 1
+"Above every stamp."
+
 NO_ROW = 0xFFFF
 ROWS_STEP = 64
 "Columns grow by so many rows: 1,024 times at most, not 16,384 times."
@@ -49,15 +61,41 @@ ROWS_STEP = 64
 _NEW_ROWS = bytes(ROWS_STEP * STAMP_BYTES)
 
 
+BASE: Origin = (0, 0)
+"Stands in a clock for every origin that has no entry there. No boot is 0, so it is nobody's."
+
+
+def clock_seen(clock: Clock, origin: Origin) -> Stamp:
+    """Return the stamp up to which `clock` has seen the writes of `origin`.
+
+    >>> clock_seen({BASE: 5, (7, 1): 3}, (7, 1)), clock_seen({BASE: 5, (7, 1): 3}, (7, 2))
+    (3, 5)
+    """
+    return clock.get(origin) or clock.get(BASE, 0)
+
+
 def clock_covers(clock: Clock, version: Version) -> bool:
     """Return whether `clock` says that the write of `version` was seen."""
-    return version[0] <= clock.get((version[1], version[2]), 0)
+    return version[0] <= clock_seen(clock, (version[1], version[2]))
 
 
 def clock_includes(clock: Clock, other: Clock) -> bool:
     """Return whether everything that `other` has seen was seen by `clock`. O(origins)."""
-    seen = clock.get
-    return all(stamp <= seen(origin, 0) for origin, stamp in other.items())
+    return not clock_exceeds(other, clock)
+
+
+def clock_exceeds(clock: Clock, other: Clock, limit: Stamp = UNLIMITED) -> bool:
+    """Return whether `clock` has seen anything up to `limit` that `other` has not. O(origins).
+
+    >>> clock_exceeds({BASE: 5}, {(7, 1): 9}), clock_exceeds({BASE: 5}, {BASE: 5, (7, 1): 4})
+    (True, True)
+    >>> clock_exceeds({(7, 1): 9}, {(7, 1): 6}, limit=6)
+    False
+    """
+    return any(
+        min(clock_seen(clock, origin), limit) > clock_seen(other, origin)
+        for origin in (BASE, *clock, *other)
+    )
 
 
 def digest_of(words: Sequence[int]) -> int:
@@ -77,6 +115,9 @@ class Clocks:
         self._free_rows: list[int] = []
         self._rows = 0
         self._columns: dict[Origin, array[int]] = {}
+        "0 = no entry: the base, if there is one."
+        self._base: array[int] | None = None
+        "The column of BASE."
         self._digests = array("Q", bytes(STAMP_BYTES * SLOT_COUNT))
         "By slot; 0 = to be made anew."
         self._notes: dict[int, Notes] = {}
@@ -107,16 +148,27 @@ class Clocks:
         return notes is not None and notes.has(origin, stamp)
 
     def seen(self, slot: int, origin: Origin) -> Stamp:
-        """Return the clock's stamp for `origin`; 0 if it has none."""
+        """Return the stamp up to which writes of `origin` were seen: its entry or the base."""
         row = self._row_of[slot]
-        column = self._columns.get(origin)
-        return 0 if row == NO_ROW or column is None else column[row]
+        if row == NO_ROW:
+            return 0
+        column, base = self._columns.get(origin), self._base
+        stamp = 0 if column is None else column[row]
+        return stamp if stamp or base is None else base[row]
 
     def last(self, slot: int, origin: Origin) -> Stamp:
-        """Return the largest stamp of `origin` that was seen, by clock or note; 0 if none."""
-        notes = self._notes.get(slot)
+        """Return the largest stamp of `origin` that was seen, by clock or note; 0 if none.
+
+        The base does not count: it is no write of `origin`.
+        """
+        notes, row = self._notes.get(slot), self._row_of[slot]
         noted = 0 if notes is None else notes.last(origin)
-        return noted or self.seen(slot, origin)
+        column = self._columns.get(origin)
+        return noted or (0 if column is None or row == NO_ROW else column[row])
+
+    def origins(self) -> tuple[Origin, ...]:
+        """Return the origins of which any slot may have an entry, BASE excepted, ascending."""
+        return tuple(sorted(origin for origin in self._columns if origin != BASE))
 
     def spans(self, slot: int) -> list[tuple[Origin, Stamp, Stamp]]:
         """Return the slot's notes as (origin, low, high), ascending."""
@@ -143,15 +195,14 @@ class Clocks:
 
     def exceeds(self, slot: int, other: Clock) -> bool:
         """Return whether anything seen or held here may be unknown to `other`. O(origins)."""
-        row = self._row_of[slot]
-        if row == NO_ROW:
+        if self._row_of[slot] == NO_ROW:
             return False
-        theirs = other.get
-        for origin, column in self._columns.items():
-            if column[row] > theirs(origin, 0):
-                return True
+        if clock_exceeds(self.clock(slot), other):
+            return True
         notes = self._notes.get(slot)
-        return notes is not None and notes.exceeds(other)
+        return notes is not None and any(
+            stamp > clock_seen(other, origin) for origin, stamp in notes.tops()
+        )
 
     def digest(self, slot: int) -> int:
         """Return 64 bits that are equal where clock and intervals are; 0 = nothing was seen.
@@ -186,10 +237,51 @@ class Clocks:
             self._settle_notes(slot)
 
     def merge(self, slot: int, other: Clock) -> None:
-        """Become the maximum of both. O(origins of other)."""
+        """Become the maximum of both. O(origins of other), O(all origins) if the base rises."""
         for origin, stamp in other.items():
-            if stamp > self.seen(slot, origin):
+            if stamp > self.seen(slot, origin) and origin != BASE:
                 self._advance(slot, origin, stamp)
+        base = other.get(BASE, 0)
+        if not base:
+            return
+        for origin, stamp in self.clock(slot).items():
+            if stamp < base and origin not in other:
+                self._advance(slot, origin, base)
+        if base > self.seen(slot, BASE):
+            theirs = {o: self.seen(slot, o) for o in other if o != BASE}
+            self._raise_base(slot, base, theirs)
+
+    def fold(self, slot: int, gone: Callable[[Origin], bool], older_than: Stamp) -> int:
+        """Move the entries of origins that are `gone` into the base; return how many.
+
+        Younger entries than `older_than` stay, and so does a slot with notes as it is: of an
+        origin that is missed there may be more to come. O(origins).
+        """
+        row = self._row_of[slot]
+        if row == NO_ROW or slot in self._notes:
+            return 0
+        folded = {
+            origin: column[row]
+            for origin, column in self._columns.items()
+            if 0 < column[row] < older_than and origin != BASE and gone(origin)
+        }
+        if not folded:
+            return 0
+        base = max(self.seen(slot, BASE), *folded.values())
+        kept = {o: s for o, s in self.clock(slot).items() if o not in folded and o != BASE}
+        for origin in folded:
+            self._columns[origin][row] = 0
+        self._raise_base(slot, base, kept)
+        return len(folded)
+
+    def prune(self) -> int:
+        """Release the columns in which no slot has an entry; return how many. O(columns * rows)."""
+        empty = [origin for origin, column in self._columns.items() if not any(column)]
+        for origin in empty:
+            del self._columns[origin]
+            self.bytes_used -= COLUMN_BYTES + self._rows * STAMP_BYTES
+        self._base = self._columns.get(BASE)
+        return len(empty)
 
     def close_gaps(self, slot: int, origin: Origin) -> None:
         """Advance over all notes of `origin`: the writes between them are lost for good."""
@@ -212,6 +304,7 @@ class Clocks:
         if len(self._free_rows) == self._rows:
             # No slot is left: nor need be the columns of whoever wrote to any.
             self.bytes_used = self._rows = 0
+            self._base = None
             self._columns.clear()
             self._free_rows.clear()
 
@@ -234,6 +327,7 @@ class Clocks:
         self.changed.add(slot)
 
     def _advance(self, slot: int, origin: Origin, stamp: Stamp) -> None:
+        assert origin != BASE, "the base is no writer"
         self._digests[slot] = 0
         self.changed.add(slot)
         row = self._row_of[slot]
@@ -243,11 +337,44 @@ class Clocks:
         if column is None:
             column = self._new_column(origin)
         notes = self._notes.get(slot)
-        if notes is None:
-            column[row] = stamp
-            return
-        column[row] = notes.absorb(origin, stamp)
-        self._settle_notes(slot)
+        if notes is not None:
+            stamp = notes.absorb(origin, stamp)
+            self._settle_notes(slot)
+        base = self._base
+        column[row] = stamp if base is None or base[row] != stamp else 0
+
+    def _raise_base(self, slot: int, base: Stamp, apart: Clock) -> None:
+        """Make `base` the base of all origins but those in `apart`, which are at those stamps.
+
+        An entry above `base` stays; one below, unless in `apart`, is covered by it from now on.
+        """
+        self._touch(slot)
+        row = self._row_of[slot]
+        if row == NO_ROW:
+            row = self._new_row(slot)
+        if self._base is None:
+            self._base = self._new_column(BASE)
+        for origin, column in self._columns.items():
+            if column[row] <= base and origin not in apart:
+                column[row] = 0
+        self._base[row] = base
+        for origin, stamp in apart.items():
+            self._put(row, origin, stamp)
+        notes = self._notes.get(slot)
+        if notes is not None:
+            for origin in notes.origins():
+                if origin not in apart:
+                    self._put(row, origin, notes.absorb(origin, self.seen(slot, origin)))
+            self._settle_notes(slot)
+
+    def _put(self, row: int, origin: Origin, stamp: Stamp) -> None:
+        """Make `stamp` what a row has seen of `origin`, once it has a base."""
+        assert self._base is not None
+        column = self._columns.get(origin)
+        if stamp != self._base[row]:
+            (self._new_column(origin) if column is None else column)[row] = stamp
+        elif column is not None:
+            column[row] = 0
 
     def _note(self, slot: int, origin: Origin, span: tuple[Stamp, Stamp], notes_max: int) -> bool:
         counts = self._notes_of(slot).add(origin, span, notes_max)
@@ -297,9 +424,13 @@ class Clocks:
         for origin, column in self._columns.items():
             assert len(column) == self._rows, f"column of {origin} as long as all"
             assert not any(column[row] for row in self._free_rows), "free rows are empty"
+        assert self._base is self._columns.get(BASE), "the base has a column like any other"
         for slot in self.slots():
             digest = self._digests[slot]
             assert digest in (0, digest_of(self._words(slot))), "made anew after each change"
+            clock = self.clock(slot)
+            base = clock.pop(BASE, None)
+            assert base not in clock.values(), "what equals the base has no entry"
         for slot, notes in self._notes.items():
             notes.check({origin: self.seen(slot, origin) for origin in notes.origins()})
             size += notes.bytes_used()

@@ -58,12 +58,10 @@ class Notes:
         spans = self._spans.get(origin)
         return spans[-1][1] if spans else 0
 
-    def exceeds(self, other: Mapping[Origin, Stamp]) -> bool:
-        """Return whether anything here lies above the clock `other`."""
-        theirs = other.get
-        if any(stamp > theirs(origin, 0) for origin, stamp in self._loose.items()):
-            return True
-        return any(spans[-1][1] > theirs(origin, 0) for origin, spans in self._spans.items())
+    def tops(self) -> list[tuple[Origin, Stamp]]:
+        """Return the largest stamp of each origin, of what is loose and of what is noted."""
+        noted = [(origin, spans[-1][1]) for origin, spans in self._spans.items()]
+        return [*self._loose.items(), *noted]
 
     def add(self, origin: Origin, span: Interval, notes_max: int) -> bool:
         """Add an interval, joined with those it touches; return False if it found no room."""
