@@ -126,8 +126,53 @@ def test_stats_has_every_node_and_the_total(dcc: Any, cluster: LocalCluster) -> 
     assert dcc("stats").out.count("hit ratio") == 4
 
 
+def test_a_read_may_ask_for_several_owners(dcc: Any) -> None:
+    dcc("put", "read-by-all", "v", "--w", "all")
+    assert dcc("get", "read-by-all", "--r", "all").raw == b"v"
+    ran = dcc("get", "read-by-all", "--r", "3")
+    assert ran.code == 1
+    assert "r = 3" in ran.err
+
+
+def test_converged_is_exit_code_0_and_says_so(dcc: Any) -> None:
+    ran = dcc("converged", "--wait", "30")
+    assert (ran.code, ran.out) == (0, "converged\n")
+    assert dcc("converged", "--wait", "30", "--json").json == {
+        "converged": True, "under_replicated": 0, "reasons": [],
+    }  # fmt: skip
+
+
+def test_an_audit_of_equal_copies_is_clean(dcc: Any) -> None:
+    for n in range(20):
+        dcc("put", f"audited:{n}", "v", "--w", "all")
+    wait_until(lambda: dcc("audit").code == 0, 30)
+    ran = dcc("audit", "--json").json
+    assert ran["clean"] is True
+    assert ran["compared"] == 16_384
+    assert dcc("audit").out.endswith("clean\n")
+
+
+def test_the_number_of_copies_is_set_and_waited_for(dcc: Any, cluster: LocalCluster) -> None:
+    dcc("put", "copied", "v", "--w", "all")
+    assert dcc("replicas").out == "1\n"
+    try:
+        ran = dcc("replicas", "2", "--wait", "60")
+        assert ran.code == 0
+        assert ran.out.endswith("2\nconverged\n")
+        assert dcc("replicas", "--json").json == {"replicas": 2}
+        assert len(dcc("ring", "copied", "--json").json["owners"]["copied"]) == 3
+        assert dcc("entry", "copied").code == 0, "all three hold it"
+    finally:
+        back = dcc("replicas", "1", "--wait", "60", "--json")
+    assert back.code == 0
+    assert back.json["replicas"] == 1
+    assert back.json["converged"] is True
+
+
 def test_nobody_there_is_exit_code_2(dcc: Any) -> None:
-    for command in (["status"], ["get", "k"], ["put", "k", "v"], ["members"], ["stats"]):
+    for command in (["status"], ["get", "k"], ["put", "k", "v"], ["members"], ["stats"],
+                    ["converged"], ["converged", "--wait", "0.3"], ["replicas"], ["replicas", "1"],
+                    ["audit"]):  # fmt: skip
         ran = dcc(*command, nodes="127.0.0.1:1", timeout="0.2")
         assert (ran.code, ran.raw) == (2, b""), command
         assert ran.err.startswith("dcc: ")
@@ -154,6 +199,13 @@ def test_another_clusters_nodes_are_exit_code_2(dcc: Any) -> None:
         ("--timeout", "0", "status"),
         ("--cluster", "", "status"),
         ("status", "--unknown"),
+        ("get", "k", "--r", "0"),
+        ("get", "k", "--r", "most"),
+        ("replicas", "10"),
+        ("replicas", "-1"),
+        ("replicas", "many"),
+        ("converged", "--wait", "-1"),
+        ("converged", "--wait", "nan"),
     ],
 )
 def test_wrong_usage_is_exit_code_64_in_one_line(dcc: Any, argv: tuple[str, ...]) -> None:

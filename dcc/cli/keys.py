@@ -19,7 +19,7 @@ OK, NOT_FOUND = 0, 1
 
 def get(client: Client, options: argparse.Namespace) -> int:
     """Print the value's bytes as they are; exit code 1 if there is none."""
-    found = client.lookup(options.key)
+    found = client.lookup(options.key, r=options.r)
     if options.json:
         tables.show_json(
             {"key": options.key, "status": found.status, "version": _text(found.version)}

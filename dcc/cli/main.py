@@ -89,7 +89,7 @@ def _fail(error: Exception, code: int) -> int:
 
 def parser() -> Parser:
     """Return the parser of everything but `node` and `demo`."""
-    from dcc.cli import cluster, keys
+    from dcc.cli import cluster, copies, keys
 
     top = Parser(prog="dcc", description="Talk to a dcc cluster.", epilog=_epilog())
     _common(top, top_level=True)
@@ -103,7 +103,10 @@ def parser() -> Parser:
 
     for name in WHOLE:
         commands.add_parser(name, help=WHOLE[name], add_help=False)
-    add("get", keys.get, "print a key's value").add_argument("key")
+    get = add("get", keys.get, "print a key's value")
+    get.add_argument("key")
+    get.add_argument("--r", type=_quorum, default=1, metavar="N|quorum|all",
+                     help="owners that must answer (default 1)")  # fmt: skip
     put = add("put", keys.put, "store a value")
     put.add_argument("key")
     put.add_argument("value", nargs="?", default="-", help="- or nothing: standard input")
@@ -117,6 +120,14 @@ def parser() -> Parser:
     ring = add("ring", cluster.ring, "who owns which share, or which key")
     ring.add_argument("key", nargs="*")
     add("stats", cluster.stats, "counters and latencies of every node")
+    replicas = add("replicas", copies.replicas, "print or set the copies beyond the primary")
+    replicas.add_argument("n", nargs="?", type=int, metavar="N", help="set it, cluster-wide")
+    _wait(replicas, "after setting it, wait until the copies are made")
+    converged = add(
+        "converged", copies.converged, "do all nodes agree, is every copy in its place?"
+    )
+    _wait(converged, "wait until they do")
+    add("audit", copies.audit, "compare what the owners of every slot really hold")
     return top
 
 
@@ -134,6 +145,11 @@ def _common(one: Parser, *, top_level: bool) -> None:
     one.add_argument("--timeout", type=float, metavar="SECONDS", default=default(2.0),
                      help="deadline of one call (default 2)")  # fmt: skip
     one.add_argument("--json", action="store_true", default=default(False), help="print JSON")
+
+
+def _wait(one: Parser, text: str) -> None:
+    one.add_argument("--wait", type=float, default=0.0, metavar="SECONDS",
+                     help=f"{text} (default 0: do not wait)")  # fmt: skip
 
 
 def _quorum(text: str) -> int | str:
