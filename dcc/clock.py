@@ -87,6 +87,10 @@ class ClusterClock:
         if self._others.pop(member, None) is not None:
             self._follow_the_median()
 
+    def skews_ms(self) -> dict[NodeKey, int]:
+        """Return how far each member's own clock is ahead of this machine's, as last read."""
+        return {member: reading.best for member, reading in sorted(self._others.items())}
+
     def settle(self, members: int) -> bool:
         """Return `settled`, which becomes true once two of the other `members - 1` were read.
 

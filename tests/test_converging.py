@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -15,6 +20,7 @@ from dcc.types import Kind, Member, NodeKey, Settings, Standing, node_key
 from dcc.units import MILLISECOND, SECOND
 from dcc.wire import messages as m
 from tests.cores import Cores
+from tests.processes import NodeProcess, Processes, wait_until
 
 EPOCH = 7
 
@@ -443,3 +449,37 @@ def test_a_question_about_more_slots_than_allowed_is_refused(three: Cores) -> No
     (refusal,) = three.ask("a", m.AuditGet(slots=tuple(range(AUDIT_SLOTS_MAX + 1))))
     assert isinstance(refusal, m.ErrorReply)
     assert refusal.code is m.Code.MALFORMED
+
+
+# ------------------------------------------------------------------ over HTTP
+
+
+def page(node: NodeProcess) -> tuple[int, dict[str, Any]]:
+    try:
+        with urllib.request.urlopen(f"http://{node.ready['http']}/api/v1/converged") as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+@pytest.mark.process
+def test_the_page_says_yes_by_its_status_and_why_not_in_its_body(processes: Processes) -> None:
+    first = processes.node("--http", "127.0.0.1:0", "--name", "one")
+    status, body = page(first)
+    assert (status, body["converged"], body["reasons"]) == (200, True, [])
+    assert body["age_seconds"] < 1
+    second = processes.node("--seed", first.address, "--name", "two")
+    assert second.ready
+    wait_until(lambda: page(first)[0] == 200 and "two" in members(first), 30, first.text)
+    second.signal(signal.SIGSTOP)
+    wait_until(lambda: page(first)[0] == 503, 30, first.text)
+    assert any("two" in reason for reason in page(first)[1]["reasons"])
+    second.signal(signal.SIGCONT)
+    wait_until(lambda: page(first)[0] == 200, 30, first.text)
+
+
+def members(node: NodeProcess) -> dict[str, str]:
+    url = f"http://{node.ready['http']}/api/v1/status"
+    with urllib.request.urlopen(url) as answer:
+        found: dict[str, str] = json.load(answer)["members"]
+    return found

@@ -60,6 +60,8 @@ class Counters:
         self.latency = {command: Latency() for command in COMMANDS}
         self.flaps = 0
         "Members that came back after they had been believed suspect or dead."
+        self.conflicts = 0
+        "Writes that came by replication and lost to another node's write, unseen before."
         self._history: deque[tuple[int, dict[str, int]]] = deque()
 
     def drop(self, reason: str) -> None:

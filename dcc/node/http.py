@@ -7,6 +7,7 @@ second old, and gives up after `SNAPSHOT_TIMEOUT_S`.
   a partition. 503 only when the loop has not turned for ten seconds.
 - `/readyz` 200 once joined, with the slots of this node filled, and not leaving.
 - `/metrics` Prometheus' text; `/api/v1/status` the statistics as JSON.
+- `/api/v1/converged` as JSON whether the cluster has converged and why not; 200 only if it has.
 
 There are `CONNECTIONS_MAX` places. Whoever comes when all are taken gets the place of the one that
 has been sending its request for longest: an honest request arrives whole at once, so connections
@@ -20,6 +21,7 @@ from __future__ import annotations
 import json
 import socket as net
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -48,6 +50,8 @@ ASKING_MAX = 12
 "Requests at once that ask the loop."
 CONNECTION_NS = 5 * SECOND
 "From accepting to closing."
+JUDGED_AGE_S, JUDGED_PAUSE_S, JUDGED_TRIES = 1.0, 0.1, 10
+"Of the cluster's convergence: the oldest judgement that is told, and how it is waited for."
 REAP_S = 0.1
 "How often connections that last too long are looked for."
 
@@ -177,6 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
             "/readyz": self._readyz,
             "/metrics": self._metrics,
             "/api/v1/status": self._status,
+            "/api/v1/converged": self._converged,
         }
         path = self.path.partition("?")[0]
         answer = asking.get(path)
@@ -216,6 +221,23 @@ class _Handler(BaseHTTPRequestHandler):
         if snapshot is not None:
             body = json.dumps(snapshot, default=str, indent=2).encode() + b"\n"
             self._bytes(200, "application/json", body)
+
+    def _converged(self) -> None:
+        """Answer with the node's judgement of the cluster, at most a second old.
+
+        Looking makes the node judge anew, which takes it a moment.
+        """
+        found = None
+        for _ in range(JUDGED_TRIES):
+            snapshot = self.server.loop.snapshot(SNAPSHOT_TIMEOUT_S, age_max_ns=0)
+            found = snapshot["detail"]["convergence"] if snapshot else None
+            if snapshot is None or (found and found["age_seconds"] < JUDGED_AGE_S):
+                break
+            time.sleep(JUDGED_PAUSE_S)
+        if found is None:
+            found = {"converged": False, "reasons": ["not known: not joined yet, or stuck"]}
+        body = json.dumps(found, indent=2).encode() + b"\n"
+        self._bytes(200 if found["converged"] else 503, "application/json", body)
 
     def _snapshot(self) -> dict[str, Any] | None:
         """Return the node's statistics, or answer 503 and return None."""

@@ -88,6 +88,7 @@ def _detail(core: NodeCore, mono: int) -> dict[str, Any]:
     return {
         "members_by_standing": standings,
         "flaps": core.counters.flaps,
+        "conflicts": core.counters.conflicts,
         "latency": {
             name: {"buckets": list(one.buckets), "sum_seconds": one.sum_ns / SECOND}
             for name, one in core.counters.latency.items()
@@ -107,9 +108,13 @@ def _detail(core: NodeCore, mono: int) -> dict[str, Any]:
             "records": core.exchange.records_in,
             "bytes": core.exchange.bytes_in,
             "seconds_since_last": (mono - last_round) / SECOND if last_round >= 0 else None,
+            "divergences": core.exchange.divergences,
             "leftover_slots": len(core.exchange.leftovers),
         },
         "clock_offset_seconds": core.clock.offset_ms / 1000,
+        "clock_skew_seconds": {
+            names.get(key, f"{key:016x}"): ms / 1000 for key, ms in core.clock.skews_ms().items()
+        },
         "convergence": core.converging.latest(mono),
         "staleness": _staleness(core),
         "pending": len(core.questions) + len(core.forwards) + len(core.writes),

@@ -97,7 +97,7 @@ class Writes:
         self._unconfirmed: dict[Version, _Unconfirmed] = {}
         self._open: dict[int, _Request] = {}  # with unconfirmed writes, in order of arrival
         self._number = 0
-        self.stored = self.too_late = self.conflicts = 0
+        self.stored = self.too_late = 0
 
     def __len__(self) -> int:
         return len(self._unconfirmed) + len(self._undecided)
