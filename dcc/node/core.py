@@ -47,7 +47,8 @@ from dcc.replication.streams import Streams
 from dcc.replication.sync import SyncTable
 from dcc.replication.writes import Writes
 from dcc.ring.hashing import slot_of
-from dcc.types import Boot, Member, NodeKey, Now, Settings, Standing, node_key, topic_of
+from dcc.store.store import Applied
+from dcc.types import Boot, Member, NodeKey, Now, Record, Settings, Standing, node_key, topic_of
 from dcc.units import MILLISECOND, NEVER, SECOND
 from dcc.wire import messages as m
 from dcc.wire.codec import Codec, Header, unpack_items
@@ -480,7 +481,8 @@ class NodeCore:
                 moved.append(index)
                 continue
             self.clock.witness(record.version.stamp)
-            held.store.apply(slot, record, at.ms)
+            if held.store.apply(slot, record, at.ms) is Applied.OLDER:
+                self._lost(slot, record)
             if not held.view.holds(slot):
                 moved.append(index)
                 self.exchange.leftovers.written(slot)
@@ -488,6 +490,12 @@ class NodeCore:
                 self.exchange.gap(header.sender, slot, at)
         ack = m.ReplicateAck(seq=message.seq, moved=tuple(moved))
         return [Tell(header.sender, ack, header.request)]
+
+    def _lost(self, slot: int, record: Record) -> None:
+        """Count a write that two coordinators made of one key, the loser coming second."""
+        held = self.held.store.peek(slot, record.key)
+        if held is not None and held.version.node != record.version.node:
+            self.counters.conflicts += 1
 
     def _replicate_ack(self, header: Header, message: m.ReplicateAck, at: Instant) -> list[Effect]:
         versions = self.streams.acknowledged(header.sender, message, at.mono)
