@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dcc.effects import Effect, Tell
 from dcc.limits import BATCH_BYTES
-from dcc.replication.streams import GIVE_UP_NS, RESEND_NS, WINDOW_BATCHES, Streams
+from dcc.replication.streams import GIVE_UP_NS, MOVED_RESEND_NS, RESEND_NS, WINDOW_BATCHES, Streams
 from dcc.ring.hashing import slot_of
 from dcc.types import Record, Standing
 from dcc.wire.messages import Replicate, ReplicateAck
@@ -114,3 +114,36 @@ def test_a_record_that_was_moved_goes_to_the_owners_of_the_next_view() -> None:
     planes.take_view()
     [(to, batch)] = batches(streams.flush(planes.at))
     assert (to, batch.records) == (planes["c"].key, (record,))
+
+
+def test_a_peer_that_did_not_know_yet_that_it_stands_in_is_asked_again() -> None:
+    """Two nodes hear of a suspicion milliseconds apart; the write must not wait for the next."""
+    planes = world()
+    _plane, streams, record = written(planes, owned_by(planes, "a", "b"))
+    [(to, batch)] = batches(streams.flush(planes.at))
+    assert streams.acknowledged(to, ReplicateAck(seq=batch.seq, moved=(0,)), planes.mono) == []
+    streams.check()
+    assert streams.tick(planes.at) == []
+    planes.mono += MOVED_RESEND_NS
+    [(again, batch)] = batches(streams.tick(planes.at))
+    assert (again, batch.records) == (to, (record,))
+    ack = ReplicateAck(seq=batch.seq, moved=())
+    assert streams.acknowledged(to, ack, planes.mono) == [record.version]
+    assert streams.queued_total() == 0
+    streams.check()
+
+
+def test_a_peer_that_says_moved_for_ever_is_given_up() -> None:
+    planes = world()
+    _plane, streams, _record = written(planes, owned_by(planes, "a", "b"))
+    [(to, batch)] = batches(streams.flush(planes.at))
+    sent = 0
+    for _ in range(2 * GIVE_UP_NS // MOVED_RESEND_NS):
+        streams.acknowledged(to, ReplicateAck(seq=batch.seq, moved=(0,)), planes.mono)
+        planes.mono += MOVED_RESEND_NS
+        for _to, again in batches(streams.tick(planes.at)):
+            batch = again
+            sent += 1
+    assert streams.queued_total() == 0
+    assert 1 < sent <= GIVE_UP_NS // MOVED_RESEND_NS
+    streams.check()

@@ -9,8 +9,10 @@ and no order: records carry their predecessor's stamp, and merging does not care
 
 At a view change every record not yet acknowledged is offered to the present targets of its slot
 ("re-targeting"): without that, a write on its way to a node that just died would exist once only.
-The same goes for records that a peer took without being an owner in its own view ("moved"): one of
-the two views is old, and once they agree the record goes to the owners that both know.
+Records that a peer took without being an owner in its own view ("moved") do not count: one of the
+two views is old. If it is this one's, the next view brings the right target. If it is the peer's,
+which learns of a suspicion some milliseconds later, nothing more happens here, so the record is
+offered to it again shortly.
 """
 
 from __future__ import annotations
@@ -34,10 +36,10 @@ BATCH_RECORDS_MAX = 1_000
 WINDOW_BATCHES = 16
 "Batches in flight to one peer; more would only move the queue into ZeroMQ."
 
-MOVED_RECORDS_MAX = 10_000
-"Records waiting for a newer view; what does not fit is left to the exchange."
-
 RESEND_NS = 500 * MILLISECOND
+MOVED_RESEND_NS = 200 * MILLISECOND
+"How soon a peer is asked again that does not know yet that it is a target."
+
 GIVE_UP_NS = 5 * SECOND
 
 
@@ -51,6 +53,8 @@ class _Batch:
     records: tuple[Record, ...]
     first_sent_at: int
     resend_at: int
+    moved: bool = False
+    "The peer has them, but not as an owner or stand-in."
 
 
 @dataclass(slots=True)
@@ -69,7 +73,6 @@ class Streams:
         self._streams: dict[NodeKey, _Stream] = {}
         self._seq = holdings.next_request()
         self._dirty: set[NodeKey] = set()  # peers with something queued
-        self._moved: deque[tuple[Record, NodeKey, int]] = deque(maxlen=MOVED_RECORDS_MAX)
         self.dropped = 0
         "Records dropped for want of room or acknowledgement: gaps that an exchange fills."
 
@@ -90,11 +93,15 @@ class Streams:
         batch = stream.flight.pop(ack.seq, None) if stream else None
         if stream is None or batch is None:
             return []  # A second acknowledgement of a batch that was sent twice.
-        stream.bytes -= sum(map(record_bytes, batch.records))
+        moved = {i for i in ack.moved if i < len(batch.records)}
+        again = tuple([batch.records[i] for i in sorted(moved)])
+        stream.bytes -= sum(map(record_bytes, batch.records)) - sum(map(record_bytes, again))
+        if again:
+            self._seq += 1
+            due = mono + MOVED_RESEND_NS
+            stream.flight[self._seq] = _Batch(again, batch.first_sent_at, due, moved=True)
         if stream.queue:
             self._dirty.add(peer)
-        moved = {i for i in ack.moved if i < len(batch.records)}
-        self._moved.extend((batch.records[i], peer, mono) for i in sorted(moved))
         return [record.version for i, record in enumerate(batch.records) if i not in moved]
 
     def flush(self, now: Instant) -> list[Effect]:
@@ -109,14 +116,13 @@ class Streams:
 
     def tick(self, now: Instant) -> list[Effect]:
         """Send again what was not acknowledged in time; give up what is too old."""
-        while self._moved and now.mono - self._moved[0][2] >= GIVE_UP_NS:
-            self._moved.popleft()
         effects: list[Effect] = []
         for peer, stream in sorted(self._streams.items()):
             for seq, batch in sorted(stream.flight.items()):
                 if batch.resend_at > now.mono:
                     continue
-                if now.mono - batch.first_sent_at >= GIVE_UP_NS:
+                outdated = batch.moved and not self._still_wanted(peer, batch)
+                if outdated or now.mono - batch.first_sent_at >= GIVE_UP_NS:
                     self._drop(peer, stream, seq)
                 else:
                     batch.resend_at = now.mono + RESEND_NS
@@ -147,10 +153,6 @@ class Streams:
             if peer not in held.view.alive:
                 self._streams[peer] = _Stream()
                 self._dirty.discard(peer)
-        for record, peer, _at in self._moved:
-            waiting[record.version] = record
-            sent_to.setdefault(record.version, set()).add(peer)
-        self._moved.clear()
         for version, record in sorted(waiting.items()):
             for peer in held.view.route(slot_of(record.key)):
                 if peer != held.key and peer not in sent_to[version]:
@@ -199,6 +201,11 @@ class Streams:
         self.dropped += len(batch.records)
         if stream.queue:
             self._dirty.add(peer)
+
+    def _still_wanted(self, peer: NodeKey, batch: _Batch) -> bool:
+        """Return whether `peer` is a target, by this node's view, of any record of a batch."""
+        route = self._holdings.view.route
+        return any(peer in route(slot_of(record.key)) for record in batch.records)
 
     @staticmethod
     def _unacknowledged(stream: _Stream) -> Iterable[Record]:
