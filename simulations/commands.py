@@ -20,9 +20,9 @@ from typing import Any
 
 from dcc.units import SECOND
 from simulations import membership
+from simulations.draws import draw_scenario
 from simulations.mutations import MUTATIONS, core_with
 from simulations.runs import Report, run
-from simulations.scenario import draw_scenario
 
 
 def play(seed: int, mutation: str, slots: int) -> dict[str, Any]:

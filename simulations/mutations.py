@@ -133,6 +133,18 @@ def repair_resurrects(core: NodeCore) -> None:
     _replace(store, "lacking", lambda slot, clock, after=(0, 0, 0): lacking(slot, {}, after))
 
 
+def refill_without_mark(core: NodeCore) -> None:
+    """The clock of who forgot is taken over, but not how much was forgotten."""
+    store = core.held.store
+    merge_clock = store.merge_clock
+    _replace(store, "merge_clock", lambda slot, other, mark=0: merge_clock(slot, other))
+
+
+def refill_without_list(core: NodeCore) -> None:
+    """The clock of who forgot is taken over, and what it no longer lists is kept."""
+    _replace(core.held.store, "refill", lambda *arguments: None)
+
+
 def no_retargeting(core: NodeCore) -> None:
     """A write on its way to a node that dies is not sent to whoever stands in."""
     _replace(core.streams, "retarget", lambda now: None)
@@ -173,8 +185,8 @@ MUTATIONS: Mapping[str, Plant] = {
     plant.__name__.replace("_", "-"): plant
     for plant in (
         keeps_older, order_reversed, second_version, late_write, early_answer, forgotten_early,
-        unready_answers, repair_resurrects, no_retargeting, blind_expiry, no_eviction, one_stamp,
-        no_exchange,
+        unready_answers, repair_resurrects, refill_without_mark, refill_without_list,
+        no_retargeting, blind_expiry, no_eviction, one_stamp, no_exchange,
     )
 }  # fmt: skip
 

@@ -17,10 +17,11 @@ from typing import Any
 
 from dcc.node.core import NodeCore
 from dcc.ring.hashing import slot_of
-from dcc.types import Kind, Record, Version
+from dcc.types import Kind, NodeKey, Record, Version
 from dcc.units import MILLISECOND, SECOND
 from dcc.wire.messages import Get
 from simulations.checkers import (
+    acknowledgement,
     convergence,
     deadlines,
     limits,
@@ -269,10 +270,18 @@ class _Run:
                 lambda start, end: calm(scenario.faults, start, end), slack_ns,
                 self.observer.aside,
             )  # fmt: skip
+        self.violations += acknowledgement.check(
+            history, versions_of, scenario.replicas, self._alive,
+            lambda start, end: calm(scenario.faults, start, end),
+        )  # fmt: skip
         if self.converged_ns >= 0:
             self.violations += survival.check_rest(
                 history, losses, scenario.replicas, self._kept, end_ns
             )
+
+    def _alive(self, from_ns: int, to_ns: int) -> set[NodeKey]:
+        names = self.world.alive_throughout(from_ns, to_ns)
+        return {self.world.nodes[name].key for name in names}
 
     def _kept(self, entry: Entry) -> bool:
         newest = self.newest.get(entry.key)

@@ -46,6 +46,8 @@ class WorkloadSettings:
     "Values are 16 bytes up to this, each size equally likely."
     ttl_ms: int = 5_000
     "Longest time to live on x and t keys."
+    deletes: int = 0
+    "So many percent more of the calls on p keys delete."
     w: tuple[int, ...] = (1, 1, 2)
     "Drawn for each write; 0 is quorum, 255 all."
 
@@ -120,7 +122,10 @@ class Workload:
         """Return the next operation of a client, and its time to live."""
         key = self._keys[int(rng.random() * len(self._keys))]
         letter = key[:1].decode()
-        op = _weighted(rng, MIX[letter])
+        mix = MIX[letter]
+        if letter == "p":
+            mix = (*mix, (Op.DELETE, self._settings.deletes))
+        op = _weighted(rng, mix)
         if op is None:
             return Get(key=key), 0
         w = self._settings.w[int(rng.random() * len(self._settings.w))]

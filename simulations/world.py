@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from xxhash import xxh3_128
 
 from dcc.effects import Notify
-from dcc.units import SECOND
+from dcc.units import NEVER, SECOND
 from dcc.wire.codec import HEADER_FIELDS, unpack_items
 from dcc.wire.messages import TAG, Replicate
 from simulations.clocks import ProcessClock
@@ -52,6 +53,15 @@ class MemoryLoss(NamedTuple):
     node: str
 
 
+@dataclass(slots=True)
+class Life:
+    """One life of a node's process."""
+
+    node: str
+    from_ns: int
+    to_ns: int = NEVER
+
+
 class World:
     """Everything that exists in one run."""
 
@@ -72,6 +82,8 @@ class World:
         self.nodes: dict[str, NodeProcess] = {}
         self.clients: dict[str, ClientProcess] = {}
         self.losses: list[MemoryLoss] = []
+        self.lives: list[Life] = []
+        "Of all nodes, in order of their beginning."
         self.counts: Counter[str] = Counter()
         "Faults and notable things, each by name; an ensemble shows that every one happened."
         self.copies_min = 0
@@ -144,6 +156,7 @@ class World:
         node = self.nodes.get(name) or self.add_node(name)
         if not node.alive:
             self.counts["start"] += 1
+            self.lives.append(Life(name, self.now_ns))
             node.boot_up(self._make_core)
 
     def kill(self, name: str, *, silent: bool = False) -> None:
@@ -151,6 +164,7 @@ class World:
         node = self.nodes.get(name)
         if node is not None and node.alive:
             self.losses.append(MemoryLoss(self.now_ns, name))
+            self._end_life(name)
             node.kill(silent=silent)
 
     def departed(self, node: NodeProcess, *, in_time: bool) -> None:
@@ -160,9 +174,19 @@ class World:
             in_time: it ended by itself before its time-out, so that it must have handed over.
         """
         self.counts["left"] += 1
+        self._end_life(node.name)
         node.kill(silent=False)
         if not in_time or len(self.living()) <= self.copies_min:
             self.losses.append(MemoryLoss(self.now_ns, node.name))
+
+    def _end_life(self, name: str) -> None:
+        for life in self.lives:
+            if life.node == name and life.to_ns == NEVER:
+                life.to_ns = self.now_ns
+
+    def alive_throughout(self, from_ns: int, to_ns: int) -> set[str]:
+        """Return the nodes whose process ran all the time."""
+        return {life.node for life in self.lives if life.from_ns <= from_ns and to_ns < life.to_ns}
 
     def living(self) -> list[NodeProcess]:
         """Return the running nodes in the order in which they were added."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dcc.types import Kind, Member, Record, Standing, Version, node_key
 from simulations.checkers import (
+    acknowledgement,
     convergence,
     deadlines,
     limits,
@@ -155,6 +156,32 @@ def test_a_write_of_which_nothing_is_left_is_seen() -> None:
     assert survival.check_rest(history, (2 * S,), 2, lambda entry: True, 9 * S) == []
     assert len(survival.check_rest(history, (2 * S,), 2, lambda entry: False, 9 * S)) == 1
     assert survival.check_rest(history, (2 * S, 3 * S), 2, lambda entry: False, 9 * S) == []
+
+
+# ------------------------------------------------------------------ acknowledgement
+
+
+def unacknowledged(entry: Entry, alive: set[int], *, executed: int = 1, calm: bool = True) -> int:
+    versions = {entry.value: [V1, V2][:executed]}
+    found = acknowledgement.check(
+        [entry], versions, 2, lambda start, end: alive, lambda start, end: calm
+    )
+    return len(found)
+
+
+def test_a_patient_write_that_enough_nodes_could_acknowledge_must_not_end_as_maybe() -> None:
+    maybe = put(1, b"a", V1, w=2)
+    maybe.end, maybe.ended_ns = End.UNKNOWN, 8 * S
+    assert unacknowledged(maybe, {7, 8}) == 1
+    assert unacknowledged(maybe, {7}) == 0, "too few lived on"
+    assert unacknowledged(maybe, {8, 9}) == 0, "its coordinator died"
+    assert unacknowledged(maybe, {7, 8}, executed=0) == 0, "nobody executed it"
+    assert unacknowledged(maybe, {7, 8}, calm=False) == 0
+    maybe.ended_ns = 3 * S
+    assert unacknowledged(maybe, {7, 8}) == 0, "too short to notice who is dead"
+    done = put(1, b"a", V1, w=2)
+    done.ended_ns = 8 * S
+    assert unacknowledged(done, {7, 8}) == 0
 
 
 # ------------------------------------------------------------------ provenance
