@@ -99,7 +99,8 @@ class ReadMany(ManyKeys):
         keys = self._chunks[attempt.request]
         self._lanes.free(attempt.address)
         self._silent.add(attempt.request)
-        self._retry([*keys, *self._lanes.abandon(attempt.address)])
+        self._retry(keys)
+        self._group(self._lanes.abandon(attempt.address))
         self._advance(now)
 
     def expired(self, now: Now) -> None:
@@ -213,7 +214,7 @@ class ChangeMany(ManyKeys):
     def silent(self, attempt: Attempt, now: Now) -> None:
         """Repeat to the same life of the same node; what was not sent yet may go elsewhere."""
         if attempt.address in self._call.core.health.sick:
-            self._retry(self._lanes.abandon(attempt.address))
+            self._group(self._lanes.abandon(attempt.address))
         request = replace(self._chunks[attempt.request], boot=attempt.boot)
         self._call.repeat(attempt, request, now)
         self._advance(now)

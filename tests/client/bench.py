@@ -155,8 +155,9 @@ class Bench:
         if address in self.mute:
             return
         peer.at_ms = START_MS + self.mono // MILLISECOND
+        replies = peer.receive(effect.frames)
         at = self.mono + self.delay_ns.get(address, TRIP_NS)
-        for frames in peer.receive(effect.frames):
+        for frames in replies:
             self.inbox.append((at, len(self.inbox), address, frames))
 
     def asked(self, kind: type[Message]) -> list[Sent]:

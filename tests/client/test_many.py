@@ -302,3 +302,84 @@ def test_chunks_fit_a_frame_and_lose_nothing(lengths: list[int], repeat: int) ->
         assert len(frames) - 1 <= EXTRA_FRAMES_MAX
         assert len(chunk) <= WRITE_CHUNK_KEYS
     assert CHUNK_BYTES < FRAME_BYTES_MAX
+
+
+# ------------------------------------------------------------------ very many
+
+
+MANY = {b"many:%d" % number: bytes(100) for number in range(5_000)}
+PUT_MANY = WriteMany(op=Op.PUT, items=tuple(MANY.items()))
+
+
+def under_way(bench: Bench) -> int:
+    """Return the largest number of writes that one node ever had to answer at a time."""
+    most = 0
+    for sent in bench.asked(WriteMany):
+        trip = bench.delay_ns.get(sent.address, TRIP_NS)
+        others = [
+            one
+            for one in bench.asked(WriteMany)
+            if one.address == sent.address and sent.at - trip < one.at <= sent.at
+        ]
+        most = max(most, len(others))
+    return most
+
+
+def test_a_node_has_two_small_messages_of_writes_at_a_time() -> None:
+    bench = Bench().learn()
+    assert bench.do(PUT_MANY).done == 5_000
+    chunks = [sent.message for sent in bench.asked(WriteMany)]
+    assert max(len(_keys_of(chunk)) for chunk in chunks) == WRITE_CHUNK_KEYS
+    assert under_way(bench) == 2
+
+
+def slow(bench: Bench, address: str, each_ns: int) -> None:
+    """Let a node work on one message after the other, each for so long."""
+    peer, free_at = bench.peers[address], [0]
+
+    def answer(header: Header, message: Message) -> list[Message]:
+        if isinstance(message, WriteMany):
+            free_at[0] = max(free_at[0], bench.mono) + each_ns
+            bench.delay_ns[address] = free_at[0] - bench.mono
+        return peer.serve(header, message)
+
+    peer.answer = answer
+
+
+def test_a_node_that_is_slow_but_gets_on_is_neither_asked_twice_nor_given_up() -> None:
+    bench = Bench("a", replicas=0, timeout_ns=20 * SECOND).learn()
+    slow(bench, "a:1", ATTEMPT_MOST_NS * 3 // 4)
+    assert bench.do(PUT_MANY).failed == ()
+    assert len(bench.asked(WriteMany)) == -(-5_000 // WRITE_CHUNK_KEYS)
+    assert not bench.asked(Write)
+    assert not bench.core.health.sick
+
+
+def test_what_fails_is_what_was_not_answered_and_what_was_not_sent_is_definite() -> None:
+    bench = Bench("a", replicas=0).learn()
+    slow(bench, "a:1", ATTEMPT_MOST_NS * 3 // 4)
+    written = bench.do(PUT_MANY)
+    assert written.done + len(written.failed) == 5_000
+    # 750 of 1,000 ms were enough for five; the sixth and seventh are on their way.
+    assert written.done == 5 * WRITE_CHUNK_KEYS
+    assert written.failed == tuple(MANY)[written.done :]
+    assert len(written.maybe) == 2 * WRITE_CHUNK_KEYS
+    assert written.maybe == set(written.failed[: 2 * WRITE_CHUNK_KEYS])
+
+
+def test_a_node_that_falls_silent_with_two_messages_keeps_both_and_loses_the_rest() -> None:
+    bench = Bench("abc", replicas=1, timeout_ns=2 * SECOND).learn()
+    theirs = [key for key in MANY if bench.order(key)[0] == "a:1"]
+    bench.mute = {"a:1"}
+    written = bench.do(PUT_MANY)
+    assert written.failed == tuple(theirs[: 2 * WRITE_CHUNK_KEYS])
+    assert written.maybe == set(written.failed)
+    assert not written.maybe & set(stored(bench)), "never a second coordinator"
+
+
+def test_acknowledgements_that_take_long_do_not_scatter_the_keys() -> None:
+    bench = Bench("a", replicas=0, timeout_ns=20 * SECOND).learn()
+    bench.delay_ns["a:1"] = 3 * ATTEMPT_MOST_NS
+    request = WriteMany(op=Op.PUT, items=PUT_MANY.items[:2_000], w=2)
+    assert bench.do(request).done == 2_000
+    assert not bench.asked(Write), "not one by one"

@@ -10,6 +10,7 @@ from dcc.errors import (
     OperationTimeout,
     Overloaded,
     ProtocolError,
+    QuorumNotReached,
     WrongCluster,
 )
 from dcc.types import NO_VERSION, Standing, Version
@@ -370,3 +371,71 @@ def test_a_client_that_was_stopped_itself_takes_what_arrived_before_it_judges() 
     assert call.done
     assert call.outcome().value == b"value"
     assert not bench.core.health.sick
+
+
+# ------------------------------------------------------------------ several owners
+
+
+@pytest.mark.parametrize("r", [0, 2, 255])
+def test_a_read_of_several_owners_is_one_question_to_the_primary(r: int) -> None:
+    bench = filled()
+    call = bench.core.begin(Get(key=KEY, r=r), bench.now)
+    assert bench.run(call).value == b"value"
+    [get] = bench.asked(Get)
+    assert (get.address, get.message) == (bench.order(KEY)[0], Get(key=KEY, r=r))
+    assert call.answered_by() == (get.address, True)
+
+
+def test_too_few_owners_are_an_error_of_their_own_at_once() -> None:
+    bench = filled()
+    for address in bench.peers:
+        refusing(bench, address, Code.QUORUM_NOT_REACHED)
+    begun = bench.mono
+    with pytest.raises(QuorumNotReached) as caught:
+        bench.do(Get(key=KEY, r=2))
+    assert caught.value.definite
+    assert bench.mono - begun == TRIP_NS
+
+
+def test_a_coordinator_that_waits_for_others_does_not_look_silent() -> None:
+    bench = filled()
+    primary = bench.order(KEY)[0]
+    bench.delay_ns[primary] = 2 * ATTEMPT_MOST_NS
+    bench.mute = set(bench.peers) - {primary}
+    assert bench.do(Get(key=KEY, r=2)).value == b"value"
+    assert primary not in bench.core.health.sick
+
+
+def test_a_silent_coordinator_is_followed_by_another_with_the_same_question() -> None:
+    bench = filled()
+    primary, second = bench.order(KEY)[:2]
+    bench.mute = {primary}
+    bench.do(Get(key=KEY, r=2))
+    assert [(one.address, one.message) for one in bench.asked(Get)] == [
+        (primary, Get(key=KEY, r=2)),
+        (second, Get(key=KEY, r=2, direct=True)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("r", "confirmed"), [(1, False), (2, False), (3, True), (0, True), (255, True)]
+)
+def test_a_hit_of_a_replica_is_confirmed_if_a_majority_was_asked(r: int, confirmed: bool) -> None:
+    bench = filled("abcdef", replicas=3)
+    bench.down = {bench.order(KEY)[0]}
+    call = bench.core.begin(Get(key=KEY, r=r), bench.now)
+    bench.run(call)
+    assert call.answered_by() == (bench.order(KEY)[1], confirmed)
+
+
+def test_a_miss_is_confirmed_and_an_unsure_one_is_not() -> None:
+    bench = Bench().learn()
+    call = bench.core.begin(Get(key=KEY), bench.now)
+    bench.run(call)
+    assert call.answered_by() == (bench.order(KEY)[0], True)
+    for peer in bench.peers.values():
+        peer.answer = unsure
+    for r in (1, 0):
+        call = bench.core.begin(Get(key=KEY, r=r), bench.now)
+        bench.run(call)
+        assert call.answered_by() == (bench.order(KEY)[0], False)
