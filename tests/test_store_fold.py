@@ -22,6 +22,7 @@ from dcc.store.clocks import (
     STAMP_BYTES,
     Clock,
     Clocks,
+    clock_below,
     clock_covers,
     clock_exceeds,
     clock_includes,
@@ -75,18 +76,37 @@ def test_digests_are_equal_exactly_where_the_functions_are(one: Clock, two: Cloc
     assert (made(one).digest(SLOT) == made(two).digest(SLOT)) == same
 
 
-@given(one=clocks_drawn, two=clocks_drawn, limit=st.integers(0, 9))
-def test_comparing_is_point_by_point(one: Clock, two: Clock, limit: Stamp) -> None:
+@given(one=clocks_drawn, two=clocks_drawn, stamp=st.integers(0, 9))
+def test_comparing_is_point_by_point(one: Clock, two: Clock, stamp: Stamp) -> None:
     ours, theirs = function(one), function(two)
     above = [o for o in EVERYBODY if ours[o] > theirs[o]]
     assert clock_exceeds(one, two) == bool(above)
     assert made(one).exceeds(SLOT, two) == bool(above)
     assert clock_includes(two, one) == (not above)
-    capped = [o for o in EVERYBODY if min(ours[o], limit) > theirs[o]]
-    assert clock_exceeds(one, two, limit) == bool(capped)
     for origin in EVERYBODY:
         assert clock_seen(one, origin) == made(one).seen(SLOT, origin) == ours[origin]
-        assert clock_covers(one, Version(limit, *origin)) == (limit <= ours[origin])
+        assert clock_covers(one, Version(stamp, *origin)) == (stamp <= ours[origin])
+
+
+@given(one=clocks_drawn, two=clocks_drawn, mark=st.integers(0, 9))
+def test_who_lacks_what_may_be_forgotten_is_below_the_mark_folded_or_not(
+    one: Clock, two: Clock, mark: Stamp
+) -> None:
+    """Folding after all holders have seen all of it makes nobody seem to lack anything."""
+    ours, theirs = function(one), function(two)
+    lacks = [o for o in EVERYBODY if min(theirs[o], mark) > ours[o]]
+    if not lacks:
+        assert not clock_below(one, two, mark)
+    elif BASE not in two:
+        assert clock_below(one, two, mark)
+    level = made(one, two)
+    assert not clock_below(level.clock(SLOT), two, mark)
+    folded = made(level.clock(SLOT))
+    folded.fold(SLOT, (A, B).__contains__, 1 << 60)
+    assert not clock_below(level.clock(SLOT), folded.clock(SLOT), mark)
+    assert not clock_below(folded.clock(SLOT), level.clock(SLOT), mark)
+    if min(folded.seen(SLOT, BASE), mark):
+        assert clock_below({}, folded.clock(SLOT), mark), "a newcomer has seen nothing"
 
 
 @given(clock=clocks_drawn, gone=st.sets(st.sampled_from((A, B, C))), older_than=st.integers(1, 9))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from dcc.limits import BATCH_BYTES, EXTRA_FRAMES_MAX, INLINE_VALUE_BYTES_MAX
 from dcc.replication.streams import record_bytes
+from dcc.store.clocks import clock_below
 from dcc.store.store import Store
 from dcc.types import Origin, Record, Stamp
 from dcc.wire.messages import Pull, PullReply
@@ -121,4 +122,4 @@ class _Batch:
 
 def is_below(theirs: Mapping[Origin, Stamp], ours: Mapping[Origin, Stamp], mark: Stamp) -> bool:
     """Return whether the asker may lack a write that was forgotten here under the mark."""
-    return any(theirs.get(origin, 0) < min(stamp, mark) for origin, stamp in ours.items())
+    return clock_below(theirs, ours, mark)
