@@ -63,6 +63,10 @@ class Reader:
         self._refreshed_at = 0.0
         self._refreshing = False
         self._slots = [slot_of(key) for key in self.keys]
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Learn the topology now; nothing may be under way."""
         socket = self._socket(self.seed)
         socket.send_multipart(self._codec.encode(m.TopologyGet(), request=1 << 40))
         header, topology = self._codec.decode(socket.recv_multipart())
@@ -198,6 +202,7 @@ def play(client: Client, reader: Reader, rate: float) -> Round:
         except subprocess.TimeoutExpired:
             raise SystemExit("the newcomer did not leave") from None
     wait(lambda: settled(client, 3))
+    reader.refresh()
     return Round(quiet, moving, lasted)
 
 

@@ -33,8 +33,8 @@ START_MS = 1_700_000_000_000
 class Plane:
     """One node's store, streams and exchange."""
 
-    def __init__(self, name: str, *, limit_bytes: int = 64 << 20) -> None:
-        self.name, self.key, self.boot = name, node_key(name), hash_boot(name)
+    def __init__(self, name: str, *, limit_bytes: int = 64 << 20, lives: int = 0) -> None:
+        self.name, self.key, self.boot = name, node_key(name), hash_boot(name) + (lives << 16)
         config = NodeConfig(
             name=name, request=f"{name}:1", gossip=f"{name}:2", memory_limit_bytes=limit_bytes
         )
@@ -65,7 +65,7 @@ class Planes:
         self.standing = dict.fromkeys(self.planes, Standing.ALIVE)
         self.draining: set[NodeKey] = set()
         self.replicas = replicas
-        self.mono = 1
+        self.mono, self.lives = 1, 0
         self.lost: Callable[[NodeKey, NodeKey, object], bool] = lambda _a, _b, _message: False
         self.carried: list[object] = []
         self.take_view()
@@ -87,10 +87,21 @@ class Planes:
             for key, plane in self.planes.items()
         }  # fmt: skip
         for plane in self.planes.values():
+            boots = dict(plane.held.view.boots)
             change = plane.held.view.update(members, self.replicas, self.mono)
-            plane.sync.view_changed(())
+            plane.sync.view_changed(
+                tuple(k for k, boot in boots.items() if plane.held.view.boots.get(k) != boot)
+            )
             plane.exchange.view_changed(change, self.at)
             plane.streams.retarget(self.at)
+
+    def restart(self, name: str) -> None:
+        """Replace a node by its next life: empty, in a boot of its own."""
+        self.lives += 1
+        plane = self.planes[node_key(name)] = Plane(name, lives=self.lives)
+        plane.sync = SyncTable(plane.held.view, self.mono)
+        plane.exchange = Exchange(plane.held, plane.sync)
+        self.take_view()
 
     def put(self, name: str, key: bytes, value: bytes, kind: Kind = Kind.VALUE) -> Record:
         """Coordinate a write at `name`."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dcc.ring.hashing import slot_of
 from dcc.types import Kind, Standing
-from dcc.wire.messages import PullReply, Replicate
+from dcc.units import MILLISECOND
+from dcc.wire.messages import CompareRoot, CompareRootReply, PullReply, Replicate
 from tests.planes import Planes
 
 
@@ -136,3 +137,44 @@ def test_a_slot_larger_than_a_frame_comes_in_pieces_and_whole() -> None:
     assert len(many) * 9_000 > 64 * 1024
     assert [world["b"].value(k, world.at) for k in many] == [b"z" * 9_000] * len(many)
     assert world["b"].sync.in_sync(slot, world["a"].key)
+
+
+def test_the_clocks_of_boots_that_are_gone_are_folded_without_a_word_about_the_data() -> None:
+    world = Planes("a", "b", "c", replicas=2)
+    world.run(2)
+    for life in range(4):
+        for key in keys(50):
+            world.put("b", b"%d-" % life + key, b"v")
+        world.run(2)
+        world.restart("b")
+        world.run(4)
+    slots = {slot_of(b"%d-" % life + key) for life in range(4) for key in keys(50)}
+    assert all(world["a"].store.clock(slot) for slot in slots)
+    before = world["a"].store.bytes_used
+    world.carried.clear()
+    world.run(800, 500 * MILLISECOND)
+    assert not [r for m in world.carried if isinstance(m, PullReply) for r in m.records]
+    for plane in world.planes.values():
+        assert plane.store.clock_origins() == ()
+        for life in range(4):
+            assert all(plane.value(b"%d-" % life + key, world.at) == b"v" for key in keys(50))
+    assert world["a"].store.bytes_used < before
+    world.carried.clear()
+    world.run(130, 500 * MILLISECOND)
+    assert {type(m) for m in world.carried} == {CompareRoot, CompareRootReply}
+
+
+def test_a_newcomer_gets_the_values_of_boots_whose_clocks_were_folded() -> None:
+    world = Planes("a", "b", "c", replicas=2)
+    world.run(2)
+    for key in keys(50):
+        world.put("b", key, b"v")
+    world.run(2)
+    world.restart("b")
+    world.run(800, 500 * MILLISECOND)
+    world.restart("c")
+    world.run(5)
+    assert all(world["c"].value(key, world.at) == b"v" for key in keys(50))
+    world.carried.clear()
+    world.run(130, 500 * MILLISECOND)
+    assert {type(m) for m in world.carried} == {CompareRoot, CompareRootReply}

@@ -70,9 +70,9 @@ from dcc.wire.messages import (
 from dcc.wire.shapes import SlotAnswer, SlotAsk
 
 SLOTS_PER_PLAN = 1_024
-SLOTS_PER_COMPARE = 2_048
+SLOTS_PER_COMPARE = 512
 SLOTS_PER_PULL = 128
-"All three bound the work of one turn to about two milliseconds."
+"All three bound the work of one turn to a few milliseconds."
 
 PULLS_IN_FLIGHT = 4
 "Peers pulled from at once; bounds what arrives while the node also serves."
@@ -120,6 +120,7 @@ class _Peer:
     differ: dict[int, None] = field(default_factory=dict)  # those of them known to differ
     partial: dict[int, _Partial] = field(default_factory=dict)
     gaps: dict[int, int] = field(default_factory=dict)  # slot -> when to look again
+    refused: set[int] = field(default_factory=set)  # those of them to be pulled in any case
     request: int = 0
     "The pull in flight; 0 = none."
     asked: tuple[int, ...] = ()
@@ -213,11 +214,16 @@ class Exchange:
                 self._sync.nudged(slot, peer, now.mono)
                 state.wanted[slot] = None
 
-    def gap(self, peer: NodeKey, slot: int, now: Instant) -> None:
-        """A record of `peer`'s stream left a gap: its predecessor has not been seen."""
+    def gap(self, peer: NodeKey, slot: int, now: Instant, *, refused: bool = False) -> None:
+        """A record of `peer`'s stream left a gap: its predecessor has not been seen.
+
+        Or it was itself `refused`, of which the store knows nothing.
+        """
         state = self._peers.get(peer)
         if state is not None:
             state.gaps.setdefault(slot, now.mono + GAP_GRACE_NS)
+            if refused:
+                state.refused.add(slot)
 
     @property
     def caught_up(self) -> bool:
@@ -454,7 +460,9 @@ class Exchange:
         for slot, at in sorted(state.gaps.items()):
             if at <= now.mono:
                 del state.gaps[slot]
-                if self._held.store.has_gaps(slot) and self._held.view.owns(slot):
+                lacking = slot in state.refused or self._held.store.has_gaps(slot)
+                state.refused.discard(slot)
+                if lacking and self._held.view.owns(slot):
                     state.wanted[slot] = None
 
     def _ask(self, key: NodeKey, state: _Peer, now: Instant) -> Effect:
@@ -537,7 +545,9 @@ class Exchange:
             state.partial[slot] = partial
             return
         store = self._held.store
-        if answer.refill or is_below(store.clock(slot), partial.clock, partial.mark):
+        if answer.refill or is_below(
+            store.clock(slot), partial.clock, partial.mark, partial.spans
+        ):
             # An empty list is one, too: whoever has forgotten everything lists nothing.
             store.refill(slot, set(answer.refill), partial.clock, partial.mark)
         store.merge_clock(slot, partial.clock, partial.mark)

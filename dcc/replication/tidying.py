@@ -11,36 +11,76 @@ missing here. So do former owners that have not released the slot.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
+
+from dcc.clock import COUNTER_BITS
 from dcc.replication.handover import NUDGE_NS
 from dcc.replication.holdings import Holdings, Instant
 from dcc.replication.sync import IN_SYNC, SyncTable
+from dcc.types import Origin
+from dcc.units import MILLISECOND
+
+SLOTS_PER_TURN = 2_048
+"Bounds the work of one turn to about two milliseconds."
+
+FOLD_AFTER_ROUNDS = 10
+"Exchange intervals after its last write before a boot that is gone loses its clock entries."
 
 NUDGES_KEPT_NS = 10 * NUDGE_NS
 "A former owner that has been silent for so long has released its slots, or is down."
 
 
 class Tidying:
-    """Looks through all owned slots once in an exchange interval."""
+    """Looks through all owned slots once in an exchange interval, in pieces."""
 
     def __init__(self, holdings: Holdings, sync: SyncTable) -> None:
         self._held, self._sync = holdings, sync
         self._missed_since: dict[int, int] = {}  # owned slots with gaps -> when first seen
+        self._rest: Iterator[int] = iter(())
+        self._fold = False
+        "Whether anything of a boot that is gone is left in the clocks."
         self.at = 0
-        "When the next look is due, monotonic ns."
+        "When the next look is due, monotonic ns; 0 = go on with this one."
+        self._next_at = 0
 
     def tick(self, now: Instant) -> None:
         """Forget what every holder has seen, and give up what none can have any more."""
-        held = self._held
         if self.at > now.mono:
             return
-        self.at = now.mono + held.config.exchange_interval_ns
-        if not held.view.all_up:
+        if self.at or not self._next_at:
+            self._begin(now)
+        seen = 0
+        for slot in islice(self._rest, SLOTS_PER_TURN):
+            seen += 1
+            self._tidy(slot, now)
+        if seen < SLOTS_PER_TURN:
+            self.at = self._next_at
+            if self._fold:
+                self._held.store.prune_clocks()
+
+    def _begin(self, now: Instant) -> None:
+        held = self._held
+        self.at, self._next_at = 0, now.mono + held.config.exchange_interval_ns
+        self._rest = iter(held.view.owned)
+        self._fold = any(map(self._is_gone, held.store.clock_origins()))
+
+    def _tidy(self, slot: int, now: Instant) -> None:
+        held, sync = self._held, self._sync
+        if not held.view.all_up or not (self._fold or held.store.needs_tidying(slot)):
             return
-        for slot in held.view.owned:
-            if held.store.needs_tidying(slot) and self._sync.unsynced(slot) is IN_SYNC:
-                if not self._sync.nudged_since(slot, now.mono - NUDGES_KEPT_NS):
-                    self._forget(slot)
-                self._close_gaps(slot, now)
+        if not held.view.owns(slot) or sync.unsynced(slot) is not IN_SYNC:
+            return
+        released = not sync.nudged_since(slot, now.mono - NUDGES_KEPT_NS)
+        if released:
+            self._forget(slot)
+        self._close_gaps(slot, now)
+        if released and self._fold and not held.store.has_gaps(slot):
+            age_ms = FOLD_AFTER_ROUNDS * held.config.exchange_interval_ns // MILLISECOND
+            held.store.fold(slot, self._is_gone, max(now.ms - age_ms, 0) << COUNTER_BITS)
+
+    def _is_gone(self, origin: Origin) -> bool:
+        return self._held.view.boots.get(origin[0]) != origin[1]
 
     def _forget(self, slot: int) -> None:
         """Forget the slot's records without values that every owner is known to have seen."""
