@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dcc.limits import BATCH_BYTES, EXTRA_FRAMES_MAX, INLINE_VALUE_BYTES_MAX
 from dcc.replication.streams import record_bytes
-from dcc.store.clocks import clock_below
+from dcc.store.clocks import clock_below, clock_seen
 from dcc.store.store import Store
 from dcc.types import Origin, Record, Stamp
 from dcc.wire.messages import Pull, PullReply
@@ -91,7 +91,7 @@ class _Batch:
                     break
         mark = store.mark(ask.slot)
         refill: tuple[int, ...] = ()
-        if complete and is_below(theirs, ours, mark):
+        if complete and is_below(theirs, ours, mark, spans):
             refill = store.hashes(ask.slot)
         clock = pack_clock(ours, self._origins)
         noted = tuple(
@@ -120,6 +120,16 @@ class _Batch:
         return True
 
 
-def is_below(theirs: Mapping[Origin, Stamp], ours: Mapping[Origin, Stamp], mark: Stamp) -> bool:
-    """Return whether the asker may lack a write that was forgotten here under the mark."""
-    return clock_below(theirs, ours, mark)
+def is_below(
+    theirs: Mapping[Origin, Stamp],
+    ours: Mapping[Origin, Stamp],
+    mark: Stamp,
+    spans: Sequence[tuple[Origin, Stamp, Stamp]],
+) -> bool:
+    """Return whether the asker may lack a write that was forgotten here under the mark.
+
+    `spans` are the answerer's: what it has seen beyond a gap may be forgotten, too.
+    """
+    return clock_below(theirs, ours, mark) or any(
+        low < mark and clock_seen(theirs, origin) < min(high, mark) for origin, low, high in spans
+    )

@@ -1,0 +1,378 @@
+"""Three replicas of two slots under any schedule: what repair must never bring back.
+
+Writes, deletions and expiries at any replica; messages lost, late, twice and out of order; pulls
+that take their time; evictions, forgetting, folding, partitions, and crashes that lose memory.
+A schedule is a list of steps, each possible in any state, so that one that fails can be cut down.
+The steps of repair are those of `replication.exchange` and `replication.tidying`, on real stores.
+
+After each step: no replica shows what it evicted itself (unless it is told anew by nobody but
+repair), what has expired, or a version older than one that its clock covers. At the end, with
+everybody back and all pulls done: equal digests, and nobody shows a version while anybody alive
+knows a newer one, deletions and expiries included.
+
+    DCC_SCHEDULES=20000 python -m pytest tests/test_store_schedules.py   # a soak
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from dcc.replication.answerer import (
+    answer_pull,
+    is_below,
+    pack_clock,
+    unpack_clock,
+    unpack_spans,
+)
+from dcc.store import Applied, Store
+from dcc.store import store as store_module
+from dcc.types import NO_VERSION, Kind, Origin, Record, Stamp, Version
+from dcc.units import MIB
+from dcc.wire.messages import Pull, PullReply
+from dcc.wire.shapes import SlotAsk
+
+SCHEDULES = int(os.environ.get("DCC_SCHEDULES", "300"))
+STEPS = 120
+NODES = (1, 2, 3)
+SLOTS = (3, 9)
+KEYS = (b"a", b"b", b"c")
+ENTRY_COST = 272
+"More than a record without a value costs here."
+
+Step = tuple[str, int, int, int]
+"What happens, where, and two numbers that say to what."
+
+
+@dataclass(frozen=True)
+class Budget:
+    valueless: int
+    "Records without values that a replica has room for."
+    notes: int
+
+
+SANE = (Budget(1000, 64), Budget(8, 16))
+ABSURD = (Budget(0, 64), Budget(1, 64), Budget(2, 2), Budget(1, 1), Budget(0, 1), Budget(1000, 1))
+
+
+class Replica:
+    """One life of a node."""
+
+    def __init__(self, node: int, boot: int, budget: Budget) -> None:
+        self.node, self.boot = node, boot
+        self.store = Store(memory_limit_bytes=8 * MIB)
+        self.store._memory.valueless_bytes_max = budget.valueless * ENTRY_COST
+        self.in_sync: dict[int, int] = {}
+        "Peer -> when the last complete pull from it began."
+        self.evicted: set[Version] = set()
+        self.known: dict[tuple[int, bytes], Version] = {}
+        "The newest version of a key that this life was ever given."
+        self.missed_since: dict[int, int] = {}
+
+    @property
+    def origin(self) -> Origin:
+        return (self.node, self.boot)
+
+    def learn(self, slot: int, record: Record) -> None:
+        name = (slot, record.key)
+        self.known[name] = max(record.version, self.known.get(name, NO_VERSION))
+
+
+@dataclass
+class Flight:
+    """A message on its way, between two lives."""
+
+    source: Origin
+    target: Origin
+    slot: int = 0
+    record: Record | None = None
+    reply: PullReply | None = None
+    began: int = 0
+
+
+@dataclass
+class World:
+    """The replicas, the messages between them, and everything that was ever written."""
+
+    budget: Budget
+    now_ms: int = 1000
+    turn: int = 0
+    written: dict[tuple[int, bytes], list[Record]] = field(default_factory=dict)
+    flights: list[Flight] = field(default_factory=list)
+    apart: set[frozenset[int]] = field(default_factory=set)
+    replicas: dict[int, Replica] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.boots = 0
+        self.last: dict[int, Stamp] = {}
+        for node in NODES:
+            self.replicas[node] = self.fresh(node)
+
+    def fresh(self, node: int) -> Replica:
+        self.boots += 1
+        return Replica(node, self.boots, self.budget)
+
+    def linked(self, one: int, two: int) -> bool:
+        return frozenset((one, two)) not in self.apart
+
+    # ---------------------------------------------------------- steps
+
+    def run(self, schedule: list[Step]) -> None:
+        for what, where, one, two in schedule:
+            self.turn += 1
+            getattr(self, what)(self.replicas[where], one, two)
+            self.check()
+
+    def put(self, replica: Replica, key: int, ttl: int) -> None:
+        self._write(replica, key, Kind.VALUE, (0, 0, 5, 40)[ttl % 4])
+
+    def delete(self, replica: Replica, key: int, _: int) -> None:
+        self._write(replica, key, Kind.TOMBSTONE, 0)
+
+    def _write(self, replica: Replica, pick: int, kind: Kind, ttl: int) -> None:
+        slot, key = SLOTS[pick % 2], KEYS[pick // 2 % len(KEYS)]
+        store = replica.store
+        held = store.peek(slot, key)
+        # Clocks differ by less than two milliseconds, and a stamp exceeds all that is known here.
+        floor = max(store.floor(slot), held.version.stamp if held else 0)
+        stamp = max((self.now_ms + replica.node - 2) << 4, floor + 1)
+        stamp = self.last[replica.node] = max(stamp, self.last.get(replica.node, 0) + 1)
+        version = Version(stamp, *replica.origin)
+        value = b"%d" % stamp if kind is Kind.VALUE else b""
+        expires_at_ms = self.now_ms + ttl if ttl else 0
+        prev = store.own_prev(slot, replica.origin)
+        record = Record(key, kind, value, version, expires_at_ms, prev)
+        assert store.write(slot, record, self.now_ms) is Applied.NEWER
+        replica.learn(slot, record)
+        self.written.setdefault((slot, key), []).append(record)
+        for other in self.replicas.values():
+            if other is not replica and self.linked(other.node, replica.node):
+                self.flights.append(Flight(replica.origin, other.origin, slot, record))
+
+    def deliver(self, _: Replica, pick: int, fate: int) -> None:
+        """Some message arrives, is lost, or arrives and will again."""
+        if not self.flights:
+            return
+        flight = self.flights.pop(pick % len(self.flights))
+        target, source = self.replicas[flight.target[0]], self.replicas[flight.source[0]]
+        if fate == 0 or not self.linked(target.node, source.node):
+            return
+        if flight.target != target.origin or flight.source != source.origin:
+            return
+        if fate == 1 and flight.record:
+            self.flights.append(flight)
+        if flight.record is not None:
+            self.repair(target, flight.slot, flight.record)
+        elif flight.reply is not None:
+            self._take(target, source, flight.reply, flight.began)
+
+    def deliver_all(self, replica: Replica, _one: int, _two: int) -> None:
+        """All replication on its way to one replica arrives in order."""
+        for flight in [f for f in self.flights if f.target == replica.origin and f.record]:
+            self.deliver(replica, self.flights.index(flight), 2)
+
+    def ask(self, replica: Replica, pick: int, _: int) -> None:
+        """A pull is answered at once; the answer takes its time."""
+        others = [r for r in self.replicas.values() if r is not replica]
+        other = others[pick % len(others)]
+        if not self.linked(other.node, replica.node):
+            return
+        self.flights = [
+            f for f in self.flights
+            if not (f.reply and (f.source, f.target) == (other.origin, replica.origin))
+        ]  # fmt: skip
+        reply = self._answer(replica, other)
+        self.flights.append(Flight(other.origin, replica.origin, reply=reply, began=self.turn))
+
+    def pull(self, replica: Replica, pick: int, _: int) -> None:
+        """A pull that is answered and taken within the turn."""
+        others = [r for r in self.replicas.values() if r is not replica]
+        other = others[pick % len(others)]
+        if self.linked(other.node, replica.node):
+            self._take(replica, other, self._answer(replica, other), self.turn)
+
+    def _answer(self, asker: Replica, answerer: Replica) -> PullReply:
+        origins: dict[Origin, int] = {}
+        asks = [
+            SlotAsk(slot, NO_VERSION, pack_clock(asker.store.clock(slot), origins),
+                    asker.store.mark(slot))
+            for slot in SLOTS
+        ]  # fmt: skip
+        for slot in SLOTS:
+            answerer.store.note_covered(slot, asker.boot, asker.store.clock(slot))
+        reply = answer_pull(answerer.store, Pull(origins=tuple(origins), slots=tuple(asks)))
+        assert all(answer.complete for answer in reply.slots)
+        return reply
+
+    def _take(self, asker: Replica, answerer: Replica, reply: PullReply, began: int) -> None:
+        slot_of = {record.version: slot for slot, record in self.records()}
+        for record in reply.records:
+            self.repair(asker, slot_of[record.version], record)
+        store = asker.store
+        for answer in reply.slots:
+            slot, clock = answer.slot, unpack_clock(answer.clock, reply.origins)
+            spans = unpack_spans(answer.spans, reply.origins)
+            if answer.refill or is_below(store.clock(slot), clock, answer.mark, spans):
+                store.refill(slot, set(answer.refill), clock, answer.mark)
+            store.merge_clock(slot, clock, answer.mark)
+            store.merge_spans(slot, spans)
+        asker.in_sync[answerer.node] = began
+
+    def records(self) -> Iterator[tuple[int, Record]]:
+        for (slot, _key), records in self.written.items():
+            for record in records:
+                yield slot, record
+
+    def repair(self, replica: Replica, slot: int, record: Record) -> None:
+        """Apply what came from another node; it must not bring back what went here."""
+        before = replica.store.peek(slot, record.key)
+        shown = before is not None and before.kind is Kind.VALUE
+        covered = replica.store.covers(slot, record.version)
+        replica.store.apply(slot, record, self.now_ms)
+        after = replica.store.peek(slot, record.key)
+        if after is not None and after.kind is Kind.VALUE and after.version == record.version:
+            assert shown or not covered, f"{replica.origin} took {record} again"
+            back = record.version in replica.evicted and not shown
+            assert not back, f"{replica.origin} evicted {record}"
+        replica.learn(slot, record)
+
+    def evict(self, replica: Replica, pick: int, _: int) -> None:
+        slot, key = SLOTS[pick % 2], KEYS[pick // 2 % len(KEYS)]
+        entry = replica.store.peek(slot, key)
+        if entry is not None and entry.kind is Kind.VALUE:
+            replica.evicted.add(entry.version)
+            replica.store._memory.evict(entry)
+            replica.store._memory.make_room()
+
+    def wait(self, _: Replica, step: int, sweep: int) -> None:
+        self.now_ms += 1 + step % 20
+        for replica in self.replicas.values():
+            if sweep % 2:
+                # A sweep, without the expiry index's rounding.
+                for slot, key in self.written:
+                    replica.store.get(slot, key, self.now_ms)
+
+    def part(self, replica: Replica, pick: int, _: int) -> None:
+        other = NODES[pick % 3]
+        if other != replica.node:
+            self.apart.add(frozenset((other, replica.node)))
+
+    def heal(self, _: Replica, _one: int, _two: int) -> None:
+        """Those who were apart are alive to each other again: no longer in sync."""
+        for pair in self.apart:
+            one, two = (self.replicas[node] for node in sorted(pair))
+            one.in_sync.pop(two.node, None)
+            two.in_sync.pop(one.node, None)
+        self.apart.clear()
+
+    def crash(self, replica: Replica, _one: int, _two: int) -> None:
+        self.replicas[replica.node] = self.fresh(replica.node)
+        for other in self.replicas.values():
+            other.in_sync.pop(replica.node, None)
+
+    def tidy(self, replica: Replica, fold: int, age: int) -> None:
+        """Forget, close gaps and fold by the rules of `Tidying`."""
+        others = [r for r in self.replicas.values() if r is not replica]
+        if self.apart or any(other.node not in replica.in_sync for other in others):
+            return
+        store = replica.store
+        for slot in SLOTS:
+            store.forget_covered(slot, [other.boot for other in others])
+            gaps = store.gap_origins(slot)
+            if not gaps:
+                replica.missed_since.pop(slot, None)
+            since = replica.missed_since.setdefault(slot, self.turn) if gaps else 0
+            if gaps and all(replica.in_sync[other.node] > since for other in others):
+                for origin in gaps:
+                    store.close_gaps(slot, origin)
+            self._fold(replica, slot, fold, age)
+
+    def _fold(self, replica: Replica, slot: int, fold: int, age: int) -> None:
+        """Fold what is gone, once all have seen it: ten rounds of pulls in the real thing."""
+        live = {r.origin for r in self.replicas.values()}
+        store = replica.store
+        gone = [origin for origin in store.clock_origins() if origin not in live]
+        clock = store.clock(slot)
+        level = all(
+            other.store.covers(slot, Version(clock.get(origin, 0), *origin))
+            for other in self.replicas.values() for origin in gone
+        )  # fmt: skip
+        if fold % 2 and level:
+            store.fold(slot, gone.__contains__, (self.now_ms - age) << 4)
+            store.prune_clocks()
+
+    # ---------------------------------------------------------- judging
+
+    def check(self) -> None:
+        for replica in self.replicas.values():
+            for (slot, key), records in self.written.items():
+                shown = self.shown(replica, slot, key)
+                if shown is None:
+                    continue
+                newer = [r for r in records if r.version > shown]
+                hidden = [r for r in newer if replica.store.covers(slot, r.version)]
+                assert not hidden, f"{replica.origin} shows {key!r} {shown}, has seen {hidden}"
+                known = replica.known[slot, key]
+                assert known <= shown, f"{replica.origin} shows {key!r} {shown}, knew {known}"
+
+    def shown(self, replica: Replica, slot: int, key: bytes) -> Version | None:
+        entry = replica.store.peek(slot, key)
+        if entry is None or entry.kind is not Kind.VALUE:
+            return None
+        if 0 < entry.expires_at_ms <= self.now_ms:
+            return None
+        return entry.version
+
+    def finish(self) -> None:
+        """Everybody is back and pulls from everybody: all agree, and nothing is left to tell."""
+        self.heal(self.replicas[1], 0, 0)
+        self.flights.clear()
+        for _round in range(3):
+            for node in NODES:
+                for pick in range(2):
+                    self.pull(self.replicas[node], pick, 0)
+                    self.check()
+        for slot in SLOTS:
+            digests = {r.store.digest(slot) for r in self.replicas.values()}
+            assert len(digests) == 1, f"slot {slot}: {digests}"
+        for slot, key in self.written:
+            known = max(r.known.get((slot, key), NO_VERSION) for r in self.replicas.values())
+            for replica in self.replicas.values():
+                shown = self.shown(replica, slot, key)
+                assert shown in (None, known), f"{replica.origin}: {key!r} {shown}, not {known}"
+        for replica in self.replicas.values():
+            replica.store.check()
+
+
+WEIGHTS = {
+    "put": 14, "delete": 6, "deliver": 20, "deliver_all": 2, "ask": 6, "pull": 6, "evict": 8,
+    "wait": 8, "part": 2, "heal": 3, "crash": 2, "tidy": 8,
+}  # fmt: skip
+
+
+def schedule_of(seed: int) -> list[Step]:
+    rng = random.Random(seed)
+    names, weights = list(WEIGHTS), list(WEIGHTS.values())
+    return [
+        (name, rng.choice(NODES), rng.randrange(12), rng.randrange(12))
+        for name in rng.choices(names, weights, k=STEPS)
+    ]
+
+
+def play(schedule: list[Step], budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "NOTES_MAX", budget.notes)
+    world = World(budget)
+    world.run(schedule)
+    world.finish()
+
+
+@pytest.mark.parametrize("budgets", [SANE, ABSURD], ids=["sane", "absurd"])
+def test_repair_brings_nothing_back_under_any_schedule(
+    budgets: tuple[Budget, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(SCHEDULES // 2):
+        play(schedule_of(seed), budgets[seed % len(budgets)], monkeypatch)
