@@ -315,9 +315,9 @@ class Exchange:
             return []
         state.request = 0
         same_view = epoch == self._held.view.epoch == state.epoch
-        differ = set(reply.differ)
+        unequal = set(reply.differ)
         for slot in state.asked:
-            if slot in differ:
+            if slot in unequal:
                 state.differ[slot] = None
             elif same_view:
                 state.wanted.pop(slot, None)
@@ -426,13 +426,13 @@ class Exchange:
         state.descents, state.doubted = DESCENTS_MAX, False
         self._pieces = max(self._pieces, self.trees.pieces())
 
-    def _descended(self, peer: NodeKey, state: _Peer, differ: frozenset[int]) -> None:
+    def _descended(self, peer: NodeKey, state: _Peer, unequal: frozenset[int]) -> None:
         """Want the slots of groups that differ; of the others nothing is to come."""
         equal = shared = self.trees.shared(peer)
-        if differ:
-            equal = [slot for slot in shared if slot % GROUP_COUNT not in differ]
-            unequal = (slot for slot in shared if slot % GROUP_COUNT in differ)
-            state.wanted.update(dict.fromkeys(unequal))
+        if unequal:
+            equal = [slot for slot in shared if slot % GROUP_COUNT not in unequal]
+            others = (slot for slot in shared if slot % GROUP_COUNT in unequal)
+            state.wanted.update(dict.fromkeys(others))
         for slot in equal if state.wanted else ():
             state.wanted.pop(slot, None)
         self._sync.pulled_all(equal, peer, state.sent_at)
@@ -545,9 +545,7 @@ class Exchange:
             state.partial[slot] = partial
             return
         store = self._held.store
-        if answer.refill or is_below(
-            store.clock(slot), partial.clock, partial.mark, partial.spans
-        ):
+        if answer.refill or is_below(store.clock(slot), partial.clock, partial.mark, partial.spans):
             # An empty list is one, too: whoever has forgotten everything lists nothing.
             store.refill(slot, set(answer.refill), partial.clock, partial.mark)
         store.merge_clock(slot, partial.clock, partial.mark)

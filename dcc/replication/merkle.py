@@ -67,7 +67,7 @@ class Trees:
         self._changed.update(slots)
         self._shared.clear()
         gone = self._groups.keys() - self._held.view.boots.keys()
-        for key in gone:
+        for key in sorted(gone):
             del self._groups[key]
         if gone:
             self._sharers = [

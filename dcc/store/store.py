@@ -135,8 +135,8 @@ class Store:
         """Return the xxh3_64 of every key of which a record is held, barren ghosts left out."""
         cleared = self.cleared
         held = [e for e in self.tables[slot].values() if e.version[0] > cleared]
-        listed = [e for e in held if e.kind is not Kind.EVICTED or not e.asked]
-        return tuple([xxh3_64_intdigest(e.key) for e in listed])
+        useful = [e for e in held if e.kind is not Kind.EVICTED or not e.asked]
+        return tuple([xxh3_64_intdigest(e.key) for e in useful])
 
     def slots_held(self) -> list[int]:
         """Return the slots with an entry or a clock, ascending. O(slots)."""
