@@ -37,7 +37,7 @@ class Entry:
 
     client: str
     verb: str
-    "get, put, add, replace, delete, touch, incr."
+    "get, put, add, replace, delete, touch, incr; clear, of all keys."
     key: bytes
     value: bytes = b""
     "What a write wanted to store; every value in a history is unique."
@@ -54,7 +54,7 @@ class Entry:
     found: bytes | None = None
     "What a get found."
     version: Version = NO_VERSION
-    "Written, or found."
+    "Written, or found; of a clear the first above all that it made absent."
     number: int = 0
 
     @property

@@ -17,11 +17,12 @@ from typing import Any
 
 from dcc.node.core import NodeCore
 from dcc.ring.hashing import slot_of
-from dcc.types import Kind, NodeKey, Record, Version
+from dcc.types import Kind, NodeKey, Record, Stamp, Version
 from dcc.units import MILLISECOND, SECOND
 from dcc.wire.messages import Get
 from simulations.checkers import (
     acknowledgement,
+    clearing,
     convergence,
     deadlines,
     limits,
@@ -41,6 +42,9 @@ from simulations.workload import Workload
 
 SLACK_NS = 1_500 * MILLISECOND
 "Cluster time may be off by `max_skew`, and a hit may be on its way for a call's time-out."
+
+ROUNDS = 5
+"Exchanges behind convergence until nothing but roots may travel."
 
 STEP_NS = 1 * SECOND
 "Between two looks at the cluster."
@@ -143,15 +147,16 @@ class _Run:
         self.violations += missing[:5]
 
     def _rest(self) -> None:
-        """Stay quiet for two exchanges and more; then read everything."""
+        """Stay quiet for some exchanges, then for one more that must be silent; read everything."""
         if self.converged_ns < 0:
             return
-        world = self.world
+        world, stage = self.world, self.stage
         interval_ns = self.scenario.exchange_interval_ns
-        world.run(world.now_ns + interval_ns + 2 * SECOND)
-        before = self.observer.repaired
-        world.run(world.now_ns + interval_ns + 2 * SECOND)
-        self.violations += silence.check(self.observer.repaired - before, world.now_ns)
+        stage.play(ROUNDS * interval_ns + 2 * SECOND)
+        repaired = self.observer.repaired
+        sent = stage.traffic_in(interval_ns + 2 * SECOND)
+        self.violations += silence.check(self.observer.repaired - repaired, world.now_ns)
+        self.violations += silence.check_traffic(sent, world.now_ns)
         self.violations += self._unconverged()
         self._read_all()
 
@@ -209,10 +214,20 @@ class _Run:
             for key, found in owners.items()
             if len(found) < min(len(living), self.scenario.replicas + 1)
         ]
-        expected = {key: self._expected(record) for key, record in self.newest.items()}
+        cleared = max(_store(node).cleared for node in living)
+        missing += self._uncleared(living, cleared)
+        expected = {key: self._expected(record) for key, record in self.newest.items()
+                    if record.version.stamp > cleared}  # fmt: skip
         may_evict = self.scenario.may_evict
         missing += convergence.check(expected, owners, held, self._covers, may_evict=may_evict)
         return missing
+
+    def _uncleared(self, living: list[NodeProcess], cleared: Stamp) -> list[Violation]:
+        return [
+            Violation(clearing.PROMISE, f"{node.name} has not heard of it", self.world.now_ns)
+            for node in living
+            if _store(node).cleared != cleared
+        ]
 
     def _expected(self, record: Record) -> Record:
         now_ms = (EPOCH_NS + self.world.now_ns) // MILLISECOND
@@ -241,6 +256,9 @@ class _Run:
 
     def _check_last_read(self, entry: Entry) -> list[Violation]:
         newest = self.newest.get(entry.key)
+        cleared = max(_store(node).cleared for node in self.world.living())
+        if newest is not None and newest.version.stamp <= cleared:
+            newest = None
         expected = self._expected(newest) if newest is not None else None
         exists = expected is not None and expected.kind is Kind.VALUE
         if exists and expected is not None and entry.status == "hit":
@@ -274,6 +292,9 @@ class _Run:
             history, versions_of, scenario.replicas, self._alive,
             lambda start, end: calm(scenario.faults, start, end),
         )  # fmt: skip
+        self.violations += clearing.check(
+            history, lambda start, end: calm(scenario.faults, start, end)
+        )
         if self.converged_ns >= 0:
             self.violations += survival.check_rest(
                 history, losses, scenario.replicas, self._kept, end_ns
@@ -284,6 +305,8 @@ class _Run:
         return {self.world.nodes[name].key for name in names}
 
     def _kept(self, entry: Entry) -> bool:
+        if any(entry.version.stamp <= _store(node).cleared for node in self.world.living()):
+            return True
         newest = self.newest.get(entry.key)
         if newest is not None and newest.version >= entry.version:
             return True

@@ -32,6 +32,8 @@ def twisted(scenario: Scenario) -> Scenario:
         scenario = replace(scenario, budgets=_small_budgets(scenario, rng))
     if _one_in(rng, 6):
         scenario = _lossy(scenario, rng)
+    if _one_in(rng, 5):
+        scenario = replace(scenario, workload=replace(scenario.workload, clears_permille=10))
     return scenario
 
 
@@ -50,14 +52,14 @@ def rolling(scenario: Scenario, rng: Random) -> Scenario:
             at_ns=WARM_UP_NS + SECOND + turn * pace_ns, lasts_ns=100 * MILLISECOND,
             node=f"n{(first + turn) % nodes}", silent=_one_in(rng, 4),
         )
-        for turn in range(_between(rng, 4, 10))
+        for turn in range(_between(rng, 4, 8))
     )  # fmt: skip
     workload = replace(
-        scenario.workload, clients=_between(rng, 4, 8), keys=_between(rng, 12, 24),
-        pause_ns=_between(rng, 20, 60) * MILLISECOND, w=(2, replicas + 1),
+        scenario.workload, clients=_between(rng, 4, 6), keys=_between(rng, 12, 24),
+        pause_ns=_between(rng, 30, 80) * MILLISECOND, w=(2, replicas + 1),
     )  # fmt: skip
     return replace(
-        scenario, nodes=nodes, replicas=replicas, faults=restarts, faults_ns=45 * SECOND,
+        scenario, nodes=nodes, replicas=replicas, faults=restarts, faults_ns=30 * SECOND,
         rebalance_delay_ns=60 * SECOND, workload=workload, revive=(),
         links=LinkSettings(delay_ns=_between(rng, 1, 30) * MILLISECOND),
     )  # fmt: skip
@@ -102,12 +104,12 @@ def patient(scenario: Scenario, rng: Random) -> Scenario:
         for turn in range(3)
     )  # fmt: skip
     workload = replace(
-        scenario.workload, clients=8, timeout_ns=8 * SECOND, w=(replicas + 1,),
-        pause_ns=_between(rng, 50, 100) * MILLISECOND,
+        scenario.workload, clients=5, timeout_ns=8 * SECOND, w=(replicas + 1,),
+        pause_ns=_between(rng, 80, 160) * MILLISECOND,
     )  # fmt: skip
     return replace(
         scenario, nodes=nodes, replicas=replicas, faults=gone, workload=workload, revive=(),
-        exchange_interval_ns=30 * SECOND, rebalance_delay_ns=60 * SECOND,
+        exchange_interval_ns=15 * SECOND, rebalance_delay_ns=60 * SECOND,
         links=LinkSettings(delay_ns=_between(rng, 1, 10) * MILLISECOND),
     )  # fmt: skip
 

@@ -13,13 +13,15 @@ from typing import Any
 
 from dcc.client.calls import Operation
 from dcc.errors import DccError
+from dcc.types import Version
 from dcc.units import MILLISECOND
-from dcc.wire.messages import Get, GetReply, Op, Outcome, Write, WriteReply
+from dcc.wire.messages import Clear, ClearReply, Get, GetReply, Op, Outcome, Write, WriteReply
 from simulations.clients import ClientProcess
 from simulations.history import End, Entry, History
 from simulations.world import World
 
-VERBS = {
+VERBS: dict[object, str] = {
+    Clear: "clear",
     Op.PUT: "put", Op.ADD: "add", Op.REPLACE: "replace", Op.DELETE: "delete",
     Op.TOUCH: "touch", Op.INCR: "incr",
 }  # fmt: skip
@@ -48,6 +50,8 @@ class WorkloadSettings:
     "Longest time to live on x and t keys."
     deletes: int = 0
     "So many percent more of the calls on p keys delete."
+    clears_permille: int = 0
+    "Of all calls: so many make everything absent."
     w: tuple[int, ...] = (1, 1, 2)
     "Drawn for each write; 0 is quorum, 255 all."
 
@@ -86,12 +90,12 @@ class Workload:
 
     def begin(self, client: ClientProcess, operation: Operation, value_ttl_ms: int = 0) -> Entry:
         """Begin a call of a client that is not busy, and return its entry."""
-        assert isinstance(operation, Get | Write)
+        assert isinstance(operation, Get | Write | Clear)
         write = operation if isinstance(operation, Write) else None
         entry = Entry(
             client=client.name,
-            verb=VERBS[write.op] if write else "get",
-            key=operation.key,
+            verb=VERBS[write.op] if write else VERBS.get(type(operation), "get"),
+            key=b"" if isinstance(operation, Clear) else operation.key,
             value=write.value if write else b"",
             w=write.w if write else 1,
             ttl_ms=value_ttl_ms,
@@ -112,6 +116,9 @@ class Workload:
             entry.end, entry.status = End.OK, outcome.status.name.lower()
             if entry.status == "hit":
                 entry.found, entry.version = outcome.value, outcome.version
+        elif isinstance(outcome, ClearReply):
+            entry.end, entry.status = End.OK if outcome.everywhere else End.UNKNOWN, "done"
+            entry.version = Version(outcome.stamp + 1, 0, 0)
         else:
             assert isinstance(outcome, WriteReply), outcome
             entry.end = End.UNKNOWN if outcome.outcome is Outcome.MAYBE else End.OK
@@ -120,6 +127,9 @@ class Workload:
 
     def draw(self, client: ClientProcess, rng: Random) -> tuple[Operation, int]:
         """Return the next operation of a client, and its time to live."""
+        clears = self._settings.clears_permille
+        if clears and rng.random() * 1000 < clears:
+            return Clear(seen=client.core.seen), 0
         key = self._keys[int(rng.random() * len(self._keys))]
         letter = key[:1].decode()
         mix = MIX[letter]

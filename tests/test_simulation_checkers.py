@@ -5,6 +5,7 @@ from __future__ import annotations
 from dcc.types import Kind, Member, Record, Standing, Version, node_key
 from simulations.checkers import (
     acknowledgement,
+    clearing,
     convergence,
     deadlines,
     limits,
@@ -226,6 +227,28 @@ def test_a_write_stamped_after_its_deadline_is_seen() -> None:
     in_time, late = Version(1900 << 16, 7, 1), Version(9000 << 16, 7, 1)
     assert provenance.check_late(history, {b"a": [in_time]}, 0, S) == []
     assert len(provenance.check_late(history, {b"a": [late]}, 0, S)) == 1
+
+
+# ------------------------------------------------------------------ clearing
+
+
+def clear(at_s: int, version: Version) -> Entry:
+    entry = put(at_s, b"", version)
+    entry.verb, entry.key = "clear", b""
+    return entry
+
+
+def test_what_was_cleared_and_is_found_again_is_seen() -> None:
+    for found, at_s, calm, count in (
+        (V1, 5, True, 1), (V2, 5, True, 0), (V1, 1, True, 0), (V1, 5, False, 0),
+    ):  # fmt: skip
+        history = [put(1, b"a", found), clear(3, V2), get(at_s, b"a", found)]
+        assert len(clearing.check(history, lambda start, end, calm=calm: calm)) == count
+
+
+def test_a_key_may_be_missed_once_all_was_cleared() -> None:
+    assert unread(put(1, b"a", V1), get(5, None), clear(2, V2)) == 0
+    assert unread(put(1, b"a", V2), get(5, None), clear(2, V1)) == 1
 
 
 # ------------------------------------------------------------------ the others

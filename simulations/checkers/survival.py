@@ -40,7 +40,7 @@ def copies(w: int, replicas: int) -> int:
 
 def _promised(entry: Entry, until_ns: int, losses: Sequence[int], replicas: int) -> bool:
     """Whether fewer memories were lost since the call began than owners acknowledged."""
-    if entry.verb == "get" or entry.end is not End.OK or entry.status == "not done":
+    if entry.verb in ("get", "clear") or entry.end is not End.OK or entry.status == "not done":
         return False
     lost = sum(entry.invoked_ns <= at <= until_ns for at in losses)
     return lost < copies(entry.w, replicas)
@@ -85,9 +85,10 @@ def check_reads(
     Complexity: O(calls of a key squared), for each key.
     """
     found: list[Violation] = []
+    clears = [entry for entry in history if entry.verb == "clear"]
     by_key = sorted(history, key=lambda entry: (entry.key, entry.invoked_ns))
     for _, group in groupby(by_key, key=lambda entry: entry.key):
-        calls = list(group)
+        calls = [*group, *clears]
         for miss in calls:
             if miss.verb != "get" or miss.status != "miss" or miss.end is not End.OK:
                 continue
@@ -116,7 +117,7 @@ def _must_be_found(
     replicas: int,
     slack_ns: int,
 ) -> bool:
-    if write.verb == "delete" or not 0 < write.ended_ns < miss.invoked_ns:
+    if write.verb in ("delete", "clear") or not 0 < write.ended_ns < miss.invoked_ns:
         return False
     if not _promised(write, miss.ended_ns, losses, replicas):
         return False
@@ -135,4 +136,4 @@ def _may_hide(other: Entry, write: Entry, at_ns: int) -> bool:
         return False
     if other.end is End.OK and other.version < write.version:
         return False
-    return other.verb == "delete" or _expires_before(other, at_ns)
+    return other.verb in ("delete", "clear") or _expires_before(other, at_ns)
