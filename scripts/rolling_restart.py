@@ -98,21 +98,8 @@ class RollingRestart:
 
     def _missing(self) -> list[str]:
         """Return what is not as it should be; empty = converged."""
-        found, topology = self._client.stats(), self._client.topology()
-        reasons = [f"{name} does not answer" for name in found.unreachable]
-        for one in topology.nodes:
-            if _belongs(one) and one.standing != "alive":
-                reasons.append(f"{one.name} is {one.standing}")
-        for name, mine in found.nodes.items():
-            exchange = mine.detail.get("exchange", {})
-            if not (mine.ready and mine.slots_ready):
-                reasons.append(f"{name} is still filling its slots")
-            if exchange.get("leftover_slots"):
-                reasons.append(f"{name} still holds {exchange['leftover_slots']} slots of others")
-        views = {(mine.epoch, _alive(mine)) for mine in found.nodes.values()}
-        if len(views) > 1:
-            reasons.append("views differ")
-        return reasons
+        found = self._client.convergence()
+        return [] if found.converged else list(found.reasons) or ["no reason was told"]
 
     def _wait(self, what: str, reasons: Callable[[], list[str]]) -> None:
         """Return once `reasons()` is empty; Aborted when that takes too long."""
@@ -135,10 +122,6 @@ class RollingRestart:
 
 def _belongs(node: dcc.NodeInfo) -> bool:
     return node.standing in ("alive", "suspect", "dead")
-
-
-def _alive(mine: dcc.NodeStats) -> tuple[str, ...]:
-    return tuple(sorted(name for name, one in mine.members.items() if one == "alive"))
 
 
 def say(text: str) -> None:

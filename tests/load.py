@@ -9,6 +9,9 @@ and singly, with a write now and then. At the end it prints its books as one JSO
 missing and failed gets, uncertain and failed writes, slow calls. After SIGUSR1 a poll prints them
 too, when it has read the last key, and begins new ones. A miss is looked into at once: how a
 `lookup` ends, what each owner holds.
+
+Keys of `--shared` are written by every process that is told so. After SIGUSR2 a poll writes no more
+and prints the newest version of each key that was acknowledged to it: `{"versions": {...}}`.
 """
 
 from __future__ import annotations
@@ -42,8 +45,10 @@ class Books:
     puts: int = 0
     missing: int = 0
     "Gets of a key with an acknowledged write that found nothing."
+    missed_lookups: int = 0
+    "Those of them that were lookups."
     unsure: int = 0
-    "Those of them that said so; only a lookup can tell."
+    "Those of the missed lookups that ended so."
     failed_gets: list[str] = field(default_factory=list)
     wrong: int = 0
     "Values that this process never wrote under that key."
@@ -54,13 +59,15 @@ class Books:
     slow: list[Call] = field(default_factory=list)
     "Calls above 250 ms."
     slowest: Call = (0.0, 0.0, "")
+    fresh_missing: int = 0
+    "Misses of keys with an acknowledged write since these books were begun."
     missing_at: list[tuple[float, str, str]] = field(default_factory=list)
     "(seconds since 1970, key, what was found out about it)."
     gets_by_second: dict[int, int] = field(default_factory=dict)
     lost_at_end: int = 0
     "Acknowledged keys that are not found once all is over."
-    behind_at_end: int = 0
-    "Acknowledged keys whose value is then older than the acknowledged one."
+    behind_at_end: list[str] = field(default_factory=list)
+    "Acknowledged keys whose value is then an older one of this process."
     loops: int = 0
     "Times that a poll has read every key."
 
@@ -69,19 +76,30 @@ class Load:
     """One client's work."""
 
     def __init__(
-        self, client: dcc.Client, name: str, keys: int, w: int, *, size_bytes: int = 0
+        self,
+        client: dcc.Client,
+        name: str,
+        keys: int,
+        w: int,
+        *,
+        size_bytes: int = 0,
+        shared: int = 0,
     ) -> None:
-        self.client, self.name, self.keys, self.w = client, name, keys, w
+        self.client, self.name, self.w = client, name, w
         self.size_bytes = size_bytes
+        self.keys = [f"{name}-{i}" for i in range(keys)] + [f"shared-{i}" for i in range(shared)]
         self.rng = random.Random(name)
+        self.writes = True
         self.acked: dict[str, int] = {}
+        self.versions: dict[str, dcc.Version] = {}
+        self.fresh: set[str] = set()
         self.written: dict[str, int] = {}
         self.books = Books()
 
-    def value(self, key: str, number: int) -> bytes:
-        """Return what the `number`th write of `key` stores."""
+    def value(self, key: str, number: int, writer: str) -> bytes:
+        """Return what the `number`th write of `key` by `writer` stores."""
         size = self.size_bytes or 100 + hash_of(key) % 2_000
-        return f"{key}/{number}/".encode().ljust(size, b".")
+        return f"{key}/{number}/{writer}/".encode().ljust(size, b".")
 
     def step(self) -> None:
         """Read or write a random key."""
@@ -89,20 +107,19 @@ class Load:
             read = self.lookup if self.rng.randrange(2) else self.get
             read(self.rng.choice(list(self.acked)) if len(self.acked) < 64 else self.known())
         else:
-            self.put(f"{self.name}-{self.rng.randrange(self.keys)}")
+            self.put(self.rng.choice(self.keys))
 
     def known(self) -> str:
         """Return a random key whose write was acknowledged."""
-        while True:
-            key = f"{self.name}-{self.rng.randrange(self.keys)}"
-            if key in self.acked:
-                return key
+        while (key := self.rng.choice(self.keys)) not in self.acked:
+            pass
+        return key
 
     # -------------------------------------------------------------- polling
 
     def fill(self) -> None:
         """Write every key, again and again until all are acknowledged."""
-        left = [f"{self.name}-{i}" for i in range(self.keys)]
+        left = self.keys
         while left:
             for key in left:
                 self.put(key)
@@ -110,14 +127,15 @@ class Load:
 
     def poll(self, first: int) -> None:
         """Read one block of keys at once, some of them singly, and write one."""
-        keys = [f"{self.name}-{i}" for i in range(first, min(first + BLOCK, self.keys))]
+        keys = self.keys[first : first + BLOCK]
         self.get_many(keys)
         for i, key in enumerate(keys[first // BLOCK % 8 :: 8]):
             if i % 2:
                 self.get(key)
             else:
                 self.lookup(key)
-        self.put(self.rng.choice(keys))
+        if self.writes:
+            self.put(self.rng.choice(keys))
 
     def get_many(self, keys: Sequence[str]) -> None:
         """Read `keys` in one call."""
@@ -148,6 +166,7 @@ class Load:
         def look_up() -> bytes | None:
             found = self.client.lookup(key)
             if found.value is None:
+                self.books.missed_lookups += 1
                 self.books.unsure += found.status == "unsure"
                 how.append(f"lookup: {found.status} by {found.node}")
             return found.value
@@ -173,12 +192,13 @@ class Load:
         """Enter what a read of `key` found."""
         if value is None:
             self.books.missing += 1
+            self.books.fresh_missing += key in self.fresh
             self.books.missing_at.append((time.time(), key, f"{how}; {self.look_into(key)}"))
             return
-        name, number, _rest = value.split(b"/", 2)
-        if name.decode() != key or value != self.value(key, int(number)):
+        name, number, writer, _rest = value.split(b"/", 3)
+        if name.decode() != key or value != self.value(key, int(number), writer.decode()):
             self.books.wrong += 1
-        elif int(number) < self.acked[key]:
+        elif writer.decode() == self.name and int(number) < self.acked[key]:
             self.books.older += 1
 
     def look_into(self, key: str) -> str:
@@ -201,8 +221,9 @@ class Load:
         number = self.written[key] = self.written.get(key, 0) + 1
         began = time.monotonic()
         try:
-            self.client.put(key, self.value(key, number), w=self.w)
-            self.acked[key] = number
+            version = self.client.put(key, self.value(key, number, self.name), w=self.w)
+            self.acked[key], self.versions[key] = number, version
+            self.fresh.add(key)
         except dcc.MaybeStored:
             self.books.uncertain_puts += 1
         except dcc.DccError as error:
@@ -225,13 +246,25 @@ class Load:
         """Print the books and begin new ones."""
         print(json.dumps(asdict(self.books)), flush=True)
         self.books = Books()
+        self.fresh.clear()
+
+    def write_no_more(self) -> None:
+        """Only read from now on, and print what was acknowledged."""
+        self.writes = False
+        versions = {key: str(version) for key, version in self.versions.items()}
+        print(json.dumps({"versions": versions}), flush=True)
 
     def verify(self) -> None:
         """Read every acknowledged key once more."""
         for key, number in sorted(self.acked.items()):
-            value = self.client.get(key)
-            self.books.lost_at_end += value is None
-            self.books.behind_at_end += value is not None and int(value.split(b"/", 2)[1]) < number
+            entry = self.client.entry(key)
+            if entry is None:
+                self.books.lost_at_end += 1
+                continue
+            _key, found, writer, _rest = entry.value.split(b"/", 3)
+            if writer.decode() == self.name and int(found) < number:
+                acked = f"acked {number} {self.versions[key]}"
+                self.books.behind_at_end.append(f"{key}: {int(found)} {entry.version}, {acked}")
 
 
 def hash_of(key: str) -> int:
@@ -244,7 +277,8 @@ def work(load: Load, options: argparse.Namespace) -> None:
     stopped: list[int] = []
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: stopped.append(number))
-    signal.signal(signal.SIGUSR1, lambda number, _frame: asked.append(number))
+    for one in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(one, lambda number, _frame: asked.append(number))
     if options.poll:
         load.fill()
         print(json.dumps({"written": len(load.acked)}), flush=True)
@@ -254,12 +288,15 @@ def work(load: Load, options: argparse.Namespace) -> None:
         if not options.poll:
             load.step()
             continue
+        if signal.SIGUSR2 in asked:
+            asked.remove(signal.SIGUSR2)
+            load.write_no_more()
         load.poll(first)
         first += BLOCK
-        if first >= load.keys:
+        if first >= len(load.keys):
             first, load.books.loops = 0, load.books.loops + 1
-            if asked:
-                asked.clear()
+            if signal.SIGUSR1 in asked:
+                asked.remove(signal.SIGUSR1)
                 load.report()
         time.sleep(options.pause)
 
@@ -271,6 +308,7 @@ def main() -> None:
     parser.add_argument("--name", default="load")
     parser.add_argument("--seconds", type=float, default=0, help="0 = until SIGTERM")
     parser.add_argument("--keys", type=int, default=2_000)
+    parser.add_argument("--shared", type=int, default=0, help="keys that others write too")
     parser.add_argument("--size", type=int, default=0, help="bytes of a value; 0 = 100 to 2,100")
     parser.add_argument("--w", type=int, default=2)
     parser.add_argument("--read", default="primary")
@@ -278,7 +316,10 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=0, help="seconds after each polled block")
     options = parser.parse_args()
     with dcc.Client(options.nodes, read=options.read) as client:
-        load = Load(client, options.name, options.keys, options.w, size_bytes=options.size)
+        load = Load(
+            client, options.name, options.keys, options.w,
+            size_bytes=options.size, shared=options.shared,
+        )  # fmt: skip
         work(load, options)
         load.verify()
         load.report()

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -75,8 +75,10 @@ class Running:
 class NodeProcess(Running):
     """`python -m dcc.node` on free loopback ports, logging JSON."""
 
-    def __init__(self, options: tuple[str, ...], env: Mapping[str, str]) -> None:
-        argv = [sys.executable, "-m", "dcc.node", "--log-format", "json", *options]
+    def __init__(
+        self, options: tuple[str, ...], env: Mapping[str, str], inside: Sequence[str] = ()
+    ) -> None:
+        argv = [*inside, sys.executable, "-m", "dcc.node", "--log-format", "json", *options]
         if "--bind" not in options:
             argv += ["--bind", "127.0.0.1:0"]
         super().__init__(argv, env)
@@ -124,9 +126,14 @@ class Processes:
         """Start this Python with `argv`."""
         return self.run(sys.executable, *argv, env=env)
 
-    def node(self, *options: str, env: Mapping[str, str] | None = None) -> NodeProcess:
-        """Start a node with `options`; ports are free ones unless `--bind` is among them."""
-        return self._keep(NodeProcess(options, env or {}))
+    def node(
+        self, *options: str, env: Mapping[str, str] | None = None, inside: Sequence[str] = ()
+    ) -> NodeProcess:
+        """Start a node with `options`; ports are free ones unless `--bind` is among them.
+
+        `inside` is put before its command line; what it names must become the node by exec.
+        """
+        return self._keep(NodeProcess(options, env or {}, inside))
 
     def nodes(self, count: int, *options: str) -> list[NodeProcess]:
         """Start `count` nodes of one cluster and wait until all are ready."""

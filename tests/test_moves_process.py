@@ -28,7 +28,7 @@ OPTIONS = ("--replicas", "2", "--rebalance-delay", "3", "--max-memory", "10MiB")
 NODES = 5
 READERS = ("primary", "primary", "any")
 "One client process for each, with this way of reading."
-KEYS_EACH = 2_800
+KEYS_EACH = 2_500
 FULL = (0.5, 0.7)
 "Share of the memory in use at five nodes: about 60 %, the bookkeeping included."
 
@@ -109,7 +109,7 @@ class Cluster:
     def polled(self, what: str) -> Iterator[None]:
         """Run the body while clients read, wait until all is settled, and judge their books."""
         self.books()
-        began = time.monotonic()
+        began, began_at = time.monotonic(), time.time()
         yield
         happened = time.monotonic() - began
         settled = self.settle()
@@ -120,12 +120,15 @@ class Cluster:
             f"\n{what}: {happened:.1f} s, settled {settled:.1f} s later;"
             f" {len(READERS) * KEYS_EACH} keys read {loops / len(books):.1f} times,"
             f" {sum_of(books, 'gets')} gets, {unlike} missing or wrong,"
-            f" {sum_of(books, 'unsure')} unsure, {count_of(books, 'failed_gets')} failed;"
+            f" (of lookups {sum_of(books, 'missed_lookups')}, {sum_of(books, 'unsure')} of them"
+            f" unsure), {count_of(books, 'failed_gets')} failed;"
             f" {sum_of(books, 'puts')} puts, {sum_of(books, 'uncertain_puts')} uncertain,"
             f" {count_of(books, 'failed_puts')} failed;"
             f" {count_of(books, 'slow')} calls above 250 ms,"
             f" slowest {max(book['slowest'][1] for book in books):.2f} s"
         )
+        for at, key, how in (one for book in books for one in book["missing_at"]):
+            print(f"  {at - began_at:.2f} s after its begin {key} was missing: {how}")
         for book in books:
             assert (book["missing"], book["wrong"]) == (0, 0), book["missing_at"]
             assert book["failed_gets"] == []
@@ -141,18 +144,16 @@ def wait_for_lines(client: Running, count: int) -> None:
 def unsettled(client: dcc.Client, names: set[str]) -> list[str]:
     """Return why the nodes called `names` are not one cluster with all copies in their places."""
     try:
-        found = client.stats().nodes
+        found = client.convergence()
+        ring = {
+            one.name: one.standing
+            for one in client.topology().nodes
+            if one.standing in ("alive", "suspect", "dead")
+        }
     except dcc.DccError as error:
         return [repr(error)]
-    reasons = [f"{sorted(found)} answer"] if found.keys() != names else []
-    for name, one in found.items():
-        alive = {other for other, standing in one.members.items() if standing == "alive"}
-        ring = alive | {o for o, s in one.members.items() if s in ("suspect", "dead")}
-        if ring != names or alive != names:
-            reasons.append(f"{name} sees {sorted(alive)}")
-        if not one.slots_ready or one.detail["exchange"]["leftover_slots"]:
-            reasons.append(f"{name}: {one.slots_ready} {one.detail['exchange']}")
-    return reasons + (["epochs differ"] if len({one.epoch for one in found.values()}) > 1 else [])
+    strange = [] if ring == dict.fromkeys(names, "alive") else [f"the ring is {ring}"]
+    return strange + ([] if found.converged else [*found.reasons, "not converged"])
 
 
 def sum_of(books: list[dict[str, Any]], *names: str) -> int:
