@@ -321,6 +321,21 @@ def test_a_write_up_to_the_forget_mark_is_kept_as_a_ghost_if_its_key_is_unknown(
     assert value_of(store, b"known") == value_of(store, b"newer") == b"v"
 
 
+@pytest.mark.parametrize("first", [put(40, prev=0), delete(40, prev=0)])
+def test_so_is_the_next_version_of_a_key_that_became_known_below_the_mark(first: Record) -> None:
+    """What hid both may be forgotten: that an older one is held again says nothing about it."""
+    store = make()
+    store.merge_clock(SLOT, {}, mark=50)
+    store.apply(SLOT, first, 0)
+    assert store.apply(SLOT, put(45, prev=40), 0) is Applied.GHOST
+    assert store.install(SLOT, put(45), 0) is Applied.OLDER
+    assert store.apply(SLOT, put(46, prev=45), 0) is Applied.GHOST
+    assert value_of(store) is None
+    assert store.apply(SLOT, put(51, prev=46), 0) is Applied.NEWER
+    assert value_of(store) == b"v"
+    store.check()
+
+
 # ------------------------------------------------------------------ exchange
 
 

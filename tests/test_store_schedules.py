@@ -5,8 +5,8 @@ that take their time; evictions, forgetting, folding, partitions, and crashes th
 A schedule is a list of steps, each possible in any state, so that one that fails can be cut down.
 The steps of repair are those of `replication.exchange` and `replication.tidying`, on real stores.
 
-After each step: no replica shows what it evicted itself (unless it is told anew by nobody but
-repair), what has expired, or a version older than one that its clock covers. At the end, with
+After each step: repair has brought back nothing that the replica evicted, and no replica shows
+what has expired, or a version older than one that its clock covers. At the end, with
 everybody back and all pulls done: equal digests, and nobody shows a version while anybody alive
 knows a newer one, deletions and expiries included.
 
@@ -36,7 +36,7 @@ from dcc.units import MIB
 from dcc.wire.messages import Pull, PullReply
 from dcc.wire.shapes import SlotAsk
 
-SCHEDULES = int(os.environ.get("DCC_SCHEDULES", "300"))
+SCHEDULES = int(os.environ.get("DCC_SCHEDULES", "200"))
 STEPS = 120
 NODES = (1, 2, 3)
 SLOTS = (3, 9)
@@ -344,8 +344,7 @@ class World:
             for replica in self.replicas.values():
                 shown = self.shown(replica, slot, key)
                 assert shown in (None, known), f"{replica.origin}: {key!r} {shown}, not {known}"
-        for replica in self.replicas.values():
-            replica.store.check()
+        self.replicas[NODES[self.turn % 3]].store.check()
 
 
 WEIGHTS = {
@@ -368,6 +367,26 @@ def play(schedule: list[Step], budget: Budget, monkeypatch: pytest.MonkeyPatch) 
     world = World(budget)
     world.run(schedule)
     world.finish()
+
+
+FOUND: dict[str, tuple[Budget, list[Step]]] = {
+    "a tombstone seen beyond a gap was forgotten; the note travelled without a refill": (
+        Budget(1, 64),
+        [("put", 3, 3, 7), ("deliver", 1, 5, 5), ("crash", 1, 11, 5), ("delete", 3, 9, 4),
+         ("deliver_all", 1, 1, 1), ("pull", 2, 4, 0)],
+    ),
+    "a tombstone was forgotten; late writes below the mark came, one replacing the other": (
+        Budget(2, 2),
+        [("put", 2, 2, 6), ("put", 1, 3, 8), ("wait", 1, 8, 10), ("put", 2, 3, 10),
+         ("delete", 3, 3, 10), ("deliver_all", 3, 0, 9)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("found", FOUND)
+def test_what_was_found_once_stays_fixed(found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    budget, schedule = FOUND[found]
+    play(schedule, budget, monkeypatch)
 
 
 @pytest.mark.parametrize("budgets", [SANE, ABSURD], ids=["sane", "absurd"])

@@ -33,7 +33,8 @@ class Entry:
     expires_at_ms: int
     "Cluster milliseconds; 0 = never."
     asked: bool
-    "A ghost whose value no other holder has: barren, not to be asked for again."
+    """A ghost whose value no other holder has: barren, not to be asked for again. Up to the forget
+    mark, of any kind without a value: a newer version of the key may have been forgotten."""
     prev: Stamp
     "As in the record, while the slot's clock did not cover it when it came; else PREV_UNKNOWN."
     hits: int

@@ -15,7 +15,8 @@ the slot's clock:
 versions until every holder has seen it (`coverage.py`) or room is needed (`memory.py`).
 
 **Forget mark.** Once records were forgotten for want of room, a write stamped up to the slot's mark
-may be older than one that was forgotten: if unknown, it is kept as a ghost, never as a value.
+may be older than one that was forgotten: if unknown, it is kept as a ghost, never as a value. So
+is the next version of a key that became known that way, up to the mark: it shows nothing either.
 
 Sans I/O, one thread. All times are cluster milliseconds; slots are the caller's business (they
 follow from the key) and never checked here.
@@ -473,9 +474,11 @@ class Store:
         entry = self.tables[slot].get(record.key)
         if version[0] <= self.cleared or (entry is not None and entry.version >= version):
             return Applied.OLDER
-        kind, barren = self._kind_to_keep(record, now_ms), False
-        if kind is Kind.VALUE and entry is None and version[0] <= mark:
-            kind, barren = Kind.EVICTED, True  # Whoever has the value may lack its successor.
+        kind = self._kind_to_keep(record, now_ms)
+        # What hides it may be forgotten: so of a key that came after that, too, until a newer one.
+        barren = version[0] <= mark and (entry is None or entry.asked)
+        if barren and kind is Kind.VALUE:
+            kind = Kind.EVICTED  # Whoever has the value may lack its successor.
         lost = kind is Kind.EVICTED and record.kind is Kind.VALUE
         shared = version[1] is origin[0] and version[2] is origin[1]
         if not shared or kind is not record.kind or (record.value and kind is not Kind.VALUE):
@@ -508,6 +511,8 @@ class Store:
     def _complete(self, entry: Entry, record: Record, now_ms: int) -> Applied:
         """Add to a ghost what another holder knows of the same version."""
         if entry.kind is not Kind.EVICTED or entry.version[0] <= self.cleared:
+            return Applied.OLDER
+        if entry.asked and entry.version[0] <= self._memory.marks[entry.slot]:
             return Applied.OLDER
         kind = self._kind_to_keep(record, now_ms)
         if kind is Kind.VALUE:
