@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dcc.replication.questions import QUESTION_NS
+from dcc.types import NodeKey
 from dcc.units import MILLISECOND, SECOND
 from dcc.wire.messages import (
     Clear,
@@ -14,6 +15,8 @@ from dcc.wire.messages import (
     Message,
     Op,
     Outcome,
+    Ping,
+    Replicate,
     Write,
     WriteMany,
     WriteReply,
@@ -129,3 +132,28 @@ def test_a_node_that_does_not_know_the_time_yet_refuses_writes_and_clears() -> N
     cores.settle()
     assert cores.held("a", key) == b"kept"
     assert isinstance(cores.put("c", cores.key_of("c", "a"), b"v")[0], WriteReply)
+
+
+def test_a_record_refused_for_skew_is_fetched_once_time_has_caught_up(pair: Cores) -> None:
+    """A turn that lasted long judges healthy records by an old time."""
+    a, b = pair["a"], pair["b"]
+    key = pair.key_of("b", "a")
+    caught: list[Replicate] = []
+
+    def lost(source: NodeKey, _to: NodeKey, message: Message) -> bool:
+        if source == b.key and isinstance(message, Replicate):
+            caught.append(message)
+        return bool(caught)
+
+    stale = pair.now
+    pair.run(0.7)
+    pair.lost = lost
+    pair.put("b", key, b"v")
+    pair.until(lambda: bool(caught), 1)
+    assert [record.key for record in caught[0].records] == [key]
+    frames = b.codec.encode(caught[0], epoch=b.held.view.epoch)
+    pair.lost = lambda _source, _to, message: isinstance(message, Replicate | Ping)
+    pair.carry("a", a.receive(b"\1b", frames, stale))
+    assert a.counters.dropped["clock_skew"] == 1
+    assert pair.held("a", key) is None
+    pair.until(lambda: pair.held("a", key) == b"v", 1)

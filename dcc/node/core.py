@@ -35,6 +35,7 @@ from dcc.node.converging import Converging
 from dcc.node.counters import Counters
 from dcc.node.fastpath import FastPath
 from dcc.node.forwards import Forwards
+from dcc.node.plausible import plausible
 from dcc.node.requests import Requests
 from dcc.node.settings import Changes
 from dcc.node.stats import statistics
@@ -352,13 +353,29 @@ class NodeCore:
         if isinstance(message, m.Ping | m.Ack) and header.epoch == self.held.view.epoch:
             self.exchange.root_heard(header.sender, message.root, at)
         own_ms = self.clock.own_ms(at.mono)
+        believed = self._believed(header, message, at)
         effects = self.membership.receive(
-            header, message, at.mono, own_ms, request_plane=request_plane, route=route
+            header, believed, at.mono, own_ms, request_plane=request_plane, route=route
         )
         out = self._emit(effects)
         if self.membership.settings != self._settings:
             self._take_settings()
         return out
+
+    def _believed(self, header: Header, message: m.Message, at: Instant) -> Any:
+        """Return `message` without settings from the future.
+
+        A node that does not know the time yet has to go by its own clock and by the sender's.
+        """
+        own_ms = self.clock.own_ms(at.mono)
+        now_ms = at.ms if self.clock.settled else max(own_ms, header.at)
+        held = self.membership.settings
+        believed = plausible(message, held, now_ms + self.config.max_skew_ms)
+        if believed is not message:
+            self.counters.drop("clock_skew")
+            fields = {"reason": "clock_skew", "sender": header.sender, "text": "settings"}
+            self._notices.append(Notify("message_dropped", fields))
+        return believed
 
     def _take_settings(self) -> None:
         self._settings = self.membership.settings
@@ -479,6 +496,7 @@ class NodeCore:
             if self.clock.too_far_ahead(record.version.stamp, at.ms):
                 self.counters.drop("clock_skew")
                 moved.append(index)
+                self.exchange.gap(header.sender, slot, at, refused=True)
                 continue
             self.clock.witness(record.version.stamp)
             if held.store.apply(slot, record, at.ms) is Applied.OLDER:
@@ -535,7 +553,8 @@ class NodeCore:
     def _settings_update(
         self, header: Header, message: m.SettingsUpdate, at: Instant
     ) -> list[Effect]:
-        effects = self.change_settings(message.settings, at)
+        believed = self._believed(header, message, at)
+        effects = self.change_settings(believed.settings, at)
         ack = m.SettingsAck(settings=self.membership.settings)
         return [*effects, Tell(header.sender, ack, header.request)]
 
