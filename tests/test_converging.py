@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -72,8 +73,8 @@ def answer(cores: Cores, name: str, message: m.Message, seconds: float = 2, at: 
 
 
 def pause(cores: Cores) -> None:
-    """Let half a second pass in many turns."""
-    for _ in range(100):
+    """Let a while pass in many turns."""
+    for _ in range(120):
         cores.step(5 * MILLISECOND)
 
 
@@ -229,11 +230,31 @@ def test_a_node_that_stood_still_while_it_counted_counts_anew(fresh: Cores) -> N
     assert f"a: {len(core.held.view.owned)} slots not complete" in reply.reasons
 
 
+def test_a_view_that_changes_while_slots_are_counted_is_counted_anew(fresh: Cores) -> None:
+    fresh.lost = lambda _a, _b, message: isinstance(message, m.Compare | m.CompareRoot)
+    fresh.ask("a", m.ConvergedGet())
+    core = fresh["a"]
+    for _ in range(10):
+        fresh.carry("a", core.tick(fresh.now))
+    count_before = core.converging._count
+    assert count_before is not None
+    assert count_before.unsynced == 0
+    for name in fresh.nodes:
+        settings = Settings(2, fresh.ms << 16, 0)
+        fresh.carry(name, fresh[name].change_settings(settings, fresh[name]._at))
+    pause(fresh)
+    (reply,) = [one for _name, one in fresh.replies if isinstance(one, m.ConvergedReply)]
+    assert "a: 16384 slots not complete" in reply.reasons
+
+
 def test_a_silent_member_holds_the_answer_up_for_a_bounded_time(three: Cores) -> None:
     three.lost = lambda _a, _b, message: isinstance(message, m.State)
-    began = three.mono
-    assert converged(three, "a").reasons == ("no answer from b", "no answer from c")
-    assert three.mono - began <= 250 * MILLISECOND
+    for at, least, most in ((0, 480, 520), (three.ms + 500 + 200, 140, 160)):
+        began = three.mono
+        reply = answer(three, "a", m.ConvergedGet(), at=at)
+        assert isinstance(reply, m.ConvergedReply)
+        assert reply.reasons == ("no answer from b", "no answer from c")
+        assert least * MILLISECOND <= three.mono - began <= most * MILLISECOND
 
 
 def test_too_many_questions_at_once_are_refused(three: Cores) -> None:
@@ -254,11 +275,11 @@ def test_whoever_looks_at_the_statistics_finds_a_judgement_of_the_last_second(
     pause(three)
     found = core.stats(three.now)["detail"]["convergence"]
     assert (found["converged"], found["under_replicated"], found["reasons"]) == (True, 0, [])
-    assert found["age_seconds"] <= 0.5
+    assert found["age_seconds"] <= 0.6
     three.run(5)
     assert core.stats(three.now)["detail"]["convergence"]["age_seconds"] > 1, "nobody looked"
     pause(three)
-    assert core.stats(three.now)["detail"]["convergence"]["age_seconds"] <= 0.5
+    assert core.stats(three.now)["detail"]["convergence"]["age_seconds"] <= 0.6
 
 
 # ------------------------------------------------------------------ settings
@@ -465,9 +486,11 @@ def page(node: NodeProcess) -> tuple[int, dict[str, Any]]:
 @pytest.mark.process
 def test_the_page_says_yes_by_its_status_and_why_not_in_its_body(processes: Processes) -> None:
     first = processes.node("--http", "127.0.0.1:0", "--name", "one")
-    status, body = page(first)
-    assert (status, body["converged"], body["reasons"]) == (200, True, [])
-    assert body["age_seconds"] < 1
+    wait_until(lambda: page(first)[0] == 200, 30, first.text)
+    for _ in range(2):
+        began = time.monotonic()
+        body = page(first)[1]
+        assert body["age_seconds"] < time.monotonic() - began, "judged after it was asked"
     second = processes.node("--seed", first.address, "--name", "two")
     assert second.ready
     wait_until(lambda: page(first)[0] == 200 and "two" in members(first), 30, first.text)

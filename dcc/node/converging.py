@@ -18,8 +18,8 @@ node stood still. Nothing else makes a slot less complete, so a count under way 
 Counting is cheap while the verdicts of `SyncTable` are kept (about 2 ms for all slots); after a
 change of the view each is judged anew (some 50 ms), hence the pieces.
 
-While somebody looks at the statistics, the latest judgement is kept not older than a second, for
-the metrics and for HTTP.
+Whoever looks at the statistics makes the node judge anew, once a second at most; what the metrics
+and HTTP show is the latest judgement and when it was asked for.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from dcc.wire.messages import ConvergedReply, State, StateGet
 if TYPE_CHECKING:
     from dcc.node.core import NodeCore
 
-ROUND_NS = 200 * MILLISECOND
-"How long states are awaited: below a client's patience with one node."
+ROUND_NS = 500 * MILLISECOND
+"How long states are awaited at most; nor longer than three quarters of the asker's own time."
 
 ROUNDS_MAX = 64
 "Questions at once; more are refused."
@@ -76,6 +76,7 @@ class _Round:
     asker: Asker | None
     "None: for the statistics."
     waiting: set[NodeKey]
+    began: int
     until: int
     states: dict[NodeKey, tuple[int, State]] = field(default_factory=dict)
     missing: int = 0
@@ -98,11 +99,12 @@ class Converging:
     # -------------------------------------------------------------- asking
 
     def begin(self, asker: Asker | None, until: int, now: Instant) -> list[Effect]:
-        """Ask every live member; the answer to `asker` comes at `until` at the latest."""
+        """Ask every live member; the answer comes well before `until`, so that it counts."""
         assert len(self._rounds) <= ROUNDS_MAX
         alive = self._held.view.alive
         number = self._held.next_request()
-        self._rounds[number] = _Round(asker, set(alive), min(until, now.mono + ROUND_NS))
+        longest = min((until - now.mono) * 3 // 4, ROUND_NS)
+        self._rounds[number] = _Round(asker, set(alive), now.mono, now.mono + longest)
         self._count = self._count or self._fresh()
         return [Tell(peer, StateGet(), number) for peer in sorted(alive - {self._held.key})]
 
@@ -115,11 +117,14 @@ class Converging:
         return self._finished(now)
 
     def look(self) -> None:
-        """Keep the latest judgement fresh: somebody looks at the statistics."""
+        """Judge anew with the next tick, unless that was done within the last second."""
         self._refresh = True
 
     def latest(self, mono: int) -> dict[str, Any] | None:
-        """Return the latest judgement and its age, JSON-ready; None while there was none."""
+        """Return the latest judgement, JSON-ready, and how long ago it was asked for.
+
+        None while there was none.
+        """
         if self._latest is None:
             return None
         reply, at = self._latest
@@ -168,7 +173,7 @@ class Converging:
         fresh = self._latest is not None and now.mono - self._latest[1] < LATEST_AGE_NS
         if under_way or fresh or not self._core.serving or len(self._rounds) >= ROUNDS_MAX:
             return []
-        return self.begin(None, now.mono + ROUND_NS, now)
+        return self.begin(None, now.mono + 2 * ROUND_NS, now)
 
     def _fresh(self) -> _Count:
         return _Count(self._held.view.epoch, self._held.view.alive)
@@ -220,7 +225,7 @@ class Converging:
                 self._core.membership.members, self._held.view.epoch,
                 self._core.membership.settings.replicas_stamp, question.states, question.missing,
             )  # fmt: skip
-            self._latest = (reply, now.mono)
+            self._latest = (reply, question.began)
             if question.asker is not None:
                 effects.append(question.asker.answer(reply))
         return effects

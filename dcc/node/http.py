@@ -50,8 +50,9 @@ ASKING_MAX = 12
 "Requests at once that ask the loop."
 CONNECTION_NS = 5 * SECOND
 "From accepting to closing."
-JUDGED_AGE_S, JUDGED_PAUSE_S, JUDGED_TRIES = 1.0, 0.1, 10
-"Of the cluster's convergence: the oldest judgement that is told, and how it is waited for."
+JUDGED_NS = 2 * SECOND
+"How long a judgement of the cluster's convergence is waited for; it is made once a second."
+JUDGED_PAUSE_S = 0.1
 REAP_S = 0.1
 "How often connections that last too long are looked for."
 
@@ -223,19 +224,21 @@ class _Handler(BaseHTTPRequestHandler):
             self._bytes(200, "application/json", body)
 
     def _converged(self) -> None:
-        """Answer with the node's judgement of the cluster, at most a second old.
+        """Answer with a judgement of the cluster that the node began after this question.
 
-        Looking makes the node judge anew, which takes it a moment.
+        An older yes could be of before the restart that somebody waits for. Each look at the
+        statistics makes the node judge anew if it has not done so for a second.
         """
-        found = None
-        for _ in range(JUDGED_TRIES):
+        began, waited_ns = mono_ns(), 0
+        found: dict[str, Any] = {"converged": False, "reasons": ["not known: not joined, or stuck"]}
+        while waited_ns < JUDGED_NS:
             snapshot = self.server.loop.snapshot(SNAPSHOT_TIMEOUT_S, age_max_ns=0)
-            found = snapshot["detail"]["convergence"] if snapshot else None
-            if snapshot is None or (found and found["age_seconds"] < JUDGED_AGE_S):
+            latest = snapshot["detail"]["convergence"] if snapshot else None
+            if latest and latest["age_seconds"] * SECOND < waited_ns:
+                found = latest
                 break
             time.sleep(JUDGED_PAUSE_S)
-        if found is None:
-            found = {"converged": False, "reasons": ["not known: not joined yet, or stuck"]}
+            waited_ns = mono_ns() - began
         body = json.dumps(found, indent=2).encode() + b"\n"
         self._bytes(200 if found["converged"] else 503, "application/json", body)
 
