@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
 from dcc.clock import WINDOW_NS, ClusterClock
+from dcc.node import loop
 from dcc.types import Now
 from dcc.units import MILLISECOND, SECOND
 
@@ -92,3 +99,26 @@ def test_a_starting_node_is_settled_when_two_others_or_all_were_read() -> None:
     assert joining.settle(5)
     joining.forget(1)
     assert joining.settle(5)
+
+
+def test_the_shells_clock_goes_on_while_the_machine_is_suspended() -> None:
+    """In a time namespace whose boot-time clock is an hour ahead, as if it had slept that long."""
+    look = "from dcc.node.loop import read_clocks; import time; "
+    look += "print(read_clocks().mono - time.monotonic_ns())"
+    space = ["unshare", "--user", "--map-root-user", "--time", "--boottime", "3600"]
+    try:
+        done = subprocess.run([*space, sys.executable, "-c", look], capture_output=True, timeout=60)
+    except FileNotFoundError:
+        pytest.skip("no unshare here")
+    if done.returncode != 0 and b"unshare" in done.stderr:
+        pytest.skip("no time namespaces here")
+    assert int(done.stdout) // SECOND in (3_599, 3_600)
+
+
+@pytest.mark.parametrize("module", ["loop", "transport", "http"])
+def test_no_part_of_the_shell_compares_times_of_two_clocks(module: str) -> None:
+    """`time.monotonic_ns` stands still during a suspension; a mix would be hours apart."""
+    text = (Path(loop.__file__).parent / f"{module}.py").read_text()
+    assert "monotonic_ns()" not in text
+    assert "time.monotonic()" not in text
+    assert "import monotonic" not in text

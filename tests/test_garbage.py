@@ -182,7 +182,7 @@ def test_garbage_of_any_kind_breaks_no_invariant(seed: int) -> None:
 
 
 @pytest.mark.parametrize("carrier", [m.Rumors, m.PushPull, m.PushPullReply, m.SettingsUpdate])
-@pytest.mark.parametrize("ahead_ms", [1_000, HOUR_MS, None])
+@pytest.mark.parametrize("ahead_ms", [1_000, None])
 def test_settings_from_the_future_are_not_believed(
     carrier: type[Any], ahead_ms: int | None
 ) -> None:
