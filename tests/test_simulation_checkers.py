@@ -275,6 +275,15 @@ def test_what_was_forgotten_must_not_come_back_older() -> None:
     assert len(watch.violations) == 1
 
 
+def test_an_older_tombstone_behind_a_forgotten_one_hides_nothing_that_exists() -> None:
+    watch = monotony.Monotony()
+    for held in (record(V2, Kind.TOMBSTONE), None, record(V1, Kind.TOMBSTONE)):
+        watch.observe(("n0", 1, b"p1"), held, lambda version: True, 0)
+    assert watch.violations == []
+    watch.observe(("n0", 1, b"p1"), record(V1), lambda version: True, 0)
+    assert len(watch.violations) == 1, "but what it was is not forgotten"
+
+
 def test_another_life_and_a_released_slot_begin_anew() -> None:
     watch = monotony.Monotony()
     watch.observe(("n0", 1, b"p1"), record(V2), lambda version: True, 0)

@@ -1,9 +1,10 @@
 """Monotony: at one life of one node, a key's version never falls, and what was given up stays so.
 
 A key may vanish (a record without a value is forgotten once everybody has seen it), but never
-come back older than it was: that is how the deleted and the expired return. Only a node that
-released the slot to its owners begins anew, which its slot clock tells. And repair must not bring
-a value back that this node evicted (P-D3); a read may.
+come back with an older value: that is how the deleted and the expired return. (It may come back as
+an older tombstone or ghost, when the newer one was forgotten for want of room: absent is absent.)
+Only a node that released the slot to its owners begins anew, which its slot clock tells. And repair
+must not bring a value back that this node evicted (P-D3); a read may.
 """
 
 from __future__ import annotations
@@ -49,8 +50,10 @@ class Monotony:
                 del self._newest[place]
             return
         if record.version < newest and covers(newest):
-            what = f"{place[2].decode()} at {place[0]} falls from {newest} to {record.version}"
-            self.violations.append(Violation(PROMISE, what, at_ns))
+            if record.kind is Kind.VALUE:
+                what = f"{place[2].decode()} at {place[0]} falls from {newest} to {record.version}"
+                self.violations.append(Violation(PROMISE, what, at_ns))
+            return
         if record.version != newest:
             self._newest[place] = record.version
 
