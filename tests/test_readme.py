@@ -122,6 +122,19 @@ def test_every_file_that_a_document_names_exists(document: Path) -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_every_promise_of_the_readme_names_its_test() -> None:
+    start = README.index("| situation | promised |")
+    table, behind = README[start:].split("\n\n", 2)[:2]
+    rows = [line for line in table.splitlines()[2:] if line.split("|")[2].strip()]
+    notes = [re.findall(r"<sup>(\d+)</sup>", row.split("|")[2]) for row in rows]
+    assert [len(one) for one in notes] == [1] * len(rows), "each promise has its note"
+    assert re.findall(r"<sup>(\d+)</sup>", behind) == [number for (number,) in notes]
+    named = re.findall(r"`(tests/[\w/.]+?)(?:::(\w+))?`", behind)
+    assert len(named) >= len(rows)
+    for path, test in named:
+        assert not test or f"def {test}(" in (ROOT / path).read_text("utf-8"), (path, test)
+
+
 def test_every_event_that_the_manual_lists_is_in_the_source() -> None:
     manual = (ROOT / "docs/operations.md").read_text("utf-8")
     rows = re.findall(r"^\| ((?:`[a-z_]+`(?:, )?)+) \| (?:debug|info|warning|error)", manual, re.M)
