@@ -215,7 +215,18 @@ def test_it_is_no_while_somebody_leaves(fresh: Cores) -> None:
     fresh.run(1)
     reply = converged(fresh, "a")
     assert not reply.converged
-    assert "node c is leaving" in reply.reasons
+    assert {"node c is leaving", "c is not ready"} <= set(reply.reasons)
+    assert any(one.startswith("c: ") and "to hand over" in one for one in reply.reasons)
+
+
+def test_it_is_no_while_a_write_is_not_replicated_for_long(three: Cores) -> None:
+    three.lost = lambda _a, _b, message: isinstance(message, m.Replicate)
+    three.put("a", key_of(three, "a", "b"), b"v")
+    three.run(1.5)
+    assert converged(three, "c").converged
+    three.run(1)
+    (reason,) = converged(three, "c").reasons
+    assert reason.startswith("a: a write waits for 2")
 
 
 def test_a_node_that_stood_still_while_it_counted_counts_anew(fresh: Cores) -> None:
