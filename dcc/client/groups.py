@@ -17,7 +17,7 @@ from typing import Any
 from dcc.client.calls import Call, Plan
 from dcc.errors import DccError
 from dcc.limits import BATCH_BYTES, BATCH_KEYS_MAX, EXTRA_FRAMES_MAX, INLINE_VALUE_BYTES_MAX
-from dcc.ring.hashing import slot_of
+from dcc.ring.hashing import slots_of
 from dcc.types import Now
 from dcc.units import MIB, NEVER
 
@@ -47,8 +47,17 @@ GROUPED_MAX = 2
 class _Lane:
     """What one node is to be asked."""
 
-    chunks: deque[tuple[bytes, ...]] = field(default_factory=deque)
+    waiting: deque[Iterator[tuple[bytes, ...]]] = field(default_factory=deque)
+    "Chunks that are cut when their turn comes, so that the first is on its way soon."
     under_way: int = 0
+
+    def next_chunk(self) -> tuple[bytes, ...] | None:
+        """Return the next chunk that waits, if any."""
+        while self.waiting:
+            for chunk in self.waiting[0]:
+                return chunk
+            self.waiting.popleft()
+        return None
 
 
 class Lanes:
@@ -66,8 +75,8 @@ class Lanes:
         known = view.primaries
         groups: defaultdict[str, list[bytes]] = defaultdict(list)
         singles: list[bytes] = []
-        for key in keys:
-            slot = slot_of(key)
+        keys = list(keys)
+        for key, slot in zip(keys, slots_of(keys), strict=True):
             address = known[slot] or view.primary(slot)
             if address is None or address in sick:
                 targets = self._call.core.targets(slot)
@@ -89,14 +98,14 @@ class Lanes:
 
     def add(self, address: str, chunks: Iterable[tuple[bytes, ...]]) -> None:
         """Let `chunks` wait for their turn at `address`."""
-        self._lanes.setdefault(address, _Lane()).chunks.extend(chunks)
+        self._lanes.setdefault(address, _Lane()).waiting.append(iter(chunks))
 
     def next_chunks(self) -> Iterator[tuple[str, tuple[bytes, ...]]]:
         """Yield what can be sent now; each counts as under way from then on."""
         for address, lane in list(self._lanes.items()):
-            while lane.chunks and lane.under_way < self._most:
+            while lane.under_way < self._most and (chunk := lane.next_chunk()) is not None:
                 lane.under_way += 1
-                yield address, lane.chunks.popleft()
+                yield address, chunk
 
     def occupy(self, address: str) -> None:
         """Note that a chunk is on its way to `address`."""
@@ -113,8 +122,8 @@ class Lanes:
         lane = self._lanes.get(address)
         if lane is None:
             return []
-        waiting = [key for chunk in lane.chunks for key in chunk]
-        lane.chunks.clear()
+        waiting = [key for chunks in lane.waiting for chunk in chunks for key in chunk]
+        lane.waiting.clear()
         return waiting
 
 
@@ -220,23 +229,28 @@ def item_chunks(keys: list[bytes], values: dict[bytes, bytes]) -> Iterator[tuple
 def _cut(
     keys: list[bytes], values: dict[bytes, bytes], keys_max: int, bytes_max: int
 ) -> Iterator[tuple[bytes, ...]]:
-    chunk: list[bytes] = []
+    start = 0
+    while start < len(keys):
+        chunk = keys[start : start + keys_max]
+        sizes = [len(values[key]) for key in chunk]
+        whole_bytes = sum(map(len, chunk)) + sum(sizes) + ITEM_BYTES * len(chunk)
+        if max(sizes) >= INLINE_VALUE_BYTES_MAX or whole_bytes > bytes_max:
+            chunk = chunk[: _fitting(chunk, sizes, bytes_max)]
+        yield tuple(chunk)
+        start += len(chunk)
+
+
+def _fitting(keys: list[bytes], sizes: list[int], bytes_max: int) -> int:
+    """Return how many of `keys`, one at least, fit a message with values of `sizes` bytes."""
     inline_bytes = value_bytes = frames = 0
-    for key in keys:
-        size = len(values[key])
-        large = size >= INLINE_VALUE_BYTES_MAX
-        item_bytes = len(key) + ITEM_BYTES + (0 if large else size)
-        if chunk and (
-            len(chunk) == keys_max
-            or inline_bytes + item_bytes > bytes_max
-            or (large and (frames == EXTRA_FRAMES_MAX or value_bytes + size > CHUNK_VALUE_BYTES))
-        ):
-            yield tuple(chunk)
-            chunk, inline_bytes, value_bytes, frames = [], 0, 0, 0
-        chunk.append(key)
-        inline_bytes += item_bytes
-        if large:
+    for count, (key, size) in enumerate(zip(keys, sizes, strict=True)):
+        inline_bytes += len(key) + ITEM_BYTES
+        if size < INLINE_VALUE_BYTES_MAX:
+            inline_bytes += size
+        else:
             value_bytes += size
             frames += 1
-    if chunk:
-        yield tuple(chunk)
+        too_large = value_bytes > CHUNK_VALUE_BYTES and frames > 1
+        if count and (inline_bytes > bytes_max or too_large or frames > EXTRA_FRAMES_MAX):
+            return count
+    return len(keys)

@@ -272,10 +272,13 @@ class Client:
 
     def put_many(self, mapping: Mapping[str, Value], *, ttl: Ttl | Unset = UNSET) -> list[str]:
         """Store all of `mapping`; return the keys that failed (and may or may not be stored)."""
-        items = {key_bytes(key): value_bytes(value) for key, value in mapping.items()}
-        names = {key_bytes(key): key for key in mapping}
+        names, raws = keys_bytes(mapping)
+        items = dict(zip(raws, map(value_bytes, mapping.values()), strict=True))
         written = self._write_many(Op.PUT, items, self._ttl_ms(ttl))
-        return [names[raw] for raw in written.failed]
+        if not written.failed:
+            return []
+        failed = set(written.failed)
+        return [name for name, raw in zip(names, raws, strict=True) if raw in failed]
 
     def delete_many(self, keys: Iterable[str]) -> int:
         """Delete all of `keys`; return how many were present.

@@ -12,6 +12,7 @@ import pytest
 
 import dcc
 from tests.client.test_shell import in_child
+from tests.processes import wait_until
 
 pytestmark = pytest.mark.process
 
@@ -114,3 +115,53 @@ def test_a_killed_node_is_gone_round_within_a_call() -> None:
             cache.put(key, b"new")
         assert cache.put_many(dict.fromkeys(keys, b"newer")) == []
         assert set(cache.get_many(keys).values()) == {b"newer"}
+
+
+def test_the_number_of_copies_changes_while_keys_are_read_and_quorums_follow_it(
+    cluster: dcc.LocalCluster,
+) -> None:
+    cache = cluster.client(timeout=20)
+    keys = [f"copies:{n}" for n in range(50)]
+    try:
+        assert cache.put_many({key: key.encode() for key in keys}) == []
+        with pytest.raises(dcc.QuorumNotReached):
+            cache.get(keys[0], r=3)
+        cache.set_replicas(2)
+        assert cache.replicas == 2
+        assert cache.get_many(keys) == {key: key.encode() for key in keys}
+        wait_until(cache.converged, 60)
+        assert cache.convergence() == dcc.Convergence(True, 0, ())
+        for key in keys:
+            found = cache.lookup(key, r="all")
+            assert (found.value, found.confirmed) == (key.encode(), True)
+            assert len([one for one in cache.inspect(key).values() if one is not None]) == 3
+        assert cache.lookup("copies:absent", r="all").confirmed
+        wait_until(lambda: cache.audit().clean, 30)
+    finally:
+        cache.set_replicas(1)
+        wait_until(cache.converged, 60)
+    assert cache.get_many(keys) == {key: key.encode() for key in keys}
+
+
+def test_what_a_large_put_of_many_does_not_get_done_it_names(cluster: dcc.LocalCluster) -> None:
+    """However little time there is: a key that is not named as failed is stored."""
+    hasty, cache = cluster.client(), cluster.client(timeout=60)
+    values = {f"large:{n}": b"%d" % n for n in range(20_000)}
+    hasty.get("anything")
+    failed = set(hasty.put_many(values))
+    assert failed <= set(values)
+    found = cache.get_many(values)
+    assert not {key for key in values if key not in failed} - set(found)
+    assert cache.put_many({key: values[key] for key in failed}) == []
+    assert cache.get_many(values) == values
+    cache.clear()
+
+
+def test_after_a_clear_what_was_written_since_stays(cluster: dcc.LocalCluster) -> None:
+    cache = cluster.client(timeout=10)
+    for turn in range(20):
+        cache.put("before", b"old")
+        cache.clear()
+        assert cache.get("before") is None
+        cache.put("after", b"%d" % turn)
+        assert cache.get("after") == b"%d" % turn
