@@ -214,10 +214,29 @@ def test_a_snapshot_is_covered_once_every_holder_was_heard_covering_it(
 ) -> None:
     """Holders of a slot that is always written never agree; they pass the snapshot in turn."""
     coverage = Coverage({A: 5, B: 7})
+    own = {A: 9, B: 9}
     clocks = st.fixed_dictionaries({A: st.integers(3, 9), B: st.integers(5, 9)})
     latest: dict[int, dict[Origin, Stamp]] = {}
     for peer in data.draw(st.lists(st.integers(1, 3), max_size=12)):
         latest[peer] = data.draw(clocks)
-        coverage.note(peer, latest[peer])
+        coverage.note(peer, latest[peer], own)
         covering = [p for p in (1, 2, 3) if p in latest and latest[p][A] >= 5 and latest[p][B] >= 7]
-        assert coverage.by_all([1, 2, 3]) == (covering == [1, 2, 3])
+        assert coverage.by_all([1, 2, 3], own) == (covering == [1, 2, 3])
+
+
+def test_a_snapshot_waits_for_what_a_holder_had_seen_when_it_first_covered_it() -> None:
+    coverage = Coverage({A: 10})
+    coverage.note(1, {A: 10, B: 7}, {A: 10})
+    coverage.note(1, {A: 10, B: 9}, {A: 10})
+    assert not coverage.by_all([1], {A: 10, B: 6})
+    assert coverage.by_all([1], {A: 10, B: 7})
+    assert coverage.growth_bytes() > 0
+    coverage.note(1, {A: 10, B: 9}, {A: 10, B: 9})
+    assert coverage.by_all([1], {A: 10})
+    assert coverage.growth_bytes() < 0
+
+
+def test_writes_younger_than_what_is_to_be_forgotten_need_not_have_been_seen() -> None:
+    coverage = Coverage({A: 10})
+    coverage.note(1, {A: 30, B: 20}, {A: 10, B: 12})
+    assert coverage.by_all([1], {A: 10, B: 12})

@@ -380,6 +380,12 @@ FOUND: dict[str, tuple[Budget, list[Step]]] = {
         [("put", 2, 2, 6), ("put", 1, 3, 8), ("wait", 1, 8, 10), ("put", 2, 3, 10),
          ("delete", 3, 3, 10), ("deliver_all", 3, 0, 9)],
     ),
+    "a deletion was forgotten while an older write of one who knew of it was still on its way": (
+        Budget(1000, 64),
+        [("pull", 3, 0, 0), ("pull", 3, 1, 0), ("put", 1, 3, 0), ("deliver", 1, 0, 5),
+         ("delete", 2, 3, 0), ("deliver", 1, 1, 5), ("deliver", 1, 1, 5), ("pull", 1, 1, 0),
+         ("pull", 2, 1, 0), ("tidy", 3, 0, 0), ("deliver_all", 3, 0, 0)],
+    ),
 }  # fmt: skip
 
 

@@ -4,6 +4,11 @@ Holders catch up with a slot that is written all the time, but never stand still
 together. So a slot that has such records takes a **snapshot** of its own clock and waits until
 the clock of every holder, as received, covers the snapshot; one after another, in any order. Then
 whatever the snapshot covers is known everywhere and may go, and the next snapshot is taken.
+
+That nobody can bring an older version is half of it; the other half is that none is on its way
+here. A holder may have written one before it learned of the deletion, and a lost message is sent
+again after a change of the view. So this node must also have seen what each holder had seen when
+it was first heard covering the snapshot: older writes that come late are then refused.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ from collections.abc import Collection
 from sys import getsizeof
 
 from dcc.store.accounting import INT_BYTES, block
-from dcc.store.clocks import Clock, clock_includes
+from dcc.store.clocks import BASE, Clock, clock_includes
 from dcc.types import Origin, Stamp
 
 
@@ -23,20 +28,35 @@ class Coverage:
 
     def __init__(self, clock: Clock) -> None:
         self.snapshot: dict[Origin, Stamp] = dict(clock)
-        self._covered_by: dict[int, None] = {}
+        self._covered_by: dict[int, Clock | None] = {}
+        "The clock each holder covered it with, as long as this node may not have seen all of it."
         self.counted_bytes = 0
         "What `growth_bytes` has reported in sum."
 
-    def note(self, peer: int, clock: Clock) -> None:
-        """Take in a clock received from `peer`; a smaller one than before counts, too."""
-        if clock_includes(clock, self.snapshot):
+    def note(self, peer: int, clock: Clock, own: Clock) -> None:
+        """Take in a clock received from `peer`, beside the slot's `own` clock now.
+
+        A smaller one than before counts, too.
+        """
+        if not clock_includes(clock, self.snapshot):
+            self._covered_by.pop(peer, None)
+            return
+        # What is younger than all that is to be forgotten needs no hiding.
+        top = max(self.snapshot.values(), default=0)
+        older = {origin: min(stamp, top) for origin, stamp in clock.items()}
+        if clock_includes(own, older):
             self._covered_by[peer] = None
         else:
-            self._covered_by.pop(peer, None)
+            self._covered_by.setdefault(peer, older)
 
-    def by_all(self, holders: Collection[int]) -> bool:
-        """Return whether all of `holders` cover the snapshot."""
-        return all(holder in self._covered_by for holder in holders)
+    def by_all(self, holders: Collection[int], own: Clock) -> bool:
+        """Return whether all of `holders` cover the snapshot, and `own` what they had seen then."""
+        covered_by = self._covered_by
+        return all(
+            holder in covered_by
+            and ((clock := covered_by[holder]) is None or clock_includes(own, clock))
+            for holder in holders
+        )
 
     def growth_bytes(self) -> int:
         """Return by how much the cost has changed since last asked."""
@@ -46,4 +66,10 @@ class Coverage:
     def bytes_used(self) -> int:
         """Return what this costs; the stamps are shared with the clock at first, not later."""
         own = block(getsizeof(self)) + getsizeof(self.snapshot) + getsizeof(self._covered_by)
+        own += sum(clock_bytes(clock) for clock in self._covered_by.values() if clock is not None)
         return own + INT_BYTES * (len(self.snapshot) + len(self._covered_by))
+
+
+def clock_bytes(clock: Clock) -> int:
+    """Return what a clock received from another node costs; its origins were decoded with it."""
+    return getsizeof(clock) + len(clock) * (block(getsizeof(BASE)) + 3 * INT_BYTES)

@@ -355,20 +355,21 @@ class Store:
         """
         if self._memory.valueless_in[slot]:
             coverage = self._coverage_of(slot)
-            coverage.note(peer, clock)
+            coverage.note(peer, clock, self.clock(slot))
             self._coverage_bytes += coverage.growth_bytes()
             self._count()
 
     def forget_covered(self, slot: int, holders: Collection[int]) -> int:
         """Forget the records without values that all `holders` have seen; return how many.
 
+        Nothing is forgotten until this node has seen, too, what they had seen by then.
         O(entries of the slot) when something can be forgotten, else O(holders).
         """
         if not self._memory.valueless_in[slot]:
             self._drop_coverage(slot)
             return 0
         coverage = self._coverage_of(slot)
-        if not coverage.by_all(holders):
+        if not coverage.by_all(holders, self.clock(slot) if holders else {}):
             self._count()
             return 0
         entries = [
