@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -80,13 +81,25 @@ class RollingRestart:
         command = self._command
         for name, part in parts.items():
             command = command.replace(f"{{{name}}}", shlex.quote(part))
-        try:
-            code = subprocess.run(command, shell=True, timeout=self._timeout_seconds).returncode
-        except subprocess.TimeoutExpired:
-            raise Aborted(f"{node.name}: the command took too long: {command}") from None
+        code = self._run(command)
+        if code is None:
+            raise Aborted(f"{node.name}: the command took too long: {command}")
         if code:
             raise Aborted(f"{node.name}: the command ended with {code}: {command}")
         self._wait(f"{node.name} is not back", lambda: self._not_back(node.name, began))
+
+    def _run(self, command: str) -> int | None:
+        """Run `command` and return its exit code, or None when it had to be ended."""
+        # A session of its own, so that whatever it started ends with it.
+        process = subprocess.Popen(command, shell=True, start_new_session=True)
+        try:
+            return process.wait(self._timeout_seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
     def _not_back(self, name: str, began: float) -> list[str]:
         mine = self._client.stats().nodes.get(name)

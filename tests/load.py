@@ -312,10 +312,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=0, help="bytes of a value; 0 = 100 to 2,100")
     parser.add_argument("--w", type=int, default=2)
     parser.add_argument("--read", default="primary")
+    parser.add_argument("--timeout", type=float, default=1, help="seconds of a call")
     parser.add_argument("--poll", action="store_true")
     parser.add_argument("--pause", type=float, default=0, help="seconds after each polled block")
     options = parser.parse_args()
-    with dcc.Client(options.nodes, read=options.read) as client:
+    with dcc.Client(options.nodes, read=options.read, timeout=options.timeout) as client:
         load = Load(
             client, options.name, options.keys, options.w,
             size_bytes=options.size, shared=options.shared,
