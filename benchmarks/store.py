@@ -1,7 +1,10 @@
 """What the store costs: nanoseconds for a hit and for a write, bytes for a key.
 
-    python -m benchmarks.store                 # 20,000 hot keys, 200,000 keys for memory
-    python -m benchmarks.store --keys 1000000  # memory and cold hits with a million keys
+    python -m benchmarks.store                   # 20,000 hot keys, 200,000 keys for memory
+    python -m benchmarks.store --keys 1000000    # memory and cold hits with a million keys
+    python -m benchmarks.store --only memory --keys 1000000
+    python -m benchmarks.store --only clocks     # a write with and without clocks and digests
+    python -m benchmarks.store --only churn      # the resident set at the limit
 
 Times are CPU time, best of several rounds, without the loop's own; a dictionary look-up of the
 same keys in the same order stands beside the hits, since caches and neighbours on the machine
@@ -23,12 +26,14 @@ from dcc.config import EVICTION_POLICIES
 from dcc.limits import SLOT_COUNT
 from dcc.ring.hashing import slot_of
 from dcc.store import Store
+from dcc.store.memory import Memory
 from dcc.types import PREV_UNKNOWN, Kind, Record, Version
 from dcc.units import GIB, MIB
 
 NOW_MS = 1_800_000_000_000
 NODE, BOOT = 0xFEDC_BA98_7654_3210, NOW_MS << 16
 HOT_KEYS = 20_000
+CHURN_LIMIT_BYTES = 256 * MIB
 ROUNDS = 5
 
 Asks = list[tuple[int, bytes]]
@@ -141,6 +146,71 @@ def writes(policy: str, count: int) -> dict[str, float]:
     return {name: min(rounds) for name, rounds in taken.items()}
 
 
+def with_and_without_clocks(count: int) -> dict[str, float]:
+    """Return ns for a write of a new key and of a newer version, layer by layer."""
+    first = chained(make_records(count, value_bytes=100))
+    tails = {slot: record.version.stamp for slot, record in first}
+    again = [
+        (slot, record._replace(prev=record.prev or tails[slot]))
+        for slot, record in chained(make_records(count, value_bytes=100, start=1000))
+    ]
+    taken: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        memory = Memory(8 * GIB, "lru", set())
+        plain, digested = Store(memory_limit_bytes=8 * GIB), Store(memory_limit_bytes=8 * GIB)
+
+        def bare(slot: int, record: Record, now_ms: int, memory: Memory = memory) -> None:
+            entry = memory.tables[slot].get(record.key)
+            if entry is None:
+                entry = memory.add(slot, record, now_ms)
+            elif entry.version < record.version:
+                memory.replace(entry, record, now_ms)
+            memory.make_room(entry)
+
+        def hashed(slot: int, record: Record, now_ms: int, store: Store = digested) -> None:
+            store.apply(slot, record, now_ms)
+            store.digest(slot)
+
+        for name, call in (
+            ("without clocks", bare),
+            ("with clocks", plain.apply),
+            ("with clocks and digest", hashed),
+        ):
+            for what, records in (("new key", first), ("newer version", again)):
+                begun = process_time_ns()
+                put(call, records)
+                spent = (process_time_ns() - begun) / count
+                taken.setdefault(f"{what}, {name}", []).append(spent)
+    return {name: min(rounds) for name, rounds in sorted(taken.items())}
+
+
+def churn(limit_bytes: int, value_bytes: int) -> None:
+    """Print the resident set beside the limit after writing four times what fits."""
+    gc.collect()
+    before = resident_bytes()
+    store = Store(memory_limit_bytes=limit_bytes)
+    rng = random.Random(3)
+    fits = limit_bytes // (value_bytes + 400)
+    tails = [0] * SLOT_COUNT
+    for i in range(4 * fits):
+        key = b"key:%012d" % rng.randrange(3 * fits)
+        slot, stamp = slot_of(key), (NOW_MS << 16) + i
+        version = Version(stamp, int(str(NODE)), int(str(BOOT)))
+        value = rng.randbytes(4) * (value_bytes // 4)
+        store.apply(slot, Record(key, Kind.VALUE, value, version, 0, tails[slot]), NOW_MS)
+        tails[slot] = stamp
+    after = resident_bytes()
+    share = store.bytes_used / limit_bytes
+    line = f"limit {limit_bytes // MIB} MiB, values of {value_bytes:,}: counted {share:.2f} of it"
+    if before is None or after is None:
+        print(f"{line}; resident set skipped, /proc/self/statm is not there")
+        return
+    ratio = (after - before) / limit_bytes
+    print(
+        f"{line}, resident {ratio:.3f} of it, {after / MIB:.0f} MiB with {before / MIB:.0f} before"
+    )
+
+
 def resident_bytes() -> int | None:
     """Return the resident set of this process, or None where /proc does not tell."""
     try:
@@ -170,15 +240,47 @@ def memory(count: int) -> None:
         return
     grown = (after - before) / count
     print(f"resident set {grown:.0f} B/key, {grown / counted:.3f} of what is counted")
+    of_key = 16 + 100
+    print(
+        f"beyond key and value: counted {counted - of_key:.0f} B, resident {grown - of_key:.0f} B"
+    )
+    held = store.slots_held()
+    before_clocks = store.bytes_used
+    for boot in range(1, 11):
+        for slot in held:
+            store.merge_clock(slot, {(NODE, boot): NOW_MS + boot})
+    each = (store.bytes_used - before_clocks) / (10 * len(held))
+    print(f"slot clocks: {each:.1f} B for each slot and origin, {len(held):,} slots held")
+    for slot in held:
+        store.fold(slot, lambda origin: origin[1] <= 10, 1 << 60)
+    store.prune_clocks()
+    left = (store.bytes_used - before_clocks) / len(held)
+    print(f"ten boots gone and folded: {left:.1f} B for each slot left of {10 * each:.1f} B")
 
 
 def main() -> int:
     """Print all tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.store", description=__doc__)
     parser.add_argument("--keys", type=int, default=200_000, help="keys for memory and cold hits")
-    keys = parser.parse_args().keys
-    memory(keys)
+    parser.add_argument("--only", choices=("memory", "clocks", "churn", "speed"))
+    arguments = parser.parse_args()
+    keys, only = arguments.keys, arguments.only
+    if only in (None, "churn"):
+        for value_bytes in (1_000, 100):
+            churn(CHURN_LIMIT_BYTES, value_bytes)
+    if only in (None, "memory"):
+        memory(keys)
     gc.disable()
+    if only in (None, "clocks"):
+        for name, ns in with_and_without_clocks(HOT_KEYS).items():
+            print(f"{name:<40} {ns:>6.0f} ns")
+    if only in (None, "speed"):
+        speed(keys)
+    return 0
+
+
+def speed(keys: int) -> None:
+    """Print nanoseconds for hits and writes of both policies."""
     records = chained(make_records(keys, value_bytes=100))
     for policy in EVICTION_POLICIES:
         warm, warm_hit, cold, cold_hit = hits(policy, records, min(keys, HOT_KEYS))
@@ -186,7 +288,6 @@ def main() -> int:
         print(f"{policy}: hit among {keys:>9,} keys {cold_hit:>6.0f} ns (dict {cold:.0f} ns)")
         for name, ns in writes(policy, HOT_KEYS).items():
             print(f"{policy}: {name:<25} {ns:>6.0f} ns")
-    return 0
 
 
 if __name__ == "__main__":
