@@ -21,6 +21,7 @@ from dcc.replication.decide import Decision, Refusal, decide
 from dcc.replication.holdings import Asker, Holdings, Instant
 from dcc.replication.once import Client, Once
 from dcc.replication.questions import Questions, Verdict
+from dcc.replication.quorum import needed
 from dcc.replication.reads import Doubt, Reads
 from dcc.replication.streams import Streams
 from dcc.replication.sync import SyncTable
@@ -38,8 +39,6 @@ from dcc.wire.messages import (
     WriteManyReply,
     WriteReply,
 )
-
-W_QUORUM, W_ALL = 0, 255
 
 
 @dataclass(slots=True)
@@ -248,10 +247,7 @@ class Writes:
     # -------------------------------------------------------------- inside
 
     def _targets_needed(self, w: int) -> int:
-        copies = self._held.view.replicas + 1
-        if w == W_ALL:
-            return copies
-        return copies // 2 + 1 if w == W_QUORUM else w
+        return needed(w, self._held.view.replicas + 1)
 
     def _impossible(self, slot: int, w: int) -> ErrorReply | None:
         needed, live = self._targets_needed(w), len(self._held.view.route(slot))
