@@ -24,6 +24,9 @@ from dcc.units import MILLISECOND
 SLOTS_PER_TURN = 2_048
 "Bounds the work of one turn to about two milliseconds."
 
+CALM_ROUNDS = 2
+"Exchange intervals for which every member must have been up before anything is folded."
+
 FOLD_AFTER_ROUNDS = 10
 "Exchange intervals after its last write before a boot that is gone loses its clock entries."
 
@@ -63,7 +66,10 @@ class Tidying:
         held = self._held
         self.at, self._next_at = 0, now.mono + held.config.exchange_interval_ns
         self._rest = iter(held.view.owned)
-        self._fold = any(map(self._is_gone, held.store.clock_origins()))
+        # Whoever has just come back may still bring what the others did not see of such a boot.
+        calm_ns = now.mono - held.view.all_up_since
+        settled = calm_ns >= CALM_ROUNDS * held.config.exchange_interval_ns
+        self._fold = settled and any(map(self._is_gone, held.store.clock_origins()))
 
     def _tidy(self, slot: int, now: Instant) -> None:
         held, sync = self._held, self._sync

@@ -55,6 +55,8 @@ class View:
         "Monotonic ns since when a member has been alive in its present boot."
         self.all_up = True
         "Whether no remembered member is down, those removed from the ring included."
+        self.all_up_since = 0
+        "Monotonic ns since when that has been so."
         self.owned: tuple[int, ...] = ()
         "Slots that this node owns, ascending."
         self._mine = bytearray(SLOT_COUNT)
@@ -82,7 +84,10 @@ class View:
             self.holder_since[slot] = mono
         if slots:
             self._take_owned(slots)
-        self.all_up = all(m.standing in (Standing.ALIVE, Standing.LEFT) for m in members.values())
+        all_up = all(m.standing in (Standing.ALIVE, Standing.LEFT) for m in members.values())
+        if all_up and not self.all_up:
+            self.all_up_since = mono
+        self.all_up = all_up
         alive = {key: m.boot for key, m in ring.items() if m.standing is Standing.ALIVE}
         alive.setdefault(self.me, 0)
         risen = tuple(

@@ -280,7 +280,7 @@ class Writes:
         assert decision.record is not None
         held_before = held.store.peek(slot, decision.record.key)
         known = held_before.version.stamp if held_before else 0
-        above = max(seen, known, held.store.mark(slot))
+        above = max(seen, known, held.store.floor(slot))
         version = Version(held.clock.next_stamp(now.ms, above), held.key, held.boot)
         record = decision.record._replace(
             version=version, prev=held.store.own_prev(slot, held.origin)
