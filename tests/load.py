@@ -59,10 +59,8 @@ class Books:
     slow: list[Call] = field(default_factory=list)
     "Calls above 250 ms."
     slowest: Call = (0.0, 0.0, "")
-    fresh_missing: int = 0
-    "Misses of keys with an acknowledged write since these books were begun."
-    missing_at: list[tuple[float, str, str]] = field(default_factory=list)
-    "(seconds since 1970, key, what was found out about it)."
+    missing_at: list[tuple[float, str, str, float]] = field(default_factory=list)
+    "(seconds since 1970, key, what was found out about it, when it was last acknowledged)."
     gets_by_second: dict[int, int] = field(default_factory=dict)
     lost_at_end: int = 0
     "Acknowledged keys that are not found once all is over."
@@ -92,7 +90,7 @@ class Load:
         self.writes = True
         self.acked: dict[str, int] = {}
         self.versions: dict[str, dcc.Version] = {}
-        self.fresh: set[str] = set()
+        self.acked_at: dict[str, float] = {}
         self.written: dict[str, int] = {}
         self.books = Books()
 
@@ -192,8 +190,8 @@ class Load:
         """Enter what a read of `key` found."""
         if value is None:
             self.books.missing += 1
-            self.books.fresh_missing += key in self.fresh
-            self.books.missing_at.append((time.time(), key, f"{how}; {self.look_into(key)}"))
+            said = f"{how}; {self.look_into(key)}"
+            self.books.missing_at.append((time.time(), key, said, self.acked_at[key]))
             return
         name, number, writer, _rest = value.split(b"/", 3)
         if name.decode() != key or value != self.value(key, int(number), writer.decode()):
@@ -223,7 +221,7 @@ class Load:
         try:
             version = self.client.put(key, self.value(key, number, self.name), w=self.w)
             self.acked[key], self.versions[key] = number, version
-            self.fresh.add(key)
+            self.acked_at[key] = time.time()
         except dcc.MaybeStored:
             self.books.uncertain_puts += 1
         except dcc.DccError as error:
@@ -246,7 +244,6 @@ class Load:
         """Print the books and begin new ones."""
         print(json.dumps(asdict(self.books)), flush=True)
         self.books = Books()
-        self.fresh.clear()
 
     def write_no_more(self) -> None:
         """Only read from now on, and print what was acknowledged."""

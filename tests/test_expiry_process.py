@@ -51,10 +51,12 @@ def test_no_entry_is_exchanged_while_and_after_keys_expire(processes: Processes)
                 node.signal(signal.SIGCONT)
             wait_until(lambda: all_above(exchanged(client, "rounds"), before) and idle(), 60)
 
-        began = time.monotonic()
+        began, again = time.monotonic(), 0
         for first in range(0, KEYS, BLOCK):
             block = {f"key-{i}": b"." * 100 for i in range(first, first + BLOCK)}
-            assert client.put_many(block, ttl=TTL_SECONDS) == []
+            while block:  # A starved machine may leave some of them undecided.
+                block = dict.fromkeys(client.put_many(block, ttl=TTL_SECONDS), b"." * 100)
+                again += len(block)
         written = time.monotonic() - began
         wait_until(idle, 60)
         quiet = exchanged(client, "records")
@@ -67,6 +69,7 @@ def test_no_entry_is_exchanged_while_and_after_keys_expire(processes: Processes)
         assert client.get_many([f"key-{i}" for i in range(0, KEYS, KEYS // 100)]) == {}
     print(
         f"\n{KEYS} keys with a ttl of {TTL_SECONDS:g} s on 3 nodes: written in {written:.1f} s,"
+        f" {again} of them again,"
         f" {at_expiry.items} values left after the first comparison, all gone {gone:.1f} s after"
         f" the first write; {end.expired} expired; records exchanged until quiet"
         f" {sum(quiet.values())}, since then {sum(after.values()) - sum(quiet.values())}"

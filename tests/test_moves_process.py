@@ -131,7 +131,7 @@ class Cluster:
             f" {count_of(books, 'slow')} calls above 250 ms,"
             f" slowest {max(book['slowest'][1] for book in books):.2f} s"
         )
-        for at, key, how in (one for book in books for one in book["missing_at"]):
+        for at, key, how, _acked_at in (one for book in books for one in book["missing_at"]):
             print(f"  {at - began_at:.2f} s after its begin {key} was missing: {how}")
         for book in books:
             assert (book["missing"], book["wrong"]) == (0, 0), book["missing_at"]
