@@ -22,7 +22,7 @@ import pytest
 import dcc
 from tests.processes import ROOT, NodeProcess, Processes, Running, wait_until
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(300)]
 
 OPTIONS = ("--replicas", "2", "--rebalance-delay", "3", "--max-memory", "10MiB")
 NODES = 5
