@@ -34,7 +34,7 @@ from simulations.checkers import (
 from simulations.clients import ClientProcess
 from simulations.clocks import EPOCH_NS
 from simulations.faults import calm
-from simulations.history import Entry, Violation
+from simulations.history import End, Entry, Violation
 from simulations.processes import NodeProcess
 from simulations.scenario import WARM_UP_NS, Scenario
 from simulations.stage import MakeCore, Stage
@@ -258,7 +258,8 @@ class _Run:
         world.clients["reader"] = reader
         for key in self.keys:
             entry = self.workload.begin(reader, Get(key=key))
-            world.run(world.now_ns + self.scenario.workload.timeout_ns + 100 * MILLISECOND)
+            while entry.end is End.OPEN:  # At its deadline, at the latest.
+                world.run(world.now_ns + 10 * MILLISECOND)
             self.violations += self._check_last_read(entry)
 
     def _check_last_read(self, entry: Entry) -> list[Violation]:

@@ -55,33 +55,38 @@ def rolling(scenario: Scenario, rng: Random) -> Scenario:
         for turn in range(_between(rng, 4, 8))
     )  # fmt: skip
     workload = replace(
-        scenario.workload, clients=_between(rng, 4, 6), keys=_between(rng, 12, 24),
+        scenario.workload, clients=_between(rng, 4, 6), keys=200 if _one_in(rng, 3) else _between(rng, 12, 24),
         pause_ns=_between(rng, 30, 80) * MILLISECOND, w=(2, replicas + 1),
     )  # fmt: skip
-    return replace(
+    scenario = replace(
         scenario, nodes=nodes, replicas=replicas, faults=restarts, faults_ns=30 * SECOND,
         rebalance_delay_ns=60 * SECOND, workload=workload, revive=(),
         links=LinkSettings(delay_ns=_between(rng, 1, 30) * MILLISECOND),
     )  # fmt: skip
+    return _lossy(scenario, rng) if _one_in(rng, 3) else scenario
 
 
 def cut_off(scenario: Scenario, rng: Random) -> Scenario:
     """Delete much while one node after another is away, with room for a few tombstones."""
     nodes = _between(rng, 3, 4)
-    faults: list[f.Fault] = []
-    at_ns = WARM_UP_NS + 2 * SECOND
+    faults: list[f.Partition | f.Pause] = []
+    next_ns = WARM_UP_NS + 2 * SECOND
     for _ in range(3):
-        lasts_ns, away = _between(rng, 4, 12) * SECOND, f"n{_between(rng, 0, nodes - 1)}"
+        at_ns, lasts_ns = next_ns, _between(rng, 4, 12) * SECOND
+        away = f"n{_between(rng, 0, nodes - 1)}"
         others = tuple(f"n{index}" for index in range(nodes) if f"n{index}" != away)
         cut = f.Partition(
             at_ns=at_ns, lasts_ns=lasts_ns, left=(away, "c0"), right=(*others, "c1", "c2", "c3")
         )
         pause = f.Pause(at_ns=at_ns, lasts_ns=lasts_ns, node=away)
         faults.append(pause if _one_in(rng, 4) else cut)
-        at_ns += lasts_ns + _between(rng, 1, 6) * SECOND
+        next_ns += lasts_ns + _between(rng, 1, 6) * SECOND
+    if _one_in(rng, 2):  # Until the world heals: little is written behind that hides mistakes.
+        faults[-1] = replace(faults[-1], lasts_ns=WARM_UP_NS + scenario.faults_ns - at_ns)
     workload = replace(
-        scenario.workload, clients=4, deletes=40, pause_ns=_between(rng, 60, 150) * MILLISECOND
-    )
+        scenario.workload, clients=4, keys=_between(rng, 24, 48), deletes=40,
+        pause_ns=_between(rng, 100, 400) * MILLISECOND,
+    )  # fmt: skip
     scenario = replace(
         scenario, nodes=nodes, replicas=_between(rng, 1, 2), faults=tuple(faults),
         exchange_interval_ns=_between(rng, 1, 3) * SECOND, workload=workload, revive=(),

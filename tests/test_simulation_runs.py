@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from dcc.units import KIB, MIB, MILLISECOND, SECOND
 from simulations import faults as f
+from simulations.budgets import Budgets
 from simulations.commands import main
 from simulations.draws import KINDS, draw_faults, draw_scenario
 from simulations.membership import measure
-from simulations.mutations import core_with
+from simulations.mutations import MUTATIONS, core_with
 from simulations.network import BOTH_PLANES, GOSSIP, REQUEST, LinkSettings
 from simulations.runs import Report, run
 from simulations.scenario import WARM_UP_NS, Scenario
@@ -151,7 +152,45 @@ ROLLING = replace(
         for turn in range(4)
     ),
 )
+PATIENT = replace(
+    QUIET,
+    workload=WorkloadSettings(
+        clients=4, keys=16, pause_ns=80 * MILLISECOND, timeout_ns=8 * SECOND, w=(2,)
+    ),
+    faults=(f.Restart(at_ns=at(13), lasts_ns=at(9), node="n1", silent=True),),
+    faults_ns=12 * SECOND,
+)
+FORGETFUL = replace(
+    QUIET,
+    replicas=2,
+    slots=8,
+    budgets=Budgets(valueless_share=64 * MIB // 1000),
+    workload=WorkloadSettings(clients=4, keys=40, pause_ns=150 * MILLISECOND, deletes=40, w=(1,)),
+    faults=(
+        f.Partition(
+            at_ns=at(17), lasts_ns=at(11), left=("n0", "c0"), right=("n1", "n2", "c1", "c2", "c3")
+        ),
+    ),
+    faults_ns=16 * SECOND,
+)
+COPIES_LOST = replace(
+    QUIET,
+    workload=WorkloadSettings(clients=8, keys=200, pause_ns=20 * MILLISECOND, w=(2,)),
+    links=LinkSettings(delay_ns=30 * MILLISECOND),
+    exchange_interval_ns=10 * SECOND,
+    faults=(
+        f.Drop(at_ns=at(12.5), lasts_ns=at(9), permille=500),
+        *(
+            f.Restart(at_ns=at(15 + 3 * turn), lasts_ns=at(0.1), node=f"n{turn % 3}")
+            for turn in range(3)
+        ),
+    ),
+)
 CAUGHT = {
+    "early-answer": (COPIES_LOST, "promised writes survive"),
+    "no-retargeting": (PATIENT, "a write with enough nodes alive is acknowledged"),
+    "refill-without-list": (FORGETFUL, "convergence"),
+    "refill-without-mark": (FORGETFUL, "repair falls silent"),
     "blind-expiry": (QUIET, "provenance"),
     "forgotten-early": (SPLIT, "a version never falls"),
     "keeps-older": (QUIET, "convergence"),
@@ -165,6 +204,10 @@ CAUGHT = {
     "unready-answers": (ROLLING, "promised writes survive"),
 }
 "Bugs, a scenario that shows each within a few seeds, and the promise whose checker must see it."
+
+
+def test_every_bug_that_can_be_planted_has_its_scenario() -> None:
+    assert CAUGHT.keys() == MUTATIONS.keys()
 
 
 @pytest.mark.parametrize("mutation", sorted(CAUGHT))
