@@ -54,8 +54,9 @@ def rolling(scenario: Scenario, rng: Random) -> Scenario:
         )
         for turn in range(_between(rng, 4, 8))
     )  # fmt: skip
+    keys = 200 if _one_in(rng, 3) else _between(rng, 12, 24)
     workload = replace(
-        scenario.workload, clients=_between(rng, 4, 6), keys=200 if _one_in(rng, 3) else _between(rng, 12, 24),
+        scenario.workload, clients=_between(rng, 4, 6), keys=keys,
         pause_ns=_between(rng, 30, 80) * MILLISECOND, w=(2, replicas + 1),
     )  # fmt: skip
     scenario = replace(
