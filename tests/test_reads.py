@@ -81,6 +81,71 @@ def plant(
     return version
 
 
+def late_words(cores: Cores, name: str) -> list[tuple[NodeKey, m.FetchReply]]:
+    """Hold back the answers to `name`'s fetches; return where they gather."""
+    late: list[tuple[NodeKey, m.FetchReply]] = []
+
+    def lost(source: NodeKey, to: NodeKey, message: m.Message) -> bool:
+        held_back = to == node_key(name) and isinstance(message, m.FetchReply)
+        if held_back and isinstance(message, m.FetchReply):
+            late.append((source, message))
+        return held_back
+
+    cores.lost = lost
+    return late
+
+
+# ------------------------------------------------------------------ one owner's word
+
+
+def test_a_holder_that_lives_is_heard_out_even_if_it_is_slow() -> None:
+    cores = cluster("a", "b", "c")
+    key = cores.key_of("a", "b", "c")
+    plant(cores, "b", key, b"v", age_ms=5_000)
+    cores["a"].sync.standstill(cores.mono)
+    late = late_words(cores, "a")
+    deadline_ms = cores.ms + 1_000
+    assert not cores.ask("a", m.Get(key=key), at=deadline_ms)
+    cores.run(0.6)
+    assert not cores.replies, "no guess while those who may know are alive and there is time"
+    questions = cores["a"].questions
+    (number,) = questions._open
+    for source, words in late:
+        verdict = questions.receive(source, number, words, cores["a"].turn(cores.now))
+        if verdict is not None:
+            cores.carry("a", cores["a"]._emit(cores["a"].reads.resume(verdict, cores["a"]._at)))
+    reply = cores.replies[-1][1]
+    assert isinstance(reply, m.GetReply)
+    assert (reply.status, reply.value) == (m.Status.HIT, b"v")
+
+
+def test_a_miss_ends_as_unsure_before_the_readers_time_is_over() -> None:
+    cores = cluster("a", "b", "c")
+    key = cores.key_of("a", "b", "c")
+    cores["a"].sync.standstill(cores.mono)
+    mute(cores, "b", "c")
+    assert not cores.ask("a", m.Get(key=key), at=cores.ms + 1_000)
+    began = cores.mono
+    cores.until(lambda: bool(cores.replies), 1.0)
+    assert cores.mono - began < 900 * MILLISECOND
+    reply = cores.replies[-1][1]
+    assert isinstance(reply, m.GetReply)
+    assert reply.status is m.Status.UNSURE
+
+
+def test_a_former_owner_that_is_asked_directly_answers_with_what_it_still_has() -> None:
+    cores = cluster("a", "b", "c", replicas=0)
+    key = cores.key_of("a")
+    cores.put("a", key, b"v")
+    cores.lost = lambda _a, _b, message: isinstance(message, m.PullReply)
+    cores["a"].leave(cores.now)
+    cores.run(1)
+    assert node_key("a") not in cores["a"].held.view.route(slot_of(key))
+    answer = read(cores, "a", key, 1, direct=True)
+    assert isinstance(answer, m.GetReply)
+    assert (answer.status, answer.value) == (m.Status.HIT, b"v")
+
+
 # ------------------------------------------------------------------ how many
 
 
@@ -191,7 +256,7 @@ def test_fewer_answers_than_asked_for_is_refused_at_the_deadline(three: Cores) -
     three.put("a", key, b"v", w=3)
     mute(three, "b", "c")
     assert read(three, "a", key, 2) is None
-    three.run(0.5)
+    three.run(0.8)
     assert "r = 2, only 1 of the owners answered in time" in refusal(three.replies[-1][1])
 
 
@@ -252,7 +317,7 @@ def test_a_miss_while_a_holder_is_not_in_sync_and_silent_is_unsure() -> None:
     cores["a"].sync.standstill(cores.mono + 1)
     mute(cores, "c")
     assert read(cores, "a", key, 2) is None
-    cores.run(0.5)
+    cores.run(0.8)
     assert status(cores.replies[-1][1]) is m.Status.UNSURE
 
 

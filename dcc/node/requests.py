@@ -110,12 +110,15 @@ class Requests:
     ) -> list[Effect]:
         self._counters.commands["get"] += 1
         route = self._held.view.route(slot_of(get.key))
-        mine = route[:1] == (self._held.key,) or (get.direct and self._held.key in route)
+        mine = route[:1] == (self._held.key,)
+        if get.direct:  # A former owner has what the new one may not have yet.
+            mine = mine or self._held.key in route or self._reads.has(get.key)
         if self._full():
             return [self._overloaded(asker)]
+        until = self._until(header, at)
         if mine or header.hops or not route:
-            return self._reads.get(asker, get.key, at, r=get.r)
-        forward = Forward(route[0], asker, None, get, self._until(header, at))
+            return self._reads.get(asker, get.key, at, r=get.r, until=until)
+        forward = Forward(route[0], asker, None, get, until)
         return [self._forwards.send(frames, forward)]
 
     def _write(

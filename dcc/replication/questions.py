@@ -24,7 +24,7 @@ from dcc.units import MILLISECOND, NEVER
 from dcc.wire.messages import Fetch, FetchReply
 
 QUESTION_NS = 200 * MILLISECOND
-"Below a client's patience with one node, so that its answer still counts."
+"Below a client's patience with one node, so that its answer still counts. Who reads has longer."
 
 SETTLE_NS = 20 * MILLISECOND
 "How long answers are still awaited once a value is there."
@@ -85,17 +85,24 @@ class Questions:
         return len(self._open)
 
     def ask(
-        self, key: bytes, peers: Sequence[NodeKey], now: Instant, quorum: Quorum = NO_QUORUM
+        self,
+        key: bytes,
+        peers: Sequence[NodeKey],
+        now: Instant,
+        quorum: Quorum = NO_QUORUM,
+        *,
+        until: int = 0,
     ) -> tuple[int, list[Effect]]:
         """Return the question's number and the messages to all whose word is asked for.
 
-        Everybody's of `peers` is needed, and `quorum.enough` of the others'.
+        Everybody's of `peers` is needed, and `quorum.enough` of the others'. It ends at `until`,
+        monotonic ns, or after `QUESTION_NS`, whichever is later.
         """
         others = tuple([peer for peer in quorum.among if peer not in peers])
         asked = (*peers, *others)
         assert peers or quorum.enough, "a question to nobody would never end"
         number = self._held.next_request()
-        until = now.mono + QUESTION_NS
+        until = max(until, now.mono + QUESTION_NS)
         self._open[number] = _Open(key, set(peers), quorum, set(asked), until)
         return number, [Tell(peer, Fetch(key=key), number) for peer in asked]
 

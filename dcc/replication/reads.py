@@ -95,24 +95,36 @@ class Reads:
         primary = () if route[0] in unsynced.ask else route[:1]
         return Doubt((*primary, *unsynced.ask), unsynced.settles)
 
-    def get(self, asker: Asker, key: bytes, now: Instant, *, r: int = 1) -> list[Effect]:
-        """Answer one GET that wants the word of `r` owners, now or after asking others."""
+    def get(
+        self, asker: Asker, key: bytes, now: Instant, *, r: int = 1, until: int = 0
+    ) -> list[Effect]:
+        """Answer one GET that wants the word of `r` owners, now or after asking others.
+
+        Holders that live are given most of the time until `until`, the reader's deadline: one of
+        them may have what is absent here, and a busy machine may keep it from saying so at once.
+        """
         slot = slot_of(key)
         wanted = needed(r, self._held.view.replicas + 1)
         if wanted > 1:
-            return self._get_by_quorum(asker, slot, key, wanted, now)
+            return self._get_by_quorum(asker, slot, key, wanted, until, now)
         entry = self._held.store.get(slot, key, now.ms)
         if entry is not None and not self._sync.may_be_old(slot):
             return [self._hit(asker, key, entry.version, entry.value, entry.expires_at_ms, now)]
         doubt = self.doubt(slot, key)
         if not doubt.ask:
             return [asker.answer(self._miss(certain=doubt.settles))]
-        number, effects = self._questions.ask(key, doubt.ask, now)
+        patience_ns = (until - now.mono) * 3 // 4 if doubt.settles else 0
+        number, effects = self._questions.ask(key, doubt.ask, now, until=now.mono + patience_ns)
         self._waiting[number] = _Waiting(asker, slot, key, doubt.settles, NO_VERSION)
         return effects
 
+    def has(self, key: bytes) -> bool:
+        """Return whether a value of `key` is held here, owned or not; it may have expired."""
+        entry = self._held.store.peek(slot_of(key), key)
+        return entry is not None and entry.kind is Kind.VALUE
+
     def _get_by_quorum(
-        self, asker: Asker, slot: int, key: bytes, wanted: int, now: Instant
+        self, asker: Asker, slot: int, key: bytes, wanted: int, until: int, now: Instant
     ) -> list[Effect]:
         held = self._held
         route = held.view.route(slot)
@@ -128,7 +140,10 @@ class Reads:
         quorum = Quorum(
             tuple([peer for peer in route if peer != held.key]), wanted - (held.key in route)
         )
-        number, effects = self._questions.ask(key, doubt.ask, now, quorum)
+        patience_ns = (until - now.mono) * 3 // 4
+        number, effects = self._questions.ask(
+            key, doubt.ask, now, quorum, until=now.mono + patience_ns
+        )
         version = entry.version if entry is not None else NO_VERSION
         self._waiting[number] = _Waiting(asker, slot, key, doubt.settles, version, wanted, route)
         return effects
