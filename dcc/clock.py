@@ -3,8 +3,9 @@
 Cluster time is the machine's wall clock read once at start, plus monotonic time since, plus the
 offset to the median of the members' clocks. Steps of the wall clock after the start have no
 effect, and one machine whose clock is wrong follows the others instead of dragging them along.
-Two clocks have no majority; both nodes then follow the slower one, so that they agree at least. A
-node alone keeps the offset that it had.
+Two clocks have no majority; both nodes then follow the one that has been up for longer, since what
+was stamped so far was stamped by it, or the slower one if both started together: so they agree at
+least. A node alone keeps the offset that it had.
 
 A stamp is a hybrid logical clock in one integer: milliseconds << 16 | counter. It exceeds every
 stamp seen, so a write that knew of another one is newer than it; and it stays close to cluster
@@ -18,19 +19,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dcc.types import NodeKey, Now, Stamp
+from dcc.types import Boot, NodeKey, Now, Stamp
 from dcc.units import MILLISECOND, SECOND
 
 COUNTER_BITS = 16
+BOOT_BITS = 16
+"A boot is its start in ms above so many random bits."
 
 WINDOW_NS = 10 * SECOND
 "A member's clock is read off the quickest of its messages in one to two windows."
+
+
+TOGETHER_MS = 5_000
+"Two nodes of which neither has been up for so much longer have started together."
 
 
 @dataclass(slots=True)
 class _Reading:
     """Their wall minus ours, ms. Time on the way only makes it smaller, so the largest counts."""
 
+    boot: Boot
+    longer_up_ms: int
+    "By how much they have been up for longer than we, each by its own clock."
     best: int
     newest: int
     "The largest of the present window."
@@ -51,6 +61,7 @@ class ClusterClock:
 
     def __init__(self, now: Now, *, max_skew_ms: int) -> None:
         self._base_ns = now.wall - now.mono
+        self._started_ms = now.wall // MILLISECOND
         self._max_skew_ms = max_skew_ms
         self._others: dict[NodeKey, _Reading] = {}
         self._offset_ms = 0
@@ -72,20 +83,26 @@ class ClusterClock:
         """Return cluster time in ms. May step by small amounts when members come and go."""
         return (self._base_ns + mono) // MILLISECOND + self._offset_ms
 
-    def observe(self, member: NodeKey, their_own_ms: int, mono: int) -> None:
-        """Note what a member said its own wall time was; O(members log members)."""
-        difference = their_own_ms - self.own_ms(mono)
+    def observe(self, member: NodeKey, boot: Boot, their_own_ms: int, mono: int) -> None:
+        """Note what a member said its own wall time was; O(members log members).
+
+        Another boot than before is another clock: what was read of the former one is void.
+        """
+        own_ms = self.own_ms(mono)
+        difference = their_own_ms - own_ms
         reading = self._others.get(member)
-        if reading is None:
-            self._others[member] = _Reading(difference, difference, mono + WINDOW_NS)
+        if reading is None or reading.boot != boot:
+            longer_up_ms = their_own_ms - (boot >> BOOT_BITS) - (own_ms - self._started_ms)
+            until = mono + WINDOW_NS
+            self._others[member] = _Reading(boot, longer_up_ms, difference, difference, until)
         elif not reading.take(difference, mono):
             return
-        self._follow_the_median()
+        self._follow()
 
     def forget(self, member: NodeKey) -> None:
         """Stop counting a member that is not alive."""
         if self._others.pop(member, None) is not None:
-            self._follow_the_median()
+            self._follow()
 
     def skews_ms(self) -> dict[NodeKey, int]:
         """Return how far each member's own clock is ahead of this machine's, as last read."""
@@ -115,7 +132,12 @@ class ClusterClock:
         """Return whether `stamp` must be refused: it would drag time along with it."""
         return stamp >> COUNTER_BITS > cluster_ms + self._max_skew_ms
 
-    def _follow_the_median(self) -> None:
-        differences = sorted([0, *(reading.best for reading in self._others.values())])
+    def _follow(self) -> None:
+        """Take over the median, or of two clocks the elder's."""
+        others = list(self._others.values())
+        if len(others) == 1 and abs(others[0].longer_up_ms) > TOGETHER_MS:
+            self._offset_ms = others[0].best if others[0].longer_up_ms > 0 else 0
+            return
+        differences = sorted([0, *(reading.best for reading in others)])
         if len(differences) >= 2:
             self._offset_ms = differences[(len(differences) - 1) // 2]

@@ -14,6 +14,7 @@ from dcc.types import Now
 from dcc.units import MILLISECOND, SECOND
 
 START_MS = 1_700_000_000_000
+BOOT = START_MS << 16
 
 
 def clock(ahead_ms: int = 0) -> ClusterClock:
@@ -22,22 +23,43 @@ def clock(ahead_ms: int = 0) -> ClusterClock:
 
 def test_a_wrong_clock_follows_the_majority() -> None:
     wrong = clock(ahead_ms=5_000)
-    wrong.observe(1, START_MS, 0)
-    wrong.observe(2, START_MS + 10, 0)
+    wrong.observe(1, BOOT, START_MS, 0)
+    wrong.observe(2, BOOT, START_MS + 10, 0)
     assert wrong.cluster_ms(0) == START_MS + 10
 
 
 def test_two_nodes_agree_whoever_is_wrong() -> None:
     one, two = clock(), clock(ahead_ms=49_000)
-    one.observe(2, two.own_ms(0), 0)
-    two.observe(1, one.own_ms(0), 0)
+    one.observe(2, two.own_ms(0) << 16, two.own_ms(0), 0)
+    two.observe(1, one.own_ms(0) << 16, one.own_ms(0), 0)
     assert one.cluster_ms(0) == two.cluster_ms(0)
+
+
+@pytest.mark.parametrize("ahead_ms", [-60_000, 60_000])
+def test_of_two_nodes_the_one_that_has_been_up_for_longer_is_followed(ahead_ms: int) -> None:
+    up_ns = 60 * SECOND
+    elder = clock()
+    younger = ClusterClock(Now(up_ns, (START_MS + ahead_ms) * MILLISECOND + up_ns), max_skew_ms=500)
+    later = up_ns + SECOND
+    boot = younger.own_ms(up_ns) << 16
+    elder.observe(2, boot, younger.own_ms(later), later)
+    younger.observe(1, BOOT, elder.own_ms(later), later)
+    assert elder.cluster_ms(later) == younger.cluster_ms(later) == elder.own_ms(later)
+
+
+def test_another_boot_is_another_clock() -> None:
+    right = clock()
+    right.observe(2, BOOT, START_MS, 0)
+    right.observe(3, BOOT, START_MS, 0)
+    later_ms = START_MS + 1_000
+    right.observe(2, (later_ms - 60_000) << 16, later_ms - 60_000, SECOND)
+    assert right.skews_ms()[2] == -60_000, "not the best of what its former life said"
 
 
 def test_a_node_left_alone_keeps_the_offset_it_had() -> None:
     wrong = clock(ahead_ms=5_000)
     for member in (1, 2):
-        wrong.observe(member, START_MS, 0)
+        wrong.observe(member, BOOT, START_MS, 0)
     for member in (1, 2):
         wrong.forget(member)
     assert wrong.cluster_ms(0) == START_MS
@@ -47,8 +69,8 @@ def test_messages_that_were_read_late_do_not_move_the_clock() -> None:
     """A loop that stood still for 700 ms reads everything in its inbox as that much too old."""
     right = clock()
     for member in (1, 2):
-        right.observe(member, START_MS, 0)
-        right.observe(member, START_MS + 10, 710 * MILLISECOND)
+        right.observe(member, BOOT, START_MS, 0)
+        right.observe(member, BOOT, START_MS + 10, 710 * MILLISECOND)
     assert right.cluster_ms(SECOND) == START_MS + 1_000
 
 
@@ -57,7 +79,7 @@ def test_a_clock_that_really_goes_slow_is_believed_after_two_windows() -> None:
     for second in range(0, 45, 5):
         for member in (1, 2):
             slow = START_MS + second * 1_000 - (800 if second else 0)
-            right.observe(member, slow, second * SECOND)
+            right.observe(member, BOOT, slow, second * SECOND)
     assert 2 * WINDOW_NS < 40 * SECOND
     assert right.offset_ms == -800
 
@@ -93,9 +115,9 @@ def test_a_starting_node_is_settled_when_two_others_or_all_were_read() -> None:
     assert clock().settle(1)
     joining = clock()
     assert not joining.settle(5)
-    joining.observe(1, START_MS, 0)
+    joining.observe(1, BOOT, START_MS, 0)
     assert not joining.settle(5)
-    joining.observe(2, START_MS, 0)
+    joining.observe(2, BOOT, START_MS, 0)
     assert joining.settle(5)
     joining.forget(1)
     assert joining.settle(5)

@@ -349,7 +349,7 @@ class NodeCore:
         self, header: Header, message: m.Message, at: Instant, *, request_plane: bool, route: bytes
     ) -> list[Effect]:
         if header.at and header.sender in self.membership.alive():
-            self.clock.observe(header.sender, header.at, at.mono)
+            self.clock.observe(header.sender, header.boot, header.at, at.mono)
         if isinstance(message, m.Ping | m.Ack) and header.epoch == self.held.view.epoch:
             self.exchange.root_heard(header.sender, message.root, at)
         own_ms = self.clock.own_ms(at.mono)

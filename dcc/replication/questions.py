@@ -50,6 +50,8 @@ class Verdict(NamedTuple):
     "Whether all whose word was needed have answered."
     versions: Mapping[NodeKey, Version]
     "Who has answered, and with which version; NO_VERSION = holds nothing."
+    ahead: bool = False
+    "Whether somebody holds a version from so far ahead of cluster time that it was not taken."
 
 
 @dataclass(slots=True)
@@ -64,6 +66,7 @@ class _Open:
     newest: Record | None = None
     answered: bool = True
     versions: dict[NodeKey, Version] = field(default_factory=dict)
+    ahead: bool = False
 
     @property
     def over(self) -> bool:
@@ -118,6 +121,8 @@ class Questions:
         believed = [record for record in reply.records if self._believable(question, record, now)]
         if len(believed) == len(reply.records):
             question.versions[peer] = believed[0].version if believed else NO_VERSION
+        else:
+            question.answered, question.ahead = False, True
         for record in believed:
             self._take(question, record, now)
         return self._close(number) if question.over else None
@@ -162,7 +167,9 @@ class Questions:
 
     def _close(self, number: int) -> Verdict:
         question = self._open.pop(number)
-        return Verdict(number, question.newest, question.answered, question.versions)
+        return Verdict(
+            number, question.newest, question.answered, question.versions, question.ahead
+        )
 
 
 def _rank(record: Record) -> tuple[object, bool]:

@@ -127,6 +127,8 @@ class Writes:
         if waiting.until <= now.mono:
             self.too_late += 1
             refusal = ErrorReply(code=Code.TOO_LATE, text="its deadline passed undecided")
+        elif verdict.ahead:
+            refusal = self._too_far_ahead("a version of the key")
         elif self._held.key not in self._held.view.route(waiting.slot):
             refusal = ErrorReply(code=Code.NOT_OWNER, text="this node lost the slot meanwhile")
         if refusal:
@@ -257,11 +259,12 @@ class Writes:
         return ErrorReply(code=Code.QUORUM_NOT_REACHED, text=text)
 
     def _skewed(self, seen: int, now: Instant) -> ErrorReply | None:
-        clock = self._held.clock
-        if not clock.too_far_ahead(seen, now.ms):
-            return None
-        text = "a stamp seen lies too far ahead of cluster time"
-        return ErrorReply(code=Code.CLOCK_SKEW, text=text, stamp=clock.last)
+        ahead = self._held.clock.too_far_ahead(seen, now.ms)
+        return self._too_far_ahead("a stamp seen") if ahead else None
+
+    def _too_far_ahead(self, what: str) -> ErrorReply:
+        text = f"{what} lies too far ahead of cluster time"
+        return ErrorReply(code=Code.CLOCK_SKEW, text=text, stamp=self._held.clock.last)
 
     def _refuse(self, client: Client, asker: Asker, code: Code, text: str) -> Effect:
         return self.once.finish(client, asker, ErrorReply(code=code, text=text))
