@@ -14,7 +14,7 @@ LAYERS = rules.layers(DESIGN)
 SHELLS = rules.shells(DESIGN)
 PACKAGE = rules.sources("dcc")
 CORE = [source for source in PACKAGE if not rules.is_shell(source.path, SHELLS)]
-EVERYTHING = rules.sources("dcc", "simulations", "benchmarks", "tests")
+EVERYTHING = rules.sources("dcc", "simulations", "benchmarks", "scripts", "tests")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 

@@ -159,4 +159,6 @@ def test_every_option_that_the_manual_names_is_one() -> None:
     manual = (ROOT / "docs/operations.md").read_text("utf-8")
     flags = set(re.findall(r"`(--[a-z-]+)", manual))
     known = {f"--{option.name}" for option in OPTIONS} | {"--help", "--config", "--show-config"}
+    for script in (ROOT / "scripts").glob("*.py"):
+        known |= set(re.findall(r'"(--[a-z-]+)"', script.read_text("utf-8")))
     assert sorted(flags - known) == []

@@ -136,7 +136,7 @@ SPLIT_AND_FULL = replace(
 )
 SPLIT = replace(
     QUIET,
-    workload=replace(BUSY, w=(1, 1, 2)),
+    workload=replace(BUSY, clients=12, deletes=20, w=(1, 1, 2)),
     faults=(
         f.Partition(
             at_ns=at(14), lasts_ns=at(7.5), left=("n1",), right=("n0", "n2", "c0", "c1", "c2")
