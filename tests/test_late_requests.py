@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dcc.replication.questions import QUESTION_NS
-from dcc.types import NodeKey
+from dcc.ring.hashing import slot_of
+from dcc.types import Kind, NodeKey, Record, Version
 from dcc.units import MILLISECOND, SECOND
 from dcc.wire.messages import (
     Clear,
@@ -112,6 +113,15 @@ def test_a_write_whose_quorum_became_impossible_undecided_is_refused(doubtful: C
     key = undecided(doubtful, w=2)  # a has heard of it, and takes the new view at its next tick
     assert code_of(answers(doubtful)) is Code.QUORUM_NOT_REACHED
     assert doubtful.held("a", key) is None
+
+
+def test_a_write_of_a_key_that_another_holder_has_from_the_future_is_refused(pair: Cores) -> None:
+    a, b, key = pair["a"], pair["b"], pair.key_of("a", "b")
+    version = Version((pair.ms + 60_000) << 16, b.key, b.boot)
+    b.held.store.install(slot_of(key), Record(key, Kind.VALUE, b"later", version, 0, -1), pair.ms)
+    a.sync.standstill(pair.mono)
+    assert code_of(pair.put("a", key, b"v")) is Code.CLOCK_SKEW
+    assert pair.held("a", key) is None, "a stamp below the other one would have lost to it later"
 
 
 def test_a_node_that_does_not_know_the_time_yet_refuses_writes_and_clears() -> None:
