@@ -72,7 +72,8 @@ class SessionLapsed(DccError):
 
 
 class ClientClosed(DccError, RuntimeError):
-    """The client was closed before or during the call. A write in flight may have happened."""
+    """The client was closed before the call; or during it: then `definite` is false, and a write
+    that was under way may have happened."""
 
 
 class ProtocolError(DccError):

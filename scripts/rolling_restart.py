@@ -178,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Aborted as error:
         sys.stderr.write(f"rolling_restart: stopped: {error}\n")
         return ABORTED
-    except (dcc.NodeUnavailable, dcc.WrongCluster) as error:
+    except (dcc.NodeUnavailable, dcc.WrongCluster, dcc.OperationTimeout) as error:
         sys.stderr.write(f"rolling_restart: {error}\n")
         return UNREACHABLE
     except (ValueError, TypeError) as error:

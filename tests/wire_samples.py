@@ -64,7 +64,7 @@ SAMPLES: tuple[m.Message, ...] = (
     m.ClearReply(stamp=7, everywhere=True),
     m.Inspect(key=b"key"),
     m.InspectReply(records=RECORDS[:1], confirmed=True),
-    m.SetReplicas(replicas=3),
+    m.SetReplicas(replicas=3, issued_ms=7),
     m.SettingsReply(settings=SETTINGS, everywhere=True),
     m.ConvergedGet(),
     m.ConvergedReply(converged=True, under_replicated=7, reasons=("node-2 is suspect",)),

@@ -15,7 +15,7 @@ from dataclasses import replace
 from dcc.client.calls import Attempt, Call
 from dcc.client.outcomes import ASK_ANOTHER, error_of
 from dcc.client.rounds import OneByOne
-from dcc.errors import MaybeStored, ProtocolError
+from dcc.errors import DccError, MaybeStored, ProtocolError
 from dcc.types import Now
 from dcc.wire.codec import Header
 from dcc.wire.messages import (
@@ -44,7 +44,7 @@ class AskAnyNode(OneByOne):
 
     def begin(self, now: Now) -> None:
         """Ask one node that is alive."""
-        if isinstance(self._question, Clear):
+        if isinstance(self._question, Clear | SetReplicas):
             issued_ms = self._call.core.time_ms(self._call.began)
             self._question = replace(self._question, issued_ms=issued_ms)
         self._begin_round(now)
@@ -64,17 +64,20 @@ class AskAnyNode(OneByOne):
                 self._refusal = error_of(message, attempt.address)
                 self._next(now)
             case ErrorReply():
-                self._fail(error_of(message, attempt.address))
+                self._fail(self._perhaps(error_of(message, attempt.address)))
             case _:
                 asked = type(self._question).__name__
                 self._fail(ProtocolError(f"{attempt.address}: answered {asked} with a {message}"))
 
     def expired(self, now: Now) -> None:
         """End: some node may have done what was asked."""
-        if not isinstance(self._question, ConvergedGet) and self._call.waiting(self):
-            self._fail(MaybeStored("no answer in time; it may be done or not"))
-        else:
-            self._fail(self._nobody())
+        self._fail(self._perhaps(self._nobody()))
+
+    def _perhaps(self, error: DccError) -> DccError:
+        """Return `error`, or that a node which was asked as well may have done it."""
+        if isinstance(self._question, ConvergedGet) or not self._call.waiting(self):
+            return error
+        return MaybeStored(f"it may be done or not: a node has not answered yet ({error})")
 
     def _changed(self, reply: ClearReply | SettingsReply, *, everywhere: bool) -> None:
         if everywhere:

@@ -426,7 +426,9 @@ class Client:
             raise
         except zmq.ContextTerminated:
             pool.discard(channel)
-            raise ClientClosed("the client was closed during the call") from None
+            closed = ClientClosed("the client was closed during the call")
+            closed.definite = False
+            raise closed from None
         except BaseException:
             # Interrupted somewhere between two frames: the sockets are in no known state.
             pool.discard(channel)

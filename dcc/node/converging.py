@@ -56,6 +56,8 @@ REASONS_MAX = 64
 
 LATEST_AGE_NS = 1 * SECOND
 
+U32_MAX = (1 << 32) - 1
+
 
 @dataclass(slots=True)
 class _Count:
@@ -157,7 +159,7 @@ class Converging:
 
     def wake_at(self) -> int:
         """Return 0 while there is something to count, else the earliest deadline."""
-        if self._count is not None or self._refresh:
+        if self._refresh or (self._count is not None and not self._core.view_due):
             return 0
         return min((question.until for question in self._rounds.values()), default=NEVER)
 
@@ -180,6 +182,9 @@ class Converging:
 
     def _go_on_counting(self, count: _Count, now: Instant) -> list[Effect]:
         view, unsynced = self._held.view, self._core.sync.unsynced
+        if self._core.view_due:  # All may agree on new settings, and on the old ring for a moment.
+            self._count = self._fresh()
+            return []
         if count.epoch != view.epoch or count.alive != view.alive:
             count = self._count = self._fresh()
         down = len(count.alive) < len(view.boots)
@@ -194,13 +199,25 @@ class Converging:
         self._count = None
         return self._counted(count, now)
 
+    def _lag_ns(self, now: Instant) -> int:
+        """Return for how long a live member has lacked something, streams given up included.
+
+        What a stream has dropped is missing there until both have been seen to agree since.
+        """
+        core = self._core
+        oldest = now.mono - core.streams.lag_ns(now.mono)
+        for peer, gap in core.streams.gaps.items():
+            if peer in self._held.view.alive and core.exchange.agreed_at(peer) <= gap.last_at:
+                oldest = min(oldest, gap.first_at)
+        return now.mono - oldest
+
     def _counted(self, count: _Count, now: Instant) -> list[Effect]:
         core = self._core
         state = State(
             ready=core.ready,
             unsynced=count.unsynced,
             leftovers=len(core.exchange.leftovers),
-            lag_ms=core.streams.lag_ns(now.mono) // MILLISECOND,
+            lag_ms=min(self._lag_ns(now) // MILLISECOND, U32_MAX),
             settings=core.membership.settings.replicas_stamp,
         )
         effects: list[Effect] = [asker.answer(state) for asker in self._peers_asking]

@@ -130,6 +130,11 @@ class NodeCore:
         return self.membership.joined and self.clock.settled
 
     @property
+    def view_due(self) -> bool:
+        """Whether the members or settings have changed since the ring was laid over them."""
+        return self._view_dirty
+
+    @property
     def slots_ready(self) -> bool:
         """Whether it is in sync with every live holder of its slots, too."""
         return self.ready and self.exchange.caught_up

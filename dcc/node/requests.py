@@ -17,7 +17,7 @@ from dcc.limits import BATCH_BYTES, EXTRA_FRAMES_MAX, INLINE_VALUE_BYTES_MAX
 from dcc.node.audit import AUDIT_SLOTS_MAX, AUDITS_MAX
 from dcc.node.converging import ROUNDS_MAX
 from dcc.node.forwards import Forward
-from dcc.node.settings import clear_stamp
+from dcc.node.settings import stamp_of_change
 from dcc.node.stats import statistics
 from dcc.replication.holdings import Asker, Instant
 from dcc.replication.staleness import EVERY
@@ -295,7 +295,7 @@ class Requests:
             text = "a stamp seen lies too far ahead of cluster time"
             return [self._refuse(asker, m.Code.CLOCK_SKEW, text)]
         made = clock.next_stamp(at.ms, message.seen)
-        stamp = max(clear_stamp(made, message.seen, message.issued_ms), settings.cleared)
+        stamp = max(stamp_of_change(made, message.seen, message.issued_ms), settings.cleared)
         reply = partial(m.ClearReply, stamp=stamp)
         return self._change(header, asker, settings._replace(cleared=stamp), reply, at)
 
@@ -308,7 +308,11 @@ class Requests:
         settings = self._core.membership.settings
         if settings.replicas != message.replicas or not settings.replicas_stamp:
             # The same number again is no change: a repetition must not beat what came between.
-            stamp = self._held.clock.next_stamp(at.ms, settings.replicas_stamp)
+            made = self._held.clock.next_stamp(at.ms, settings.replicas_stamp)
+            stamp = stamp_of_change(made, 0, message.issued_ms)
+            if stamp <= settings.replicas_stamp:
+                text = "the number was set anew since"
+                return [self._refuse(asker, m.Code.TOO_LATE, text)]
             settings = settings._replace(replicas=message.replicas, replicas_stamp=stamp)
         return self._change(
             header, asker, settings, partial(m.SettingsReply, settings=settings), at

@@ -22,16 +22,17 @@ another one is done at the same millisecond must still cover it."""
 STAMP_MS_BITS = 16
 
 
-def clear_stamp(made: Stamp, seen: Stamp, issued_ms: int) -> Stamp:
-    """Return the stamp of a clear for which `made` is the coordinator's new stamp.
+def stamp_of_change(made: Stamp, seen: Stamp, issued_ms: int) -> Stamp:
+    """Return the stamp of a change for which `made` is the coordinator's new stamp.
 
     It is no later than the caller asked for it, so that a clear which waited on its way wipes
-    nothing that was written meanwhile, but above all that the caller has seen. `issued_ms` 0 =
+    nothing that was written meanwhile, nor a number of copies undoes a newer one, but above all
+    that the caller has seen. `issued_ms` 0 =
     the caller does not say.
 
-    >>> clear_stamp(made=900 << 16, seen=7, issued_ms=500) == 540 << 16
+    >>> stamp_of_change(made=900 << 16, seen=7, issued_ms=500) == 540 << 16
     True
-    >>> clear_stamp(made=900 << 16, seen=600 << 16, issued_ms=500) == (600 << 16) + 1
+    >>> stamp_of_change(made=900 << 16, seen=600 << 16, issued_ms=500) == (600 << 16) + 1
     True
     """
     if not issued_ms:

@@ -149,6 +149,7 @@ class Exchange:
         self.leftovers = Leftovers(holdings)
         self.trees = Trees(holdings)
         self.tidying = Tidying(holdings, sync)
+        self._agreed: dict[NodeKey, int] = {}
         self._free_at = 0
         "Before then nothing more is pulled: the rate of moves is bounded."
         self._pieces = 0
@@ -165,6 +166,7 @@ class Exchange:
         self.trees.view_changed(change.slots)
         for key in change.fallen:
             self._peers.pop(key, None)
+            self._agreed.pop(key, None)
         for key in change.risen:
             if key != self._held.key:
                 self._peers[key] = _Peer(round_at=self._next_round(now))
@@ -178,6 +180,10 @@ class Exchange:
         if change.led and len(change.slots) < SLOT_COUNT:
             self._plans.append((iter(change.led), None))
         for state in self._peers.values():
+            # What was asked in another view answers nothing in this one, and a slot that is
+            # continued may have been dropped and regained meanwhile.
+            state.request = 0
+            state.partial.clear()
             self._descend(state)
         self.leftovers.find(now)
 
@@ -188,6 +194,10 @@ class Exchange:
                 state = self._peers[key] = _Peer(round_at=self._next_round(now))
                 self._descend(state)
         self._plans = deque([(iter(self._held.view.owned), None)])
+
+    def agreed_at(self, peer: NodeKey) -> int:
+        """Return when this node last knew that `peer` had seen the same as it; -1 = never."""
+        return self._agreed.get(peer, -1)
 
     def root(self, peer: NodeKey) -> int:
         """Return the root of the tree shared with `peer`, for a ping or ack; 0 = not known."""
@@ -201,6 +211,7 @@ class Exchange:
             return
         if mine == root:
             state.doubt_at = NEVER
+            self._agreed[peer] = now.mono
         elif state.doubt_at == NEVER and state.calm_until <= now.mono:
             state.doubt_at = now.mono + LASTING_NS
 
@@ -346,7 +357,7 @@ class Exchange:
             self.divergences += bool(differ)
             if len(differ) > GROUPS_BUSY:
                 return []
-        self._descended(peer, state, frozenset(differ))
+        self._descended(peer, state, frozenset(differ), now_equal=bool(reply.groups))
         self._asked_again(state, now, progress=True)
         return []
 
@@ -390,6 +401,7 @@ class Exchange:
         if self.trees.root(peer) != compare.root or compare.root == NOT_KNOWN:
             groups = self.trees.groups(peer)
         elif epoch == self._held.view.epoch:
+            self._agreed[peer] = now.mono
             self._all_seen_by(peer, self.trees.shared(peer))
         return [Tell(peer, CompareRootReply(groups=groups), request)]
 
@@ -426,7 +438,9 @@ class Exchange:
         state.descents, state.doubted = DESCENTS_MAX, False
         self._pieces = max(self._pieces, self.trees.pieces())
 
-    def _descended(self, peer: NodeKey, state: _Peer, unequal: frozenset[int]) -> None:
+    def _descended(
+        self, peer: NodeKey, state: _Peer, unequal: frozenset[int], *, now_equal: bool
+    ) -> None:
         """Want the slots of groups that differ; of the others nothing is to come."""
         equal = shared = self.trees.shared(peer)
         if unequal:
@@ -436,7 +450,8 @@ class Exchange:
         for slot in equal if state.wanted else ():
             state.wanted.pop(slot, None)
         self._sync.pulled_all(equal, peer, state.sent_at)
-        self._all_seen_by(peer, equal)
+        if now_equal:  # An equal root speaks of what was here when it was sent.
+            self._all_seen_by(peer, equal)
 
     def _due(self, state: _Peer) -> int:
         """Return when the next question to this peer may go out."""

@@ -42,7 +42,8 @@ class Leftovers:
         owned = set(held.view.owned)
         others = [slot for slot in held.store.slots_held() if slot not in owned]
         found = [slot for slot in others if held.key not in held.view.route(slot)]
-        self._slots = {slot: self._slots.get(slot, set()) for slot in found}
+        # An owner that covered a slot may be in another life now: all are asked anew.
+        self._slots = {slot: set() for slot in found}
         self._nudge_at = now.mono if found else NEVER
 
     def written(self, slot: int) -> None:

@@ -156,8 +156,12 @@ class Reads:
         me, route = self._held.key, waiting.route
         got = sum(peer == me or peer in verdict.versions for peer in route)
         record = self.best(waiting.slot, waiting.key, verdict, now)
-        if route and got < waiting.needed:
+        if route and (got < waiting.needed or not verdict.answered):
+            # Enough of them may have answered, but one that this node is not in sync with has not:
+            # of those who have, one may have lost its memory.
             text = f"r = {waiting.needed}, only {got} of the owners answered in time"
+            if got >= waiting.needed:
+                text = f"r = {waiting.needed}, a holder that may know more has not answered in time"
             refusal = ErrorReply(code=Code.QUORUM_NOT_REACHED, text=text)
             return [waiting.asker.answer(refusal)]
         if route:
@@ -196,7 +200,8 @@ class Reads:
     def _all_asked(self, slot: int, verdict: Verdict) -> bool:
         alive = self._held.view.alive
         holders = [peer for peer in self._sync.holders(slot) if peer in alive]
-        return verdict.answered and all(peer in verdict.versions for peer in holders)
+        settles = self._sync.unsynced(slot).settles  # Else one that is down may have the value.
+        return verdict.answered and settles and all(peer in verdict.versions for peer in holders)
 
     def _is_settled(self, waiting: _Waiting, verdict: Verdict) -> bool:
         """Return whether an absence is still settled by those who have answered.

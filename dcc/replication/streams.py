@@ -58,6 +58,14 @@ class _Batch:
 
 
 @dataclass(slots=True)
+class Gap:
+    """When records for one peer were dropped, monotonic ns: it lacks them until it has asked."""
+
+    first_at: int
+    last_at: int
+
+
+@dataclass(slots=True)
 class _Stream:
     queue: deque[tuple[Record, int]] = field(default_factory=deque)  # with when it came, ns
     flight: dict[int, _Batch] = field(default_factory=dict)
@@ -73,6 +81,8 @@ class Streams:
         self._streams: dict[NodeKey, _Stream] = {}
         self._seq = holdings.next_request()
         self._dirty: set[NodeKey] = set()  # peers with something queued
+        self.gaps: dict[NodeKey, Gap] = {}
+        "Peers for which something was dropped, those who have closed the gap since included."
         self.dropped = 0
         "Records dropped for want of room or acknowledgement: gaps that an exchange fills."
 
@@ -82,6 +92,7 @@ class Streams:
         size = record_bytes(record)
         if stream.bytes + size > self._holdings.config.queue_bytes_max and stream.bytes:
             self.dropped += 1
+            self._note_gap(peer, mono, mono)
             return
         stream.queue.append((record, mono))
         stream.bytes += size
@@ -123,6 +134,7 @@ class Streams:
                     continue
                 outdated = batch.moved and not self._still_wanted(peer, batch)
                 if outdated or now.mono - batch.first_sent_at >= GIVE_UP_NS:
+                    self._note_gap(peer, batch.first_sent_at, now.mono)
                     self._drop(peer, stream, seq)
                 else:
                     batch.resend_at = now.mono + RESEND_NS
@@ -194,6 +206,10 @@ class Streams:
         self._seq += 1
         stream.flight[self._seq] = _Batch(tuple(records), now.mono, now.mono + RESEND_NS)
         return Tell(peer, Replicate(seq=self._seq, records=tuple(records)))
+
+    def _note_gap(self, peer: NodeKey, first_at: int, last_at: int) -> None:
+        gap = self.gaps.setdefault(peer, Gap(first_at, last_at))
+        gap.last_at = last_at
 
     def _drop(self, peer: NodeKey, stream: _Stream, seq: int) -> None:
         batch = stream.flight.pop(seq)

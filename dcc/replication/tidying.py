@@ -18,7 +18,7 @@ from dcc.clock import COUNTER_BITS
 from dcc.replication.handover import NUDGE_NS
 from dcc.replication.holdings import Holdings, Instant
 from dcc.replication.sync import IN_SYNC, SyncTable
-from dcc.types import Origin
+from dcc.types import Origin, Stamp
 from dcc.units import MILLISECOND
 
 SLOTS_PER_TURN = 2_048
@@ -26,6 +26,8 @@ SLOTS_PER_TURN = 2_048
 
 CALM_ROUNDS = 2
 "Exchange intervals for which every member must have been up before anything is folded."
+
+Edge = tuple[Origin, Stamp]
 
 FOLD_AFTER_ROUNDS = 10
 "Exchange intervals after its last write before a boot that is gone loses its clock entries."
@@ -39,7 +41,8 @@ class Tidying:
 
     def __init__(self, holdings: Holdings, sync: SyncTable) -> None:
         self._held, self._sync = holdings, sync
-        self._missed_since: dict[int, int] = {}  # owned slots with gaps -> when first seen
+        self._missed: dict[int, tuple[int, set[Edge]]] = {}
+        "Owned slots with gaps -> when these were first seen, and the gaps' upper edges."
         self._rest: Iterator[int] = iter(())
         self._fold = False
         "Whether anything of a boot that is gone is left in the clocks."
@@ -81,9 +84,17 @@ class Tidying:
         if released:
             self._forget(slot)
         self._close_gaps(slot, now)
-        if released and self._fold and not held.store.has_gaps(slot):
+        if released and self._fold and self._pulled_lately(slot, now):
             age_ms = FOLD_AFTER_ROUNDS * held.config.exchange_interval_ns // MILLISECOND
             held.store.fold(slot, self._is_gone, max(now.ms - age_ms, 0) << COUNTER_BITS)
+
+    def _pulled_lately(self, slot: int, now: Instant) -> bool:
+        """Return whether all that such a boot wrote has had the time to come here, and came."""
+        held = self._held
+        rounds_ns = (FOLD_AFTER_ROUNDS - 1) * held.config.exchange_interval_ns
+        others = [key for key in held.view.slots.owners(slot) if key != held.key]
+        pulls = [self._sync.last_pull(slot, key) for key in others]
+        return not held.store.has_gaps(slot) and all(at > now.mono - rounds_ns for at in pulls)
 
     def _is_gone(self, origin: Origin) -> bool:
         return self._held.view.boots.get(origin[0]) != origin[1]
@@ -99,9 +110,14 @@ class Tidying:
         """Give up writes that nobody has: all holders were pulled from since they were missed."""
         origins = self._held.store.gap_origins(slot)
         if not origins:
-            self._missed_since.pop(slot, None)
+            self._missed.pop(slot, None)
             return
-        since = self._missed_since.setdefault(slot, now.mono)
+        # By its upper edge a gap is known from one that came later: once filled, none recurs.
+        edges = {(origin, low) for origin, low, _ in self._held.store.spans(slot)}
+        since, known = self._missed.get(slot, (now.mono, edges))
+        if not edges <= known:
+            since = now.mono
+        self._missed[slot] = (since, edges)
         owners = self._held.view.slots.owners(slot)
         holders = {*owners, *self._sync.nudgers(slot)} - {self._held.key}
         if since < now.mono and all(self._sync.last_pull(slot, key) > since for key in holders):

@@ -322,9 +322,11 @@ class InspectReply:
 class SetReplicas:
     """Set the number of copies in the whole cluster. Answered by `SettingsReply`; idempotent."""
 
-    SHAPE: ClassVar = (s.COPIES,)
+    SHAPE: ClassVar = (s.COPIES, s.MS)
     replicas: int
     "Copies beyond the primary, 0..REPLICAS_MAX."
+    issued_ms: int = 0
+    "Cluster ms at which the caller asked: what was set later stays. 0 = not known."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
