@@ -147,7 +147,7 @@ def refill_without_list(core: NodeCore) -> None:
 
 def no_retargeting(core: NodeCore) -> None:
     """A write on its way to a node that dies is not sent to whoever stands in."""
-    _replace(core.streams, "retarget", lambda now: None)
+    _replace(core.streams, "retarget", lambda now, unconfirmed=(): None)
 
 
 def blind_expiry(core: NodeCore) -> None:

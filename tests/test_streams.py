@@ -147,3 +147,22 @@ def test_a_peer_that_says_moved_for_ever_is_given_up() -> None:
     assert streams.queued_total() == 0
     assert 1 < sent <= GIVE_UP_NS // MOVED_RESEND_NS
     streams.check()
+
+
+def test_a_write_that_somebody_waits_for_is_offered_anew_though_no_queue_has_it() -> None:
+    planes = world()
+    key = owned_by(planes, "a", "b")
+    plane, streams, record = written(planes, key)
+    streams.flush(planes.at)
+    planes.mono += GIVE_UP_NS
+    streams.tick(planes.at)
+    assert streams.queued_total() == 0, "given up, as if there had been no room"
+    planes.standing[planes["b"].key] = Standing.SUSPECT
+    planes.take_view()
+    assert streams.flush(planes.at) == []
+    streams.retarget(planes.at, [(record, set())])
+    [(to, batch)] = batches(streams.flush(planes.at))
+    assert (to, batch.records) == (planes["c"].key, (record,))
+    streams.retarget(planes.at, [(record, {planes["c"].key})])
+    assert streams.flush(planes.at) == [], "who has acknowledged it has it"
+    assert plane.held.view.route(slot_of(key))[1] == planes["c"].key

@@ -403,7 +403,7 @@ class NodeCore:
         gone = tuple(key for key, boot in sorted(boots.items()) if view.boots.get(key) != boot)
         self.sync.view_changed(gone)
         self.exchange.view_changed(change, at)
-        self.streams.retarget(at)
+        self.streams.retarget(at, self.writes.unconfirmed())
         fields = {
             "epoch": f"{view.epoch:016x}", "members": len(view.boots),
             "alive": len(view.alive), "slots_changed": len(change.slots),

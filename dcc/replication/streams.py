@@ -150,10 +150,14 @@ class Streams:
             default=NEVER,
         )
 
-    def retarget(self, now: Instant) -> None:
+    def retarget(
+        self, now: Instant, unconfirmed: Iterable[tuple[Record, set[NodeKey]]] = ()
+    ) -> None:
         """Offer every unacknowledged record to the present targets of its slot.
 
-        Streams to members that are no target of a slot any more let go of its records.
+        So are `unconfirmed` ones, each with who has acknowledged it: somebody waits for them,
+        though a queue may have had no room. Streams to members that are no target of a slot any
+        more let go of its records.
         """
         held = self._holdings
         waiting: dict[Version, Record] = {}
@@ -165,6 +169,9 @@ class Streams:
             if peer not in held.view.alive:
                 self._streams[peer] = _Stream()
                 self._dirty.discard(peer)
+        for record, acked in unconfirmed:
+            waiting[record.version] = record
+            sent_to.setdefault(record.version, set()).update(acked)
         for version, record in sorted(waiting.items()):
             for peer in held.view.route(slot_of(record.key)):
                 if peer != held.key and peer not in sent_to[version]:

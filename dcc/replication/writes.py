@@ -63,6 +63,7 @@ class _Unconfirmed:
 
     request: _Request
     index: int
+    record: Record
     needed: int
     acked: set[NodeKey] = field(default_factory=set)
 
@@ -235,6 +236,10 @@ class Writes:
             effects += self._reply(request)
         return effects
 
+    def unconfirmed(self) -> list[tuple[Record, set[NodeKey]]]:
+        """Return the writes that wait for acknowledgements, each with who has given one."""
+        return [(write.record, write.acked) for write in self._unconfirmed.values()]
+
     def wake_at(self) -> int:
         """Return the earliest deadline of a write that waits for acknowledgements."""
         return min((request.until for request in self._open.values()), default=NEVER)
@@ -306,7 +311,7 @@ class Writes:
                 request.number = self._number
                 self._open[request.number] = request
             request.open.add(record.version)
-            self._unconfirmed[record.version] = _Unconfirmed(request, index, needed)
+            self._unconfirmed[record.version] = _Unconfirmed(request, index, record, needed)
 
     def _settle(self, request: _Request) -> list[Effect]:
         return [] if request.open else self._reply(request)
