@@ -44,7 +44,7 @@ from dcc.replication.holdings import Holdings, Instant
 from dcc.replication.questions import Questions, Verdict
 from dcc.replication.reads import Reads
 from dcc.replication.staleness import Staleness
-from dcc.replication.streams import Streams
+from dcc.replication.streams import RESEND_NS, Streams
 from dcc.replication.sync import SyncTable
 from dcc.replication.writes import Writes
 from dcc.ring.hashing import slot_of
@@ -108,6 +108,7 @@ class NodeCore:
         self._view_at = 0
         self._settings = self.membership.settings
         self._offered_views: dict[int, int] = {}
+        self._dropped = self._offer_at = 0
         self._remember_at = self._clocks_at = now.mono
         self._at = Instant(now.mono, self.clock.cluster_ms(now.mono))
         self._handlers = self._table()
@@ -201,6 +202,7 @@ class NodeCore:
         effects += self.converging.tick(at)
         effects += self.audits.tick(at)
         effects += self.exchange.tick(at)
+        self._offer_dropped(at)
         effects += self.streams.flush(at)
         effects += self.streams.tick(at)
         self.forwards.tick(at.mono)
@@ -415,6 +417,12 @@ class NodeCore:
         effects = self.membership.change_settings(settings, at.mono)
         self._take_settings()
         return effects
+
+    def _offer_dropped(self, at: Instant) -> None:
+        """Offer anew what a full queue dropped, as far as somebody waits for it."""
+        if self.streams.dropped != self._dropped and self._offer_at <= at.mono:
+            self._dropped, self._offer_at = self.streams.dropped, at.mono + RESEND_NS
+            self.streams.retarget(at, self.writes.unconfirmed())
 
     def _go_on_leaving(self, at: Instant) -> list[Effect]:
         if self.membership.displaced:
