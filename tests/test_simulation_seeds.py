@@ -24,7 +24,7 @@ PLAIN = {
 TWISTED = {
     11: "who stood in did not know it yet, said so, and was never asked again: w was not reached",
     266: "a record dropped for a full queue was not sent to who stands in: w was not reached",
-    375: "a record dropped for a full queue was never offered again to an owner that had room since",
+    375: "a record dropped for a full queue was never offered anew to an owner with room",
     563: "likewise",
 }
 
