@@ -1,40 +1,48 @@
 """What readers feel while data moves: latencies at an open loop of 30 % load as a node joins.
 
     python -m benchmarks.moves [--rounds 3] [--keys 100000] [--value-bytes 1000] [--load 0.3]
+                               [--skew 0.99]
 
-Three nodes hold all keys twice. First the throughput of one reader in a closed loop is measured on
-the spot; then requests leave at 30 % of it, on time, whether earlier ones were answered or not, and
-each latency counts from when its request was *due* (no coordinated omission). In each round the
-quiet cluster is measured, then the time from the start of a fourth node until it has all its
-copies; it leaves (SIGTERM) and the round is over. The reader learns new topologies like a client:
-when an epoch differs, at most once a second. Figures are medians of the rounds.
+Three nodes hold all keys twice, and one reader sends requests at a rate that keeps 30 % of this
+machine's processors busy, nodes and reader together (`/proc/stat`; Linux only). They leave on time,
+whether earlier ones were answered or not, and each latency counts from when its request was *due*
+(no coordinated omission). Keys are read by Zipf's law with the exponent `--skew`, by default that
+of YCSB; 0 reads all alike, which is the worst case: whatever is read while it moves is fetched, so
+what is popular has moved after one read. In each round the quiet cluster is measured, then the time
+from the start of a fourth node until it has all its copies; it leaves (SIGTERM) and the round is
+over. The reader learns new topologies like a client: when an epoch differs, at most once a second.
+Figures are medians of the rounds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import select
 import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate
+from random import Random
 
-import zmq
-
-from benchmarks.hot_path import dealer, started
+from benchmarks.hot_path import started
+from benchmarks.zmtp import Dealer
 from dcc import Client
 from dcc.client.routing import View
 from dcc.ring.hashing import slot_of
 from dcc.wire import messages as m
 from dcc.wire.codec import Codec
 
-DEPTH = 16
-"Requests under way while the throughput is measured."
+TRIAL_RATE = 1_000.0
+TRIAL_SECONDS = 3.0
+"Requests per second, and for how long, to learn what a request costs."
 REFRESH_SECONDS = 1.0
 QUIET_SECONDS = 5.0
 MOVE_SECONDS_MAX = 120.0
@@ -46,9 +54,10 @@ LIMIT = 2.0
 class Reader:
     """GETs straight to the primaries, by a topology of its own."""
 
-    context: zmq.Context[zmq.Socket[bytes]]
     seed: str
     keys: Sequence[bytes]
+    skew: float
+    "Exponent of Zipf's law: the n-th most popular key is read in proportion to n ** -skew."
     others: Counter[str] = field(default_factory=Counter)
     "Answers that were no hit, by what they were."
     late: list[float] = field(default_factory=list)
@@ -56,35 +65,29 @@ class Reader:
 
     def __post_init__(self) -> None:
         self._codec = Codec("dcc", sender=9, boot=9)
-        self._sockets: dict[str, zmq.Socket[bytes]] = {}
-        self._poller = zmq.Poller()
+        self._dealers: dict[str, Dealer] = {}
         self._due: dict[int, float] = {}
         self._number = 0
         self._refreshed_at = 0.0
         self._refreshing = False
         self._slots = [slot_of(key) for key in self.keys]
+        shares = accumulate((n + 1) ** -self.skew for n in range(len(self.keys)))
+        popular = Random(1).sample(range(len(self.keys)), len(self.keys))
+        self._script = Random(2).choices(popular, cum_weights=list(shares), k=1 << 20)
         self.refresh()
 
     def refresh(self) -> None:
-        """Learn the topology now; nothing may be under way."""
-        socket = self._socket(self.seed)
-        socket.send_multipart(self._codec.encode(m.TopologyGet(), request=1 << 40))
-        header, topology = self._codec.decode(socket.recv_multipart())
-        assert isinstance(topology, m.Topology)
-        self._view = View(topology, header.epoch)
+        """Connect anew and learn the topology; nothing may be under way.
 
-    def closed_loop(self, seconds: float) -> float:
-        """Return the requests per second with `DEPTH` under way."""
-        for _ in range(DEPTH):
-            self._send(time.perf_counter())
-        begin, done = time.perf_counter(), 0
-        while time.perf_counter() < begin + seconds:
-            answered = self._take(1.0)
-            done += answered
-            for _ in range(answered):
-                self._send(time.perf_counter())
-        self._drain()
-        return done / seconds
+        A node hangs up on a reader that slept through its heartbeats.
+        """
+        self.close()
+        dealer = self._dealer(self.seed)
+        dealer.send(self._codec.encode(m.TopologyGet(), request=1 << 40)[0])
+        for frames in dealer.messages(wait=True):
+            header, topology = self._codec.decode(frames)
+            assert isinstance(topology, m.Topology)
+            self._view = View(topology, header.epoch)
 
     def open_loop(self, rate: float, until: Callable[[], bool]) -> list[float]:
         """Send `rate` requests per second until `until`; return each latency in seconds."""
@@ -99,32 +102,33 @@ class Reader:
         self._drain()
         return self.late
 
-    def _socket(self, address: str) -> zmq.Socket[bytes]:
-        socket = self._sockets.get(address)
-        if socket is None:
-            socket = self._sockets[address] = dealer(self.context, address)
-            self._poller.register(socket, zmq.POLLIN)
-        return socket
+    def close(self) -> None:
+        """Close all connections."""
+        while self._dealers:
+            self._dealers.popitem()[1].close()
+
+    def _dealer(self, address: str) -> Dealer:
+        dealer = self._dealers.get(address)
+        if dealer is None:
+            dealer = self._dealers[address] = Dealer(address)
+        return dealer
 
     def _send(self, due: float) -> None:
         self._number += 1
-        place = self._number * 7919 % len(self.keys)
+        place = self._script[self._number % len(self._script)]
         address = self._view.primary(self._slots[place])
         assert address is not None
         frames = self._codec.encode(m.Get(key=self.keys[place]), request=self._number)
         self._due[self._number] = due
-        self._socket(address).send_multipart(frames)
+        self._dealer(address).send(frames[0])
 
     def _take(self, timeout: float) -> int:
-        """Take what has arrived; return how many GETs were answered."""
+        """Wait for answers at most so long; return how many GETs were answered."""
         answered = 0
-        for socket, _ in self._poller.poll(int(timeout * 1e3)):
-            try:
-                while True:
-                    header, reply = self._codec.decode(socket.recv_multipart(zmq.NOBLOCK))
-                    answered += self._answered(header.request, header.epoch, reply)
-            except zmq.Again:
-                continue
+        for dealer in select.select(list(self._dealers.values()), (), (), timeout)[0]:
+            for frames in dealer.messages(wait=False):
+                header, reply = self._codec.decode(frames)
+                answered += self._answered(header.request, header.epoch, reply)
         return answered
 
     def _answered(self, request: int, epoch: int, reply: m.Message) -> bool:
@@ -143,7 +147,7 @@ class Reader:
         if wanted and now - self._refreshed_at > REFRESH_SECONDS:
             self._refreshing, self._refreshed_at = True, now
             frames = self._codec.encode(m.TopologyGet(), request=1 << 40)
-            self._socket(self.seed).send_multipart(frames)
+            self._dealer(self.seed).send(frames[0])
         return due is not None
 
     def _drain(self) -> None:
@@ -170,6 +174,31 @@ def fill(client: Client, keys: Sequence[bytes], value: bytes) -> None:
             left = dict.fromkeys(client.put_many(left), value)
 
 
+def rate_for(load: float, reader: Reader) -> float:
+    """Return the requests per second that keep the share `load` of all processors busy."""
+    rate = TRIAL_RATE
+    for _ in range(3):
+        busy, total = processors()
+        reader.open_loop(rate, after(TRIAL_SECONDS))
+        busy_after, total_after = processors()
+        rate *= load * (total_after - total) / (busy_after - busy)
+    return rate
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    """Return the question whether so long has passed since now."""
+    end = time.perf_counter() + seconds
+    return lambda: time.perf_counter() > end
+
+
+def processors() -> tuple[int, int]:
+    """Return the ticks that all processors together were busy for, and those that have passed."""
+    with open("/proc/stat", encoding="ascii") as stat:
+        ticks = [int(word) for word in stat.readline().split()[1:9]]
+    idle, waiting = ticks[3:5]
+    return sum(ticks) - idle - waiting, sum(ticks)
+
+
 def settled(client: Client, nodes: int) -> bool:
     """Return whether all nodes are there and have all their copies."""
     found = client.stats().nodes
@@ -189,12 +218,13 @@ class Round:
 
 def play(client: Client, reader: Reader, rate: float) -> Round:
     """Measure the quiet cluster, then a join; leave it as it was."""
-    end = time.perf_counter() + QUIET_SECONDS
-    quiet = reader.open_loop(rate, lambda: time.perf_counter() > end)
+    with watched(client, 3):
+        quiet = reader.open_loop(rate, after(QUIET_SECONDS))
     begin = time.perf_counter()
     with started(node_argv(reader.seed)) as (node, line):
         assert json.loads(line)["event"] == "node_ready"
-        moving = reader.open_loop(rate, watch(client, begin))
+        with watched(client, 4) as over:
+            moving = reader.open_loop(rate, over.is_set)
         lasted = time.perf_counter() - begin
         node.send_signal(signal.SIGTERM)
         try:
@@ -206,21 +236,28 @@ def play(client: Client, reader: Reader, rate: float) -> Round:
     return Round(quiet, moving, lasted)
 
 
-def watch(client: Client, begin: float) -> Callable[[], bool]:
-    """Return the question whether the move is over, which looks twice a second."""
-    looked = time.perf_counter()
+@contextmanager
+def watched(client: Client, nodes: int) -> Iterator[threading.Event]:
+    """Yield an event that is set once all is settled, or will never be.
 
-    def over() -> bool:
-        nonlocal looked
-        now = time.perf_counter()
-        if now - looked < 0.5:
-            return False
-        looked = now
-        if now - begin > MOVE_SECONDS_MAX:
-            raise SystemExit("the move does not end")
-        return settled(client, 4)
+    A thread looks twice a second, so that asking makes no request late; it looks in the quiet
+    phase, too, which makes both phases pay for it alike.
+    """
+    over, stop = threading.Event(), threading.Event()
 
-    return over
+    def look() -> None:
+        end = time.monotonic() + MOVE_SECONDS_MAX
+        while not stop.wait(0.5):
+            if settled(client, nodes) or time.monotonic() > end:
+                over.set()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield over
+    finally:
+        stop.set()
+        thread.join()
 
 
 def wait(ready: Callable[[], bool]) -> None:
@@ -263,10 +300,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--keys", type=int, default=100_000)
     parser.add_argument("--value-bytes", type=int, default=1_000)
     parser.add_argument("--load", type=float, default=0.3)
+    parser.add_argument("--skew", type=float, default=0.99)
     options = parser.parse_args(argv)
     keys = [b"key:%07d" % i for i in range(options.keys)]
     with ExitStack() as stack:
-        context = stack.enter_context(zmq.Context())
         _, line = stack.enter_context(started(node_argv(None)))
         seed: str = json.loads(line)["request"]
         for _ in range(2):
@@ -275,11 +312,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         wait(lambda: settled(client, 3))
         fill(client, keys, b"v" * options.value_bytes)
         wait(lambda: settled(client, 3))
-        reader = Reader(context, seed, keys)
-        rate = options.load * reader.closed_loop(QUIET_SECONDS)
+        reader = Reader(seed, keys, options.skew)
+        stack.callback(reader.close)
+        rate = rate_for(options.load, reader)
         rounds = [play(client, reader, rate) for _ in range(options.rounds)]
         report(rounds, rate, reader.others)
-        context.destroy(linger=0)
 
 
 if __name__ == "__main__":

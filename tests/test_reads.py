@@ -321,6 +321,49 @@ def test_a_holder_that_is_not_in_sync_and_silent_makes_a_quorum_read_fail() -> N
     assert "a holder that may know more" in refusal(cores.replies[-1][1])
 
 
+def forgetful(*silent: str) -> tuple[Cores, bytes, Version]:
+    """Return a cluster where b has forgotten what only c has left, and `silent` do not answer."""
+    cores = cluster("a", "b", "c")
+    key = cores.key_of("a", "b", "c")
+    version = plant(cores, "c", key, b"acknowledged by b and c", age_ms=5_000)
+    cores["b"].sync.standstill(cores.mono)
+    silent_keys = {node_key(name) for name in silent}
+    b = node_key("b")
+    cores.lost = lambda source, _to, message: (
+        (isinstance(message, m.FetchReply) and source in silent_keys)
+        or (isinstance(message, m.CompareRoot | m.Compare | m.Pull) and source == b)
+    )
+    return cores, key, version
+
+
+def test_an_owner_that_may_have_forgotten_does_not_make_a_quorum() -> None:
+    cores, key, _ = forgetful("c")
+    assert read(cores, "a", key, 2) is None, "b's empty word must not end it"
+    cores.until(lambda: bool(cores.replies), 1.0)
+    reply = cores.replies[-1][1]
+    assert isinstance(reply, m.ErrorReply)
+    assert reply.code is m.Code.QUORUM_NOT_REACHED
+    cores, key, version = forgetful()
+    answer = read(cores, "a", key, 2)
+    assert isinstance(answer, m.GetReply)
+    assert (answer.status, answer.version) == (m.Status.HIT, version)
+
+
+def test_an_owner_that_may_have_forgotten_counts_once_all_have_answered() -> None:
+    cores, key, version = forgetful()
+    for r in (QUORUM, ALL):
+        answer = read(cores, "a", key, r)
+        assert isinstance(answer, m.GetReply)
+        assert answer.version == version
+    cores = cluster("a", "b", "c")
+    for name in ("a", "b", "c"):
+        cores[name].sync.standstill(cores.mono)
+    cores.lost = lambda _a, _b, message: isinstance(message, m.CompareRoot | m.Compare | m.Pull)
+    answer = read(cores, "a", cores.key_of("a", "b", "c"), QUORUM)
+    assert isinstance(answer, m.GetReply)
+    assert answer.status is m.Status.MISS
+
+
 def test_a_holder_that_is_not_in_sync_is_asked_beside_the_quorum() -> None:
     """What was acknowledged in an older view may be known to a former owner alone."""
     cores = cluster("a", "b", "c", "d", replicas=1)

@@ -71,7 +71,7 @@ SAMPLES: tuple[m.Message, ...] = (
     m.AuditGet(slots=(5, 6)),
     m.AuditReply(content=(U64_MAX, 0), seen=(1, 2), items=(3, 4), ghosts=(5, 6)),
     m.Fetch(key=b"key"),
-    m.FetchReply(records=RECORDS[2:]),
+    m.FetchReply(records=RECORDS[2:], sure=False),
     m.Replicate(seq=8, records=RECORDS),
     m.ReplicateAck(seq=8, moved=(0, 2)),
     m.Pull(origins=ORIGINS, slots=(s.SlotAsk(5, VERSION, (0, 11, 1, 12), 13),)),

@@ -201,7 +201,7 @@ class NodeCore:
         effects += self.changes.tick(at)
         effects += self.converging.tick(at)
         effects += self.audits.tick(at)
-        effects += self.exchange.tick(at)
+        effects += self.exchange.tick(at, self.counters.served)
         self._offer_dropped(at)
         effects += self.streams.flush(at)
         effects += self.streams.tick(at)
@@ -488,7 +488,8 @@ class NodeCore:
         return self.membership.offer_view(peer, at.mono, self.clock.own_ms(at.mono))
 
     def _fetch(self, header: Header, message: m.Fetch, _at: Instant) -> list[Effect]:
-        reply = m.FetchReply(records=self.requests.held_record(message.key))
+        sure = not self.sync.unsynced(slot_of(message.key)).ask
+        reply = m.FetchReply(records=self.requests.held_record(message.key), sure=sure)
         return [Tell(header.sender, reply, header.request)]
 
     def _fetch_reply(self, header: Header, message: m.FetchReply, at: Instant) -> list[Effect]:

@@ -64,6 +64,11 @@ class Counters:
         "Writes that came by replication and lost to another node's write, unseen before."
         self._history: deque[tuple[int, dict[str, int]]] = deque()
 
+    @property
+    def served(self) -> int:
+        """Requests of clients so far."""
+        return sum(self.commands.values())
+
     def drop(self, reason: str) -> None:
         """Count a dropped message."""
         self.dropped[reason] = self.dropped.get(reason, 0) + 1

@@ -71,6 +71,10 @@ def answer_pull(store: Store, pull: Pull) -> PullReply:
     return batch.reply()
 
 
+RECORDS_MAX = 32
+"Small records cost time rather than bytes: so many keep a turn of the asker to milliseconds."
+
+
 class _Batch:
     def __init__(self, pull: Pull) -> None:
         self._asked_origins = pull.origins
@@ -112,7 +116,7 @@ class _Batch:
         size = record_bytes(record)
         large = len(record.value) >= INLINE_VALUE_BYTES_MAX
         room = self._bytes + size <= BATCH_BYTES and self._large + large <= EXTRA_FRAMES_MAX
-        if self._records and not room:
+        if self._records and (not room or len(self._records) >= RECORDS_MAX):
             return False
         self._records.append(record)
         self._bytes += size

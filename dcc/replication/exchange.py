@@ -51,6 +51,7 @@ from dcc.replication.answerer import answer_pull, is_below, pack_clock, unpack_c
 from dcc.replication.handover import Leftovers
 from dcc.replication.holdings import Holdings, Instant
 from dcc.replication.merkle import NOT_KNOWN, Trees, differing
+from dcc.replication.pace import Pace
 from dcc.replication.streams import record_bytes
 from dcc.replication.sync import SyncTable
 from dcc.replication.tidying import Tidying
@@ -73,6 +74,9 @@ SLOTS_PER_PLAN = 1_024
 SLOTS_PER_COMPARE = 512
 SLOTS_PER_PULL = 128
 "All three bound the work of one turn to a few milliseconds."
+
+SLOTS_PULLED_FIRST = 16
+"Then twice as many as the last answer had room for: clocks that find none were sent in vain."
 
 PULLS_IN_FLIGHT = 4
 "Peers pulled from at once; bounds what arrives while the node also serves."
@@ -126,6 +130,7 @@ class _Peer:
     asked: tuple[int, ...] = ()
     sent_at: int = 0
     epoch: int = 0
+    slots_per_pull: int = SLOTS_PULLED_FIRST
     patience_ns: int = PATIENCE_FIRST_NS
     not_before: int = 0
     round_at: int = 0
@@ -150,8 +155,7 @@ class Exchange:
         self.trees = Trees(holdings)
         self.tidying = Tidying(holdings, sync)
         self._agreed: dict[NodeKey, int] = {}
-        self._free_at = 0
-        "Before then nothing more is pulled: the rate of moves is bounded."
+        self._pace = Pace(holdings.config.move_bytes_per_second)
         self._pieces = 0
         "Pieces of the trees to be made anew before somebody descends."
         self.divergences = 0
@@ -247,9 +251,13 @@ class Exchange:
 
     # -------------------------------------------------------------- asking
 
-    def tick(self, now: Instant) -> list[Effect]:
-        """Send due questions and nudges; give up questions that nobody answered."""
+    def tick(self, now: Instant, served: int = 0) -> list[Effect]:
+        """Send due questions and nudges; give up questions that nobody answered.
+
+        `served` is the number of requests from clients so far: while it grows, pulls are paced.
+        """
         effects: list[Effect] = []
+        self._pace.turned(served, now.mono)
         self._plan()
         if self._sync.behind and self.caught_up:
             self._sync.caught_up()
@@ -277,7 +285,7 @@ class Exchange:
 
     def wake_at(self) -> int:
         """Return when the next question, retry, round, nudge or piece of a plan is due."""
-        if self._plans or self._pieces:
+        if self._plans or self._pieces or self._pace.open:
             return 0
         due = min(self.leftovers.wake_at(), self.tidying.at)
         busy = sum(bool(state.request) for state in self._peers.values())
@@ -305,8 +313,8 @@ class Exchange:
         state.request = 0
         size = sum(map(record_bytes, reply.records))
         self.bytes_in += size
-        rate = self._held.config.move_bytes_per_second
-        self._free_at = max(self._free_at, now.mono) + size * SECOND // rate
+        self._pace.arrived(size, now.mono)
+        state.slots_per_pull = min(max(2 * len(reply.slots), 4), SLOTS_PER_PULL)
         refused = self._apply(reply.records, now)
         same_view = epoch == self._held.view.epoch == state.epoch
         answered = 0
@@ -456,7 +464,7 @@ class Exchange:
     def _due(self, state: _Peer) -> int:
         """Return when the next question to this peer may go out."""
         if state.differ:
-            return max(state.not_before, self._free_at)
+            return max(state.not_before, self._pace.free_at)
         if state.wanted and not state.descents:
             return state.not_before
         if not state.descents:
@@ -505,7 +513,7 @@ class Exchange:
             partial = state.partial.get(slot)
             clock = pack_clock(self._held.store.clock(slot), origins)
             size += 16 + 6 * len(clock)
-            if asks and (size > BATCH_BYTES or len(asks) >= SLOTS_PER_PULL):
+            if asks and (size > BATCH_BYTES or len(asks) >= state.slots_per_pull):
                 break
             after = partial.after if partial else NO_VERSION
             asks.append(SlotAsk(slot, after, clock, self._held.store.mark(slot)))

@@ -7,7 +7,9 @@ one, but a silent peer must not hold up a hit), or at its deadline.
 
 A question for a quorum is also put to others, of whom any `enough` will do; it does not end with
 the first value, because whoever wants more than one owner's word wants the newest. It ends early
-when so few can still answer that there will be no quorum.
+when so few can still answer that there will be no quorum. An owner that is not in sync with the
+others, such as one that has just restarted empty, may have forgotten what it acknowledged: its
+record counts, its word only when nobody of them is left to ask.
 """
 
 from __future__ import annotations
@@ -50,6 +52,8 @@ class Verdict(NamedTuple):
     "Whether all whose word was needed have answered."
     versions: Mapping[NodeKey, Version]
     "Who has answered, and with which version; NO_VERSION = holds nothing."
+    unsure: frozenset[NodeKey] = frozenset()
+    "Who of them may have forgotten what it knew."
     ahead: bool = False
     "Whether somebody holds a version from so far ahead of cluster time that it was not taken."
 
@@ -66,6 +70,7 @@ class _Open:
     newest: Record | None = None
     answered: bool = True
     versions: dict[NodeKey, Version] = field(default_factory=dict)
+    unsure: set[NodeKey] = field(default_factory=set)
     ahead: bool = False
 
     @property
@@ -73,8 +78,9 @@ class _Open:
         """Whether nothing is gained by waiting any longer."""
         among, enough = self.quorum
         got = sum(peer in self.versions for peer in among)
-        hopeless = got + sum(peer in self.waiting for peer in among) < enough
-        return hopeless or (got >= enough and not self.missing)
+        sure = sum(peer in self.versions and peer not in self.unsure for peer in among)
+        left = sum(peer in self.waiting for peer in among)
+        return got + left < enough or (not self.missing and (sure >= enough or not left))
 
 
 class Questions:
@@ -121,6 +127,8 @@ class Questions:
         believed = [record for record in reply.records if self._believable(question, record, now)]
         if len(believed) == len(reply.records):
             question.versions[peer] = believed[0].version if believed else NO_VERSION
+            if not reply.sure:
+                question.unsure.add(peer)
         else:
             question.answered, question.ahead = False, True
         for record in believed:
@@ -168,8 +176,9 @@ class Questions:
     def _close(self, number: int) -> Verdict:
         question = self._open.pop(number)
         return Verdict(
-            number, question.newest, question.answered, question.versions, question.ahead
-        )
+            number, question.newest, question.answered, question.versions,
+            frozenset(question.unsure), question.ahead,
+        )  # fmt: skip
 
 
 def _rank(record: Record) -> tuple[object, bool]:

@@ -154,13 +154,15 @@ class Reads:
         if waiting is None:
             return []
         me, route = self._held.key, waiting.route
-        got = sum(peer == me or peer in verdict.versions for peer in route)
+        got = [peer for peer in route if peer == me or peer in verdict.versions]
+        sure = [peer for peer in got if peer not in verdict.unsure]
         record = self.best(waiting.slot, waiting.key, verdict, now)
-        if route and (got < waiting.needed or not verdict.answered):
-            # Enough of them may have answered, but one that this node is not in sync with has not:
-            # of those who have, one may have lost its memory.
-            text = f"r = {waiting.needed}, only {got} of the owners answered in time"
-            if got >= waiting.needed:
+        enough = len(sure) >= waiting.needed or (got == [*route] and len(got) >= waiting.needed)
+        if route and not (enough and verdict.answered):
+            # Enough of them may have answered, but one that this node is not in sync with has not,
+            # or one of them is not: of those who have, one may have lost its memory.
+            text = f"r = {waiting.needed}, only {len(got)} of the owners answered in time"
+            if len(got) >= waiting.needed:
                 text = f"r = {waiting.needed}, a holder that may know more has not answered in time"
             refusal = ErrorReply(code=Code.QUORUM_NOT_REACHED, text=text)
             return [waiting.asker.answer(refusal)]

@@ -402,9 +402,11 @@ class Fetch:
 class FetchReply:
     """Answers `Fetch`, from what is held."""
 
-    SHAPE: ClassVar = (s.RECORDS,)
+    SHAPE: ClassVar = (s.RECORDS, s.BOOL)
     records: tuple[Record, ...]
     "None or one, possibly without a value."
+    sure: bool = True
+    "Whether the sender is in sync with every live holder, so that it knows what it once knew."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,54 @@
+"""How fast copies move: bytes a second at most, and little of the loop's time while clients wait.
+
+A node that takes over slots has two jobs: to pull them, and to serve. What a pull costs depends
+on the machine, on what else it runs and on the size of the records, so it is not guessed but seen:
+the time from a pull's answer to the end of that turn of the loop. While clients are served, nothing
+more is pulled for nine times as long, which leaves them nine tenths of the loop; where other
+processes want the same processor, turns take longer and the pauses grow with them. A node that
+serves nobody pulls as fast as it can, up to the rate.
+
+In the simulator a turn takes no time, so only the rate counts there.
+"""
+
+from __future__ import annotations
+
+from dcc.units import NEVER, SECOND
+
+SHARE = 10
+"While clients are served, pulls may take one part in so many of the loop's time."
+
+SERVING_NS = 1 * SECOND
+"Clients count as being served for so long after the last request."
+
+
+class Pace:
+    """When the next pull may go out; all times are monotonic ns."""
+
+    __slots__ = ("_arrived_at", "_bytes_per_second", "_served", "_serving_until", "free_at")
+
+    def __init__(self, bytes_per_second: int) -> None:
+        self._bytes_per_second = bytes_per_second
+        self._arrived_at = NEVER
+        self._served = 0
+        self._serving_until = 0
+        self.free_at = 0
+        "Before then nothing more is pulled."
+
+    @property
+    def open(self) -> bool:
+        """Whether a turn took an answer and has not ended yet."""
+        return self._arrived_at != NEVER
+
+    def arrived(self, size: int, now: int) -> None:
+        """Note an answer of `size` bytes that is about to be taken."""
+        self.free_at = max(self.free_at, now) + size * SECOND // self._bytes_per_second
+        self._arrived_at = min(self._arrived_at, now)
+
+    def turned(self, served: int, now: int) -> None:
+        """End a turn; `served` is the number of requests from clients so far."""
+        if served != self._served:
+            self._served, self._serving_until = served, now + SERVING_NS
+        if self.open:
+            took, self._arrived_at = now - self._arrived_at, NEVER
+            if now < self._serving_until:
+                self.free_at = max(self.free_at, now + (SHARE - 1) * took)

@@ -1,0 +1,61 @@
+"""How fast copies move: by bytes, and by the time that pulls take from clients."""
+
+from __future__ import annotations
+
+from dcc.replication.answerer import RECORDS_MAX
+from dcc.replication.pace import SERVING_NS, SHARE, Pace
+from dcc.units import MIB, MILLISECOND, SECOND
+from dcc.wire.messages import PullReply, Replicate
+from tests.planes import Planes
+
+TOOK = 3 * MILLISECOND
+
+
+def test_bytes_are_paced_by_the_rate_whoever_is_served() -> None:
+    pace = Pace(MIB)
+    pace.arrived(MIB // 2, 0)
+    pace.turned(0, 0)
+    assert pace.free_at == SECOND // 2
+    pace.arrived(MIB // 2, 0)
+    assert pace.free_at == SECOND, "what came together is paid for together"
+
+
+def test_while_clients_are_served_pulls_get_a_tenth_of_the_time() -> None:
+    pace = Pace(1 << 40)
+    pace.arrived(100, SECOND)
+    assert pace.open
+    pace.turned(1, SECOND + TOOK)
+    assert not pace.open
+    assert pace.free_at == SECOND + SHARE * TOOK
+
+
+def test_a_node_that_serves_nobody_does_not_pause() -> None:
+    pace = Pace(1 << 40)
+    pace.turned(5, 0)
+    now = SERVING_NS + 1
+    pace.arrived(100, now)
+    pace.turned(5, now + TOOK)
+    assert pace.free_at <= now + TOOK
+
+
+def test_answers_of_one_turn_pause_once_for_all_of_it() -> None:
+    pace = Pace(1 << 40)
+    pace.arrived(100, 0)
+    pace.arrived(100, TOOK)
+    pace.turned(1, 2 * TOOK)
+    assert pace.free_at == 2 * TOOK + (SHARE - 1) * 2 * TOOK
+
+
+def test_many_small_records_come_in_short_answers() -> None:
+    """A turn that takes thousands of them would keep readers waiting; see `benchmarks.moves`."""
+    world = Planes("a", "b", replicas=1)
+    world.run(1)
+    world.lost = lambda _a, _to, message: isinstance(message, Replicate)
+    keys = [b"small-%d" % i for i in range(40 * RECORDS_MAX)]
+    for key in keys:
+        world.put("a", key, b"v")
+    world.run(130)
+    replies = [len(m.records) for m in world.carried if isinstance(m, PullReply)]
+    assert sum(replies) == len(keys)
+    assert max(replies) <= RECORDS_MAX
+    assert all(world["b"].value(key, world.at) == b"v" for key in keys)
