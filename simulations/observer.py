@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dcc.errors import PeerError
+from dcc.node.core import NodeCore
 from dcc.ring.hashing import slot_of
 from dcc.types import PREV_UNKNOWN, Kind, Record, Version
 from dcc.wire.codec import Codec
@@ -44,9 +45,15 @@ def tag_of(frame: bytes) -> int:
     return frame[11] if frame[8] == ARRAY16 else frame[9]
 
 
-def held_record(core: Any, key: bytes) -> Record | None:
-    """Return what a node core holds of a key, of any kind, without touching it."""
-    entry = core.held.store.peek(slot_of(key), key)
+def core_of(node: NodeProcess) -> NodeCore:
+    """Return the production core of a node; the world itself would run any other as well."""
+    assert isinstance(node.core, NodeCore)
+    return node.core
+
+
+def held_record(node: NodeProcess, key: bytes) -> Record | None:
+    """Return what a node holds of a key, of any kind, without touching it."""
+    entry = core_of(node).held.store.peek(slot_of(key), key)
     return None if entry is None else entry.record(PREV_UNKNOWN)
 
 
@@ -122,14 +129,14 @@ class Observer:
         except PeerError:
             return  # Garbage by a fault; the node will see it too.
         self._message = tuple(record.key for record in records)
-        self._held = [held_record(node.core, key) for key in self._message]
+        self._held = [held_record(node, key) for key in self._message]
 
     def after(self, node: NodeProcess) -> None:
         """Compare with what it holds behind the message."""
         if not self._message or not node.alive:
             return
         now_ns = node.world.now_ns
-        after = [held_record(node.core, key) for key in self._message]
+        after = [held_record(node, key) for key in self._message]
         self.violations += monotony.check_repair(node.name, self._held, after, now_ns)
         for key, record in zip(self._message, after, strict=True):
             self._watch(node, key, record)
@@ -146,7 +153,7 @@ class Observer:
         return Record(key, kind, b"", version, meaning.expires_at_ms, PREV_UNKNOWN)
 
     def _watch(self, node: NodeProcess, key: bytes, record: Record | None) -> None:
-        core: Any = node.core
+        core = core_of(node)
         covers = partial(core.held.store.covers, slot_of(key))
         place = (node.name, node.life, key)
         self.monotony.observe(place, record, covers, node.world.now_ns)
@@ -155,7 +162,7 @@ class Observer:
         """Return what a node holds of `keys`, and note it."""
         found: dict[bytes, Record] = {}
         for key in keys:
-            record = held_record(node.core, key)
+            record = held_record(node, key)
             if record is not None:
                 found[key] = record
             self._watch(node, key, record)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import traceback
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 from dcc.node.core import NodeCore
 from dcc.ring.hashing import slot_of
@@ -35,6 +34,7 @@ from simulations.clients import ClientProcess
 from simulations.clocks import EPOCH_NS
 from simulations.faults import calm
 from simulations.history import End, Entry, Violation
+from simulations.observer import core_of
 from simulations.processes import NodeProcess
 from simulations.scenario import WARM_UP_NS, Scenario
 from simulations.stage import MakeCore, Stage
@@ -193,7 +193,7 @@ class _Run:
             self.newest[record.key] = record
 
     def _check_limits(self) -> None:
-        stores = {node.name: _store(node) for node in self.world.living()}
+        stores = {node.name: core_of(node).held.store for node in self.world.living()}
         held = {name: store.bytes_used for name, store in stores.items()}
         most = {name: store.memory_limit_bytes for name, store in stores.items()}
         self.violations += limits.check(held, most, self.world.now_ns)
@@ -203,17 +203,17 @@ class _Run:
         world = self.world
         held = self._survey()
         living = world.living()
-        tables = {node.name: node.core.membership.members for node in living}  # type: ignore[attr-defined]
+        tables = {node.name: core_of(node).membership.members for node in living}
         missing = views.check(tables, {node.key: node.boot for node in living})
         missing += [
             Violation("ready", f"{node.name} is not ready", world.now_ns)
             for node in living
-            if not node.core.slots_ready  # type: ignore[attr-defined]
+            if not core_of(node).slots_ready
         ]
         if missing:
             return missing
         names = {node.key: node.name for node in living}
-        slots = living[0].core.held.view.slots  # type: ignore[attr-defined]
+        slots = core_of(living[0]).held.view.slots
         owners = {key: [names[one] for one in slots.owners(slot_of(key)) if one in names]
                   for key in self.keys}  # fmt: skip
         missing = [
@@ -221,7 +221,7 @@ class _Run:
             for key, found in owners.items()
             if len(found) < min(len(living), self.scenario.replicas + 1)
         ]
-        cleared = max(_store(node).cleared for node in living)
+        cleared = max(core_of(node).held.store.cleared for node in living)
         missing += self._uncleared(living, cleared)
         expected = {key: self._expected(record) for key, record in self.newest.items()
                     if record.version.stamp > cleared}  # fmt: skip
@@ -233,7 +233,7 @@ class _Run:
         return [
             Violation(clearing.PROMISE, f"{node.name} has not heard of it", self.world.now_ns)
             for node in living
-            if _store(node).cleared != cleared
+            if core_of(node).held.store.cleared != cleared
         ]
 
     def _expected(self, record: Record) -> Record:
@@ -246,7 +246,7 @@ class _Run:
         return record
 
     def _covers(self, name: str, key: bytes, version: Version) -> bool:
-        store = _store(self.world.nodes[name])
+        store = core_of(self.world.nodes[name]).held.store
         return bool(store.covers(slot_of(key), version))
 
     def _read_all(self) -> None:
@@ -264,7 +264,7 @@ class _Run:
 
     def _check_last_read(self, entry: Entry) -> list[Violation]:
         newest = self.newest.get(entry.key)
-        cleared = max(_store(node).cleared for node in self.world.living())
+        cleared = max(core_of(node).held.store.cleared for node in self.world.living())
         if newest is not None and newest.version.stamp <= cleared:
             newest = None
         expected = self._expected(newest) if newest is not None else None
@@ -313,7 +313,8 @@ class _Run:
         return {self.world.nodes[name].key for name in names}
 
     def _kept(self, entry: Entry) -> bool:
-        if any(entry.version.stamp <= _store(node).cleared for node in self.world.living()):
+        stores = [core_of(node).held.store for node in self.world.living()]
+        if any(entry.version.stamp <= store.cleared for store in stores):
             return True
         newest = self.newest.get(entry.key)
         if newest is not None and newest.version >= entry.version:
@@ -328,11 +329,6 @@ class _Run:
 
 def _worst_step_ns(scenario: Scenario) -> int:
     return sum(abs(getattr(fault, "by_ns", 0)) for fault in scenario.faults)
-
-
-def _store(node: NodeProcess) -> Any:
-    core: Any = node.core
-    return core.held.store
 
 
 def _crash(error: Exception, at_ns: int) -> Violation:

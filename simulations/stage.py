@@ -27,7 +27,7 @@ from dcc.wire.messages import Get, Op, Write
 from simulations.budgets import squeezed
 from simulations.clients import ClientProcess
 from simulations.few_slots import few_slots
-from simulations.observer import Observer, held_record
+from simulations.observer import Observer, core_of, held_record
 from simulations.processes import Core, NodeProcess
 from simulations.scenario import SEEDS_LISTED, WARM_UP_NS, Scenario
 from simulations.world import World
@@ -124,7 +124,7 @@ class Stage:
 
     def held(self, key: bytes) -> dict[str, Record]:
         """Return what each living node holds of a key, of any kind."""
-        found = {node.name: held_record(node.core, key) for node in self.world.living()}
+        found = {node.name: held_record(node, key) for node in self.world.living()}
         return {name: record for name, record in found.items() if record is not None}
 
     def values(self, key: bytes) -> dict[str, bytes]:
@@ -133,7 +133,7 @@ class Stage:
 
     def primary(self, key: bytes) -> str:
         """Return the name of the key's primary, in the view of the first living node."""
-        view = self.world.living()[0].core.held.view  # type: ignore[attr-defined]
+        view = core_of(self.world.living()[0]).held.view
         target = view.route(slot_of(key))[0]
         return next(node.name for node in self.world.living() if node.key == target)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import count
 
 from dcc.config import NodeConfig
 from dcc.effects import Effect, Publish, Reply, Send
@@ -25,6 +26,9 @@ CLIENT = b"\0client"
 
 Lost = Callable[[NodeKey, NodeKey, Message], bool]
 "(from, to, message) -> whether a message of the request plane is lost."
+
+
+FRESH = count()
 
 
 class Cores:
@@ -150,6 +154,12 @@ class Cores:
         wanted = tuple(node_key(name) for name in order)
         owners = self.nodes[order[0]].held.view.slots.owners
         return next(key for key in map(_key, range(100_000)) if owners(slot_of(key)) == wanted)
+
+    def fresh_key(self, *order: str) -> bytes:
+        """Return such a key that was never returned before, for tests that share a cluster."""
+        wanted = tuple(node_key(name) for name in order)
+        owners = self.nodes[order[0]].held.view.slots.owners
+        return next(key for i in FRESH if owners(slot_of(key := b"fresh-%d" % i)) == wanted)
 
     # ---------------------------------------------------------------- the network
 

@@ -8,7 +8,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from itertools import count
 from typing import Any
 
 import pytest
@@ -50,16 +49,6 @@ def three(shared: Cores) -> Iterator[Cores]:
     shared.lost = lambda _a, _b, _message: False
     shared.run(1)
     shared.replies.clear()
-
-
-KEYS = count()
-
-
-def key_of(cores: Cores, *order: str) -> bytes:
-    """Return a key that no test has used, with these owners, the primary first."""
-    wanted = tuple(node_key(name) for name in order)
-    owners = cores[order[0]].held.view.slots.owners
-    return next(key for i in KEYS if owners(slot_of(key := b"all-%d" % i)) == wanted)
 
 
 def answer(cores: Cores, name: str, message: m.Message, seconds: float = 2, at: int = 0) -> object:
@@ -221,7 +210,7 @@ def test_it_is_no_while_somebody_leaves(fresh: Cores) -> None:
 
 def test_it_is_no_while_a_write_is_not_replicated_for_long(three: Cores) -> None:
     three.lost = lambda _a, _b, message: isinstance(message, m.Replicate)
-    three.put("a", key_of(three, "a", "b"), b"v")
+    three.put("a", three.fresh_key("a", "b"), b"v")
     three.run(1.5)
     assert converged(three, "c").converged
     three.run(1)
@@ -297,7 +286,7 @@ def test_whoever_looks_at_the_statistics_finds_a_judgement_of_the_last_second(
 
 
 def test_the_number_of_copies_changes_everywhere_and_moves_the_copies(fresh: Cores) -> None:
-    key = key_of(fresh, "a", "b")
+    key = fresh.fresh_key("a", "b")
     fresh.put("a", key, b"v", w=2)
     reply = answer(fresh, "c", m.SetReplicas(replicas=2))
     assert isinstance(reply, m.SettingsReply)
@@ -371,7 +360,7 @@ def test_a_node_that_has_not_joined_refuses(fresh: Cores, message: m.Message) ->
 
 
 def test_a_clear_wipes_nothing_that_was_written_after_it_was_asked_for(three: Cores) -> None:
-    early, late = key_of(three, "a", "b"), key_of(three, "b", "c")
+    early, late = three.fresh_key("a", "b"), three.fresh_key("b", "c")
     three.put("a", early, b"v")
     three.mono += SECOND // 10
     issued_ms = three.ms
@@ -386,7 +375,7 @@ def test_a_clear_wipes_nothing_that_was_written_after_it_was_asked_for(three: Co
 
 
 def test_a_clear_always_covers_what_its_caller_has_seen(three: Cores) -> None:
-    key = key_of(three, "a", "b")
+    key = three.fresh_key("a", "b")
     (written,) = three.put("a", key, b"v")
     assert isinstance(written, m.WriteReply)
     seen = written.version.stamp
@@ -402,7 +391,7 @@ def test_a_clear_older_than_the_last_one_changes_nothing_and_says_so(three: Core
     newer = answer(three, "a", m.Clear())
     assert isinstance(newer, m.ClearReply)
     three.mono += SECOND // 10
-    key = key_of(three, "a", "b")
+    key = three.fresh_key("a", "b")
     three.put("a", key, b"v")
     assert answer(three, "b", m.Clear(issued_ms=issued_ms)) == newer
     assert {one.cleared for one in settings_of(three)} == {newer.stamp}
@@ -419,7 +408,7 @@ def audit(cores: Cores, name: str, *slots: int) -> m.AuditReply:
 
 
 def test_holders_of_the_same_versions_have_the_same_content(three: Cores) -> None:
-    key = key_of(three, "a", "b")
+    key = three.fresh_key("a", "b")
     slot = slot_of(key)
     assert audit(three, "a", slot) == m.AuditReply(content=(0,), seen=(0,), items=(0,), ghosts=(0,))
     three.put("a", key, b"v", w=2)
@@ -435,7 +424,7 @@ def test_holders_of_the_same_versions_have_the_same_content(three: Cores) -> Non
 
 
 def test_content_that_differs_because_of_eviction_is_told_apart(three: Cores) -> None:
-    key = key_of(three, "a", "b")
+    key = three.fresh_key("a", "b")
     slot = slot_of(key)
     three.put("a", key, b"v", w=2)
     store = three["b"].held.store
@@ -448,7 +437,7 @@ def test_content_that_differs_because_of_eviction_is_told_apart(three: Cores) ->
 
 
 def test_the_expired_and_the_cleared_are_not_content(three: Cores) -> None:
-    key, other = key_of(three, "a", "b"), key_of(three, "a", "c")
+    key, other = three.fresh_key("a", "b"), three.fresh_key("a", "c")
     three.ask("a", m.Write(op=m.Op.PUT, key=key, value=b"v", ttl_ms=100))
     three.put("a", other, b"v")
     slots = (slot_of(key), slot_of(other))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import count
 
 import pytest
 from hypothesis import given
@@ -38,16 +37,6 @@ def three(shared: Cores) -> Iterator[Cores]:
     shared.lost = lambda _a, _b, _message: False
     shared.run(0.1)
     shared.replies.clear()
-
-
-KEYS = count()
-
-
-def key_of(cores: Cores, *order: str) -> bytes:
-    """Return a key that no test has used, with these owners, the primary first."""
-    wanted = tuple(node_key(name) for name in order)
-    owners = cores[order[0]].held.view.slots.owners
-    return next(key for i in KEYS if owners(slot_of(key := b"read-%d" % i)) == wanted)
 
 
 def read(cores: Cores, name: str, key: bytes, r: int, *, direct: bool = False) -> m.Message | None:
@@ -160,7 +149,7 @@ def test_any_two_quorums_share_an_owner(copies: int, count: int) -> None:
 def test_more_than_one_word_asks_all_other_owners_even_with_a_hit_at_hand(
     three: Cores, r: int, asked: int
 ) -> None:
-    key = key_of(three, "a", "b", "c")
+    key = three.fresh_key("a", "b", "c")
     three.put("a", key, b"v", w=3)
     fetches: list[NodeKey] = []
 
@@ -176,7 +165,7 @@ def test_more_than_one_word_asks_all_other_owners_even_with_a_hit_at_hand(
 
 @pytest.mark.parametrize("r", [2, QUORUM, ALL])
 def test_the_newest_version_wins_over_the_one_at_hand(three: Cores, r: int) -> None:
-    key = key_of(three, "a", "b", "c")
+    key = three.fresh_key("a", "b", "c")
     three.put("a", key, b"old", w=3)
     three.run(1)
     plant(three, "b", key, b"new", age_ms=10)
@@ -187,7 +176,7 @@ def test_the_newest_version_wins_over_the_one_at_hand(three: Cores, r: int) -> N
 
 
 def test_a_quorum_is_asked_of_owners_where_the_request_lands_too(three: Cores) -> None:
-    key = key_of(three, "a", "b", "c")
+    key = three.fresh_key("a", "b", "c")
     three.put("a", key, b"old", w=3)
     three.run(1)
     plant(three, "a", key, b"new", age_ms=10)
@@ -197,7 +186,7 @@ def test_a_quorum_is_asked_of_owners_where_the_request_lands_too(three: Cores) -
 
 def test_a_node_that_is_no_owner_any_more_does_not_prefer_what_it_has_left() -> None:
     cores = cluster("a", "b", "c", "d", replicas=1)
-    key = key_of(cores, "a", "b")
+    key = cores.fresh_key("a", "b")
     plant(cores, "d", key, b"left over", age_ms=900)
     cores.put("a", key, b"new", w=2)
     forwarded = cores["c"].codec.encode(m.Get(key=key, r=QUORUM), hops=1, request=3)
@@ -215,7 +204,7 @@ def test_a_node_that_is_no_owner_any_more_does_not_prefer_what_it_has_left() -> 
 
 def test_a_read_that_is_forwarded_keeps_its_number() -> None:
     cores = cluster("a", "b", "c", "d", replicas=1)
-    key = key_of(cores, "a", "b")
+    key = cores.fresh_key("a", "b")
     cores.put("a", key, b"old", w=2)
     cores.run(1)
     plant(cores, "b", key, b"new", age_ms=10)
@@ -224,7 +213,7 @@ def test_a_read_that_is_forwarded_keeps_its_number() -> None:
 
 
 def test_enough_answers_end_it_whoever_is_silent(three: Cores) -> None:
-    key = key_of(three, "a", "b", "c")
+    key = three.fresh_key("a", "b", "c")
     three.put("a", key, b"v", w=3)
     mute(three, "c")
     assert hit(three, "a", key, 2) == b"v"
@@ -244,7 +233,7 @@ def refusal(answer: m.Message | None) -> str:
 
 
 def test_fewer_live_owners_than_asked_for_is_refused_at_once(three: Cores) -> None:
-    key = key_of(three, "a", "b", "c")
+    key = three.fresh_key("a", "b", "c")
     assert "r = 9, live owners and stand-ins 3" in refusal(read(three, "a", key, 9))
     alone = Cores("a", replicas=1)
     alone.settle()
@@ -252,7 +241,7 @@ def test_fewer_live_owners_than_asked_for_is_refused_at_once(three: Cores) -> No
 
 
 def test_fewer_answers_than_asked_for_is_refused_at_the_deadline(three: Cores) -> None:
-    key = key_of(three, "a", "b", "c")
+    key = three.fresh_key("a", "b", "c")
     three.put("a", key, b"v", w=3)
     mute(three, "b", "c")
     assert read(three, "a", key, 2) is None
@@ -261,7 +250,7 @@ def test_fewer_answers_than_asked_for_is_refused_at_the_deadline(three: Cores) -
 
 
 def test_owners_that_cannot_be_sent_to_are_not_waited_for(three: Cores) -> None:
-    key = key_of(three, "a", "b", "c")
+    key = three.fresh_key("a", "b", "c")
     core = three["a"]
     three.lost = lambda _a, _b, message: isinstance(message, m.Fetch)
     assert read(three, "a", key, 2) is None
@@ -283,13 +272,13 @@ def status(answer: m.Message | None) -> m.Status:
 
 
 def test_a_miss_with_enough_answers_is_certain_where_a_plain_one_is(three: Cores) -> None:
-    key = key_of(three, "a", "b", "c")
+    key = three.fresh_key("a", "b", "c")
     mute(three, "c")
     assert status(read(three, "a", key, 2)) is m.Status.MISS
 
 
 def test_a_newest_version_that_is_a_deletion_is_absence(three: Cores) -> None:
-    key = key_of(three, "a", "b", "c")
+    key = three.fresh_key("a", "b", "c")
     three.put("a", key, b"v", w=3)
     three.run(1)
     plant(three, "b", key, b"", age_ms=10, kind=Kind.TOMBSTONE)
@@ -299,7 +288,7 @@ def test_a_newest_version_that_is_a_deletion_is_absence(three: Cores) -> None:
 
 
 def test_an_evicted_newest_version_does_not_let_an_older_one_through(three: Cores) -> None:
-    key = key_of(three, "a", "b", "c")
+    key = three.fresh_key("a", "b", "c")
     three.put("a", key, b"old", w=3)
     three.run(1)
     plant(three, "b", key, b"", age_ms=10, kind=Kind.EVICTED)
@@ -313,7 +302,7 @@ def test_an_evicted_newest_version_does_not_let_an_older_one_through(three: Core
 
 def test_a_holder_that_is_not_in_sync_and_silent_makes_a_quorum_read_fail() -> None:
     cores = cluster("a", "b", "c")
-    key = key_of(cores, "a", "b", "c")
+    key = cores.fresh_key("a", "b", "c")
     cores["a"].sync.standstill(cores.mono + 1)
     mute(cores, "c")
     assert read(cores, "a", key, 2) is None
@@ -367,7 +356,7 @@ def test_an_owner_that_may_have_forgotten_counts_once_all_have_answered() -> Non
 def test_a_holder_that_is_not_in_sync_is_asked_beside_the_quorum() -> None:
     """What was acknowledged in an older view may be known to a former owner alone."""
     cores = cluster("a", "b", "c", "d", replicas=1)
-    key = key_of(cores, "a", "b")
+    key = cores.fresh_key("a", "b")
     cores.put("a", key, b"old", w=2)
     cores.run(1)
     cores["a"].sync.standstill(cores.mono + 1)
@@ -379,7 +368,7 @@ def test_a_holder_that_is_not_in_sync_is_asked_beside_the_quorum() -> None:
 
 
 def test_owners_that_answered_with_an_older_version_get_the_newest(three: Cores) -> None:
-    key = key_of(three, "a", "b", "c")
+    key = three.fresh_key("a", "b", "c")
     three.put("a", key, b"old", w=3)
     three.run(3)
     plant(three, "b", key, b"new", age_ms=2_000)
@@ -391,7 +380,7 @@ def test_owners_that_answered_with_an_older_version_get_the_newest(three: Cores)
 
 
 def test_a_version_that_is_still_on_its_way_is_not_sent_again(three: Cores) -> None:
-    key = key_of(three, "a", "b", "c")
+    key = three.fresh_key("a", "b", "c")
     three.put("a", key, b"old", w=3)
     three.run(3)
     plant(three, "b", key, b"new", age_ms=500)
@@ -401,7 +390,7 @@ def test_a_version_that_is_still_on_its_way_is_not_sent_again(three: Cores) -> N
 
 
 def test_many_reads_of_a_key_repair_an_owner_once(three: Cores) -> None:
-    key = key_of(three, "a", "b", "c")
+    key = three.fresh_key("a", "b", "c")
     three.put("a", key, b"old", w=3)
     three.run(3)
     plant(three, "b", key, b"new", age_ms=2_000)
@@ -418,7 +407,7 @@ def test_many_reads_of_a_key_repair_an_owner_once(three: Cores) -> None:
 
 
 def test_a_repair_never_brings_back_what_an_owner_has_evicted(three: Cores) -> None:
-    key = key_of(three, "a", "b", "c")
+    key = three.fresh_key("a", "b", "c")
     three.put("a", key, b"v", w=3)
     three.run(3)
     store = three["c"].held.store
@@ -461,7 +450,7 @@ def test_the_sample_is_bounded_and_keeps_the_latest() -> None:
 
 @pytest.mark.parametrize("path", ["short", "ordinary", "many"])
 def test_one_served_hit_in_a_fixed_number_is_sampled(three: Cores, path: str) -> None:
-    key = key_of(three, "a", "b", "c")
+    key = three.fresh_key("a", "b", "c")
     three.put("a", key, b"v" * (5_000 if path == "ordinary" else 1), w=3)
     before = three["a"].staleness.sampled
     for _ in range(2 * EVERY if path != "many" else 1):
@@ -473,7 +462,7 @@ def test_one_served_hit_in_a_fixed_number_is_sampled(three: Cores, path: str) ->
 
 
 def test_a_replica_that_served_an_old_value_learns_it_from_replication(three: Cores) -> None:
-    key = key_of(three, "a", "b", "c")
+    key = three.fresh_key("a", "b", "c")
     three.put("a", key, b"old", w=3)
     three.run(0.1)
     three.lost = lambda _a, _b, message: isinstance(message, m.Replicate)

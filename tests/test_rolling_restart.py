@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,3 +122,13 @@ def test_nobody_there_and_wrong_usage_have_exit_codes_of_their_own(
         script.main(["-n", "127.0.0.1:1"])
     assert wrong.value.code == 64
     assert "--restart" in capsys.readouterr().err
+
+
+def test_a_node_that_takes_connections_and_says_nothing_is_not_reached(
+    script: ModuleType, processes: Processes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (node,) = processes.nodes(1)
+    node.signal(signal.SIGSTOP)
+    run = Run(script, tmp_path, [node], "true")
+    assert (run.code, run.called) == (2, [])
+    assert "rolling_restart:" in capsys.readouterr().err

@@ -9,6 +9,7 @@ at a time, which know every way round.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -127,7 +128,7 @@ class Lanes:
         return waiting
 
 
-class ManyKeys:
+class ManyKeys(ABC):
     """The common part of the plans of many keys.
 
     They say how keys are cut (`_cut`), how a chunk is sent (`_send`), which plan asks for one key
@@ -197,20 +198,25 @@ class ManyKeys:
         for key in [key for key, plan in self._plans.items() if plan.done]:
             self._take_single(key, self._plans.pop(key))
 
+    @abstractmethod
     def _cut(self, keys: list[bytes]) -> Iterable[tuple[bytes, ...]]:
-        raise NotImplementedError
+        """Return the keys of one node in pieces that fit a message each."""
 
+    @abstractmethod
     def _send(self, address: str, keys: tuple[bytes, ...], now: Now) -> None:
-        raise NotImplementedError
+        """Send one piece to a node."""
 
+    @abstractmethod
     def _single(self, key: bytes) -> Plan:
-        raise NotImplementedError
+        """Return the plan by which a key goes on alone."""
 
+    @abstractmethod
     def _take_single(self, key: bytes, plan: Plan) -> None:
-        raise NotImplementedError
+        """Take what became of a key that went alone."""
 
+    @abstractmethod
     def _end(self) -> None:
-        raise NotImplementedError
+        """End the call: nothing is open any more."""
 
 
 def key_chunks(keys: list[bytes]) -> Iterator[tuple[bytes, ...]]:

@@ -7,6 +7,7 @@ time, and starts over with the topology as it then is.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from dcc.client.calls import Attempt, Call
@@ -33,7 +34,7 @@ class Rounds:
         return now.mono + pause
 
 
-class OneByOne:
+class OneByOne(ABC):
     """The common part of the plans that ask one node after the other.
 
     They say whom to ask next (`_next`), how a round begins (`_begin_round`), and what an answer
@@ -64,11 +65,13 @@ class OneByOne:
             self.wake_at = NEVER
             self._begin_round(now)
 
+    @abstractmethod
     def _next(self, now: Now) -> None:
-        raise NotImplementedError
+        """Ask the next node of this round."""
 
+    @abstractmethod
     def _begin_round(self, now: Now) -> None:
-        raise NotImplementedError
+        """Begin a round with the nodes that may live."""
 
     def _nodes(self) -> list[str]:
         """Return the addresses of all nodes that may live, in random order, sick ones last."""

@@ -71,6 +71,19 @@ def test_a_change_without_an_answer_is_indefinite(question: Question) -> None:
         bench.do(question)
 
 
+@pytest.mark.parametrize("question", CHANGES)
+def test_a_refusal_leaves_a_change_open_while_a_node_asked_before_is_silent(
+    question: Question,
+) -> None:
+    bench = Bench().learn()
+    bench.mute = {"a:1", "b:1"}
+    for peer in bench.peers.values():
+        peer.answer = lambda _header, _message: [ErrorReply(code=Code.MALFORMED, text="no")]
+    with pytest.raises(MaybeStored):
+        bench.do(question)
+    assert len(bench.asked(type(question))) > 1
+
+
 def test_a_question_without_an_answer_is_a_timeout() -> None:
     bench = Bench().learn()
     bench.mute = set(bench.peers)

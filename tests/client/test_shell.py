@@ -266,8 +266,9 @@ def test_a_closed_client_says_so() -> None:
             lambda: cache.replicas,
         ]
         for call in calls:
-            with pytest.raises(ClientClosed):
+            with pytest.raises(ClientClosed) as closed:
                 call()
+            assert closed.value.definite
         assert "closed" in repr(cache)
 
 
@@ -289,8 +290,9 @@ def test_closing_ends_calls_that_wait_in_other_threads() -> None:
             begun = time.monotonic()
             cache.close()
             for one in waiting:
-                with pytest.raises(ClientClosed):
+                with pytest.raises(ClientClosed) as closed:
                     one.result(10)
+                assert not closed.value.definite, "the put may have been executed"
             assert time.monotonic() - begun < 5
 
 
