@@ -59,8 +59,14 @@ class Entry:
 
     @property
     def writes(self) -> bool:
-        """Whether the call may have changed anything."""
-        return self.verb != "get" and self.end is not End.FAILED and self.status != "not done"
+        """Whether the call may have changed anything.
+
+        A delete where nobody knew of a value, and not all could be asked, leaves a tombstone.
+        """
+        if self.verb == "get" or self.end is End.FAILED:
+            return False
+        unsure = self.verb == "delete" and self.version != NO_VERSION
+        return unsure or self.status != "not done"
 
     def __str__(self) -> str:
         began, ended = self.invoked_ns / 1e9, self.ended_ns / 1e9

@@ -139,6 +139,18 @@ def test_a_new_member_is_connected_and_announced() -> None:
     )
 
 
+def test_a_member_in_another_life_is_connected_anew() -> None:
+    """The old connection may be seconds from its next attempt: it has found nobody there."""
+    bench = Bench()
+    bench.push_pull(row("a"))
+    anew = [Disconnect(node_key("a")), Connect(node_key("a"), "a:1", "a:2")]
+    again = row("a", MS + 1)
+    effects = bench.push_pull(again._replace(boot=again.boot + 1))
+    assert [one for one in effects if isinstance(one, Connect | Disconnect)] == anew
+    effects = bench.push_pull(again._replace(boot=again.boot + 1, incarnation=MS + 2))
+    assert not [one for one in effects if isinstance(one, Connect | Disconnect)]
+
+
 claims = st.builds(
     lambda name, incarnation, standing: row(name, MS + incarnation, standing),
     st.sampled_from("bcd"),

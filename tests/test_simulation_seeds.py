@@ -26,6 +26,8 @@ TWISTED = {
     266: "a record dropped for a full queue was not sent to who stands in: w was not reached",
     375: "a record dropped for a full queue was never offered anew to an owner with room",
     563: "likewise",
+    50: "a connection to a restarted node waited seconds for its next attempt: w was not reached",
+    1050: "a delete that found nobody sure left a tombstone, and a read after it was judged a loss",
 }
 
 

@@ -47,7 +47,7 @@ from dcc.gossip.pushpull import PushPuller
 from dcc.gossip.suspicion import Suspicions
 from dcc.gossip.table import Table
 from dcc.limits import GOSSIP_BYTES_MAX
-from dcc.types import Member, NodeKey, Settings, Standing
+from dcc.types import Boot, Member, NodeKey, Settings, Standing
 from dcc.units import MILLISECOND, NEVER
 from dcc.wire.codec import Header
 from dcc.wire.messages import (
@@ -106,7 +106,7 @@ class Membership:
         self._seeds = Seeds(config, self._table.key, rng)
         self._push_puller = PushPuller(self._table, self._seeds, config, rng)
         self._removals = Deadlines()
-        self._links: dict[NodeKey, tuple[str, str]] = {}
+        self._links: dict[NodeKey, tuple[str, str, Boot]] = {}
         self._told: dict[NodeKey, int] = {}
         self._rng = rng
         self._settings_left = 0
@@ -140,11 +140,6 @@ class Membership:
     def score(self) -> int:
         """Local health: 0 is fine, 7 is as bad as it is counted."""
         return self._prober.score
-
-    @property
-    def connected(self) -> dict[NodeKey, tuple[str, str]]:
-        """Request and gossip address of every member that `Connect` was last asked for."""
-        return self._links
 
     def alive(self) -> KeysView[NodeKey]:
         """Return the keys of members that are ALIVE, self included: a live, ordered view."""
@@ -520,12 +515,18 @@ class Membership:
             self._removals.set(key, self._time.now + self._config.rebalance_delay_ns)
 
     def _link(self, key: NodeKey, row: Member) -> list[Effect]:
-        addresses = (row.request, row.gossip)
+        link = (row.request, row.gossip, row.boot)
         if row.standing <= SUSPECT:
-            if self._links.get(key) == addresses:
+            old = self._links.get(key)
+            if old == link:
                 return []
-            self._links[key] = addresses
-            return [Connect(key, *addresses)]
+            self._links[key] = link
+            connect = Connect(key, row.request, row.gossip)
+            if old is None or old[:2] != link[:2]:
+                return [connect]
+            # The same address in another life: the old connection may be seconds from its next
+            # attempt, having found nobody there.
+            return [Disconnect(key), connect]
         if self._links.pop(key, None) is None:
             return []
         return [Disconnect(key)]
