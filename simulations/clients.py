@@ -61,6 +61,7 @@ class ClientProcess:
         """Die in the middle of whatever is under way; a new client takes over the name."""
         self.world.network.died(self, silent=False)
         self._call = self._done = None
+        self._wake_ns = NEVER
         self._to.clear()
         self._begin_life()
         if self.on_death is not None:

@@ -240,7 +240,8 @@ class Leave:
 
     def begin(self, world: World) -> None:
         process = world.nodes.get(self.node)
-        if process is not None and process.alive and not process.paused:
+        last = len(world.living()) == 1  # Then there would be no cluster to join any more.
+        if process is not None and process.alive and not process.paused and not last:
             process.leave(LEAVE_TIMEOUT_NS)
 
     def end(self, world: World) -> None:

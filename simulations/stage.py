@@ -60,7 +60,10 @@ class Stage:
         self._budgets.close()
 
     def _make_core(self, node: NodeProcess, boot: Boot, rng: Random, now: Now) -> Core:
-        config = self.scenario.node_config(node.name, node.request, node.gossip, self.seeds)
+        # Whoever adds a node names one that is there; the first ones may all be gone.
+        there = [one.request for one in self.world.living() if one is not node][:1]
+        seeds = tuple(dict.fromkeys((*self.seeds, *there)))
+        config = self.scenario.node_config(node.name, node.request, node.gossip, seeds)
         core = self._make(config, boot=boot, rng=rng, now=now)
         self.observer.attach(node, core)
         return core

@@ -27,6 +27,9 @@ TWISTED = {
     375: "a record dropped for a full queue was never offered anew to an owner with room",
     563: "likewise",
     50: "a connection to a restarted node waited seconds for its next attempt: w was not reached",
+    623: "nodes joined by seeds that had all gone, which nobody can",
+    639: "a client that took over from a dead one lost its first timer: a fault of the simulator",
+    862: "the last node left, and the next one had nobody to join",
     1050: "a delete that found nobody sure left a tombstone, and a read after it was judged a loss",
 }
 
