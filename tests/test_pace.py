@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dcc.replication.answerer import RECORDS_MAX
-from dcc.replication.pace import SERVING_NS, SHARE, Pace
+from dcc.replication.pace import ANSWER_NS, SERVING_NS, SHARE, Pace
 from dcc.units import MIB, MILLISECOND, SECOND
 from dcc.wire.messages import PullReply, Replicate
 from tests.planes import Planes
@@ -44,6 +44,23 @@ def test_answers_of_one_turn_pause_once_for_all_of_it() -> None:
     pace.arrived(100, TOOK)
     pace.turned(1, 2 * TOOK)
     assert pace.free_at == 2 * TOOK + (SHARE - 1) * 2 * TOOK
+
+
+def test_while_clients_are_served_peers_are_pulled_from_one_by_one() -> None:
+    pace = Pace(1 << 40)
+    pace.turned(1, SECOND)
+    pace.asked(SECOND)
+    assert pace.free_at == SECOND + ANSWER_NS, "whoever is silent holds the others up no longer"
+    pace.arrived(0, SECOND + MILLISECOND)
+    assert pace.free_at == SECOND + MILLISECOND
+    pace.turned(1, SECOND + MILLISECOND + TOOK)
+    assert pace.free_at == SECOND + MILLISECOND + SHARE * TOOK
+
+
+def test_a_node_that_serves_nobody_pulls_from_all_at_once() -> None:
+    pace = Pace(1 << 40)
+    pace.asked(SECOND)
+    assert pace.free_at <= SECOND
 
 
 def test_many_small_records_come_in_short_answers() -> None:

@@ -100,9 +100,9 @@ def test_a_holder_that_lives_is_heard_out_even_if_it_is_slow() -> None:
     questions = cores["a"].questions
     (number,) = questions._open
     for source, words in late:
-        verdict = questions.receive(source, number, words, cores["a"].turn(cores.now))
-        if verdict is not None:
-            cores.carry("a", cores["a"]._emit(cores["a"].reads.resume(verdict, cores["a"]._at)))
+        outcome = questions.receive(source, number, words, cores["a"].turn(cores.now))
+        effects = cores["a"]._resume_all(outcome, cores["a"]._at)
+        cores.carry("a", cores["a"]._emit(effects))
     reply = cores.replies[-1][1]
     assert isinstance(reply, m.GetReply)
     assert (reply.status, reply.value) == (m.Status.HIT, b"v")

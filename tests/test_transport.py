@@ -424,6 +424,24 @@ def test_what_comes_behind_a_dear_request_is_judged_by_a_clock_read_after_it(
     assert min(after - before for before, after in pairwise(times)) >= 3 * MILLISECOND
 
 
+def test_a_tick_is_told_a_time_after_all_that_its_turn_has_spent(
+    start: Any, dealer: Any, spending: Callable[[Harness], None]
+) -> None:
+    """What a turn costs is counted by that, and pulls are paced by it."""
+    node = start()
+    spending(node)
+    node.core.always = node.core.next_tick = 0
+    socket = dealer(node.request)
+    for _ in range(20):
+        socket.send(b"spend 1")
+        socket.recv()
+    wait_until(lambda: node.core.order[-1] == "tick")
+    seen = list(zip(node.core.order, node.core.times, strict=False))
+    turns = [pair for pair in pairwise(seen) if [what for what, _ in pair] == ["request", "tick"]]
+    assert len(turns) == 20
+    assert all(tick.mono - asked.mono >= MILLISECOND for (_, asked), (_, tick) in turns)
+
+
 def test_a_snapshot_is_taken_in_the_loop_and_kept_for_a_second(start: Any) -> None:
     node = start()
     first = node.loop.snapshot(5.0)

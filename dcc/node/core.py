@@ -41,7 +41,7 @@ from dcc.node.settings import Changes
 from dcc.node.stats import statistics
 from dcc.replication.exchange import Exchange
 from dcc.replication.holdings import Holdings, Instant
-from dcc.replication.questions import Questions, Verdict
+from dcc.replication.questions import Outcome, Questions
 from dcc.replication.reads import Reads
 from dcc.replication.staleness import Staleness
 from dcc.replication.streams import RESEND_NS, Streams
@@ -493,12 +493,12 @@ class NodeCore:
         return [Tell(header.sender, reply, header.request)]
 
     def _fetch_reply(self, header: Header, message: m.FetchReply, at: Instant) -> list[Effect]:
-        verdict = self.questions.receive(header.sender, header.request, message, at)
-        return self._resume_all([verdict] if verdict else [], at)
+        outcome = self.questions.receive(header.sender, header.request, message, at)
+        return self._resume_all(outcome, at)
 
-    def _resume_all(self, verdicts: Sequence[Verdict], at: Instant) -> list[Effect]:
-        effects: list[Effect] = []
-        for verdict in verdicts:
+    def _resume_all(self, outcome: Outcome, at: Instant) -> list[Effect]:
+        effects = [*outcome.effects]
+        for verdict in outcome.verdicts:
             effects += self.reads.resume(verdict, at)
             effects += self.writes.resume(verdict, at)
         return effects

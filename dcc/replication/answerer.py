@@ -71,7 +71,7 @@ def answer_pull(store: Store, pull: Pull) -> PullReply:
     return batch.reply()
 
 
-RECORDS_MAX = 32
+RECORDS_MAX = 16
 "Small records cost time rather than bytes: so many keep a turn of the asker to milliseconds."
 
 

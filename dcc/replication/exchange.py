@@ -494,6 +494,7 @@ class Exchange:
         message: Message
         if state.differ:
             message = self._pull(state)
+            self._pace.asked(now.mono)
         elif state.descents:
             message = CompareRoot(root=self.trees.root(key))
         else:

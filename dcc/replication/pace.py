@@ -4,18 +4,22 @@ A node that takes over slots has two jobs: to pull them, and to serve. What a pu
 on the machine, on what else it runs and on the size of the records, so it is not guessed but seen:
 the time from a pull's answer to the end of that turn of the loop. While clients are served, nothing
 more is pulled for nine times as long, which leaves them nine tenths of the loop; where other
-processes want the same processor, turns take longer and the pauses grow with them. A node that
-serves nobody pulls as fast as it can, up to the rate.
+processes want the same processor, turns take longer and the pauses grow with them. Nor are two
+peers asked at once then: they would work at the same time, and their answers come together. A node
+that serves nobody pulls as fast as it can, up to the rate.
 
 In the simulator a turn takes no time, so only the rate counts there.
 """
 
 from __future__ import annotations
 
-from dcc.units import NEVER, SECOND
+from dcc.units import MILLISECOND, NEVER, SECOND
 
 SHARE = 10
 "While clients are served, pulls may take one part in so many of the loop's time."
+
+ANSWER_NS = 20 * MILLISECOND
+"How long the next peer waits for the answer of the one before, while clients are served."
 
 SERVING_NS = 1 * SECOND
 "Clients count as being served for so long after the last request."
@@ -24,24 +28,37 @@ SERVING_NS = 1 * SECOND
 class Pace:
     """When the next pull may go out; all times are monotonic ns."""
 
-    __slots__ = ("_arrived_at", "_bytes_per_second", "_served", "_serving_until", "free_at")
+    __slots__ = (
+        "_answer_by", "_arrived_at", "_bytes_per_second", "_free_at", "_served", "_serving_until",
+    )  # fmt: skip
 
     def __init__(self, bytes_per_second: int) -> None:
         self._bytes_per_second = bytes_per_second
         self._arrived_at = NEVER
         self._served = 0
         self._serving_until = 0
-        self.free_at = 0
-        "Before then nothing more is pulled."
+        self._free_at = 0
+        self._answer_by = 0
+
+    @property
+    def free_at(self) -> int:
+        """Before then nothing more is pulled."""
+        return max(self._free_at, self._answer_by)
 
     @property
     def open(self) -> bool:
         """Whether a turn took an answer and has not ended yet."""
         return self._arrived_at != NEVER
 
+    def asked(self, now: int) -> None:
+        """Note a pull that goes out."""
+        if now < self._serving_until:
+            self._answer_by = now + ANSWER_NS
+
     def arrived(self, size: int, now: int) -> None:
         """Note an answer of `size` bytes that is about to be taken."""
-        self.free_at = max(self.free_at, now) + size * SECOND // self._bytes_per_second
+        self._answer_by = 0
+        self._free_at = max(self._free_at, now) + size * SECOND // self._bytes_per_second
         self._arrived_at = min(self._arrived_at, now)
 
     def turned(self, served: int, now: int) -> None:
@@ -51,4 +68,4 @@ class Pace:
         if self.open:
             took, self._arrived_at = now - self._arrived_at, NEVER
             if now < self._serving_until:
-                self.free_at = max(self.free_at, now + (SHARE - 1) * took)
+                self._free_at = max(self._free_at, now + (SHARE - 1) * took)

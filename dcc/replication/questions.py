@@ -5,6 +5,11 @@ ghost, a conditional write, a stamp that has to be above an existing version. A 
 all whose word is needed have answered, shortly after the first value (others may hold a newer
 one, but a silent peer must not hold up a hit), or at its deadline.
 
+Where nothing at all is known of the key, which is what most reads find at a node that has just
+taken over a slot, the best of the holders may be asked alone: a value that it answers with is what
+it would have told the reader itself. Only without one are the others asked, too. That spares
+them most of the questions that a move causes, and the reader the wait for the slowest of them.
+
 A question for a quorum is also put to others, of whom any `enough` will do; it does not end with
 the first value, because whoever wants more than one owner's word wants the newest. It ends early
 when so few can still answer that there will be no quorum. An owner that is not in sync with the
@@ -29,7 +34,7 @@ QUESTION_NS = 200 * MILLISECOND
 "Below a client's patience with one node, so that its answer still counts. Who reads has longer."
 
 SETTLE_NS = 20 * MILLISECOND
-"How long answers are still awaited once a value is there."
+"How long answers are still awaited once a value is there, and the first holder before the others."
 
 
 class Quorum(NamedTuple):
@@ -52,10 +57,20 @@ class Verdict(NamedTuple):
     "Whether all whose word was needed have answered."
     versions: Mapping[NodeKey, Version]
     "Who has answered, and with which version; NO_VERSION = holds nothing."
-    unsure: frozenset[NodeKey] = frozenset()
-    "Who of them may have forgotten what it knew."
     ahead: bool = False
     "Whether somebody holds a version from so far ahead of cluster time that it was not taken."
+    enough: bool = True
+    "Whether there is a quorum, if one was asked for."
+
+
+class Outcome(NamedTuple):
+    """Questions that have ended, and messages to those who are asked only now."""
+
+    verdicts: Sequence[Verdict] = ()
+    effects: Sequence[Effect] = ()
+
+
+NOTHING_YET = Outcome()
 
 
 @dataclass(slots=True)
@@ -67,6 +82,9 @@ class _Open:
     waiting: set[NodeKey]
     "All that may still answer."
     until: int
+    later: tuple[NodeKey, ...] = ()
+    "Who is asked only if the first has no value to answer with, or none in time."
+    later_at: int = NEVER
     newest: Record | None = None
     answered: bool = True
     versions: dict[NodeKey, Version] = field(default_factory=dict)
@@ -77,10 +95,17 @@ class _Open:
     def over(self) -> bool:
         """Whether nothing is gained by waiting any longer."""
         among, enough = self.quorum
-        got = sum(peer in self.versions for peer in among)
-        sure = sum(peer in self.versions and peer not in self.unsure for peer in among)
         left = sum(peer in self.waiting for peer in among)
-        return got + left < enough or (not self.missing and (sure >= enough or not left))
+        hopeless = sum(peer in self.versions for peer in among) + left < enough
+        return hopeless or (not self.missing and (self.enough or not left))
+
+    @property
+    def enough(self) -> bool:
+        """Whether so many have answered who have forgotten nothing, or all there are."""
+        among, enough = self.quorum
+        got = [peer for peer in among if peer in self.versions]
+        sure = sum(peer not in self.unsure for peer in got)
+        return sure >= enough or (len(got) == len(among) and len(got) >= enough)
 
 
 class Questions:
@@ -101,27 +126,30 @@ class Questions:
         quorum: Quorum = NO_QUORUM,
         *,
         until: int = 0,
+        first_alone: bool = False,
     ) -> tuple[int, list[Effect]]:
         """Return the question's number and the messages to all whose word is asked for.
 
-        Everybody's of `peers` is needed, and `quorum.enough` of the others'. It ends at `until`,
-        monotonic ns, or after `QUESTION_NS`, whichever is later.
+        Everybody's of `peers` is needed, and `quorum.enough` of the others'; with `first_alone`
+        that of `peers[0]` will do, if it is a value. It ends at `until`, monotonic ns, or after
+        `QUESTION_NS`, whichever is later.
         """
         others = tuple([peer for peer in quorum.among if peer not in peers])
         asked = (*peers, *others)
         assert peers or quorum.enough, "a question to nobody would never end"
         number = self._held.next_request()
         until = max(until, now.mono + QUESTION_NS)
-        self._open[number] = _Open(key, set(peers), quorum, set(asked), until)
-        return number, [Tell(peer, Fetch(key=key), number) for peer in asked]
+        question = self._open[number] = _Open(key, set(peers), quorum, set(asked), until)
+        if first_alone and len(asked) > 1:
+            question.later, question.later_at = asked[1:], now.mono + SETTLE_NS
+            asked = asked[:1]
+        return number, _fetches(number, key, asked)
 
-    def receive(
-        self, peer: NodeKey, number: int, reply: FetchReply, now: Instant
-    ) -> Verdict | None:
-        """Take one answer; return the verdict if it was the last that mattered."""
+    def receive(self, peer: NodeKey, number: int, reply: FetchReply, now: Instant) -> Outcome:
+        """Take one answer; it may have been the last that mattered."""
         question = self._open.get(number)
         if question is None or peer not in question.waiting:
-            return None
+            return NOTHING_YET
         question.waiting.discard(peer)
         question.missing.discard(peer)
         believed = [record for record in reply.records if self._believable(question, record, now)]
@@ -133,29 +161,54 @@ class Questions:
             question.answered, question.ahead = False, True
         for record in believed:
             self._take(question, record, now)
-        return self._close(number) if question.over else None
+        if question.later and self._serves(question.newest, now):
+            question.answered = False
+            return Outcome([self._close(number)])
+        return self._ended_or_asked_on(number)
 
-    def unreachable(self, peer: NodeKey, number: int) -> list[Verdict]:
-        """The question `number` could not be sent to `peer`; return it if it ends by that."""
+    def unreachable(self, peer: NodeKey, number: int) -> Outcome:
+        """The question `number` could not be sent to `peer`, by which it may end."""
         question = self._open.get(number)
         if question is None or peer not in question.waiting:
-            return []
+            return NOTHING_YET
         question.waiting.discard(peer)
         if peer in question.missing:
             question.missing.discard(peer)
             question.answered = False
-        return [self._close(number)] if question.over else []
+        return self._ended_or_asked_on(number)
 
-    def tick(self, now: Instant) -> list[Verdict]:
-        """Return the questions whose time is over."""
-        overdue = [n for n, question in self._open.items() if question.until <= now.mono]
+    def tick(self, now: Instant) -> Outcome:
+        """End the questions whose time is over; where the first holder is silent ask the others."""
+        overdue = sorted([n for n, question in self._open.items() if question.until <= now.mono])
         for number in overdue:
             self._open[number].answered = False
-        return [self._close(number) for number in sorted(overdue)]
+        verdicts = [self._close(number) for number in overdue]
+        effects: list[Effect] = []
+        for number, question in self._open.items():
+            if question.later_at <= now.mono:
+                effects += self._ask_on(number, question)
+        return Outcome(verdicts, effects)
 
     def wake_at(self) -> int:
         """Return the earliest deadline."""
-        return min((question.until for question in self._open.values()), default=NEVER)
+        return min([min(q.until, q.later_at) for q in self._open.values()], default=NEVER)
+
+    def _ended_or_asked_on(self, number: int) -> Outcome:
+        question = self._open[number]
+        if question.later:
+            return Outcome((), self._ask_on(number, question))
+        return Outcome([self._close(number)]) if question.over else NOTHING_YET
+
+    def _ask_on(self, number: int, question: _Open) -> list[Effect]:
+        later, question.later, question.later_at = question.later, (), NEVER
+        return _fetches(number, question.key, later)
+
+    def _serves(self, record: Record | None, now: Instant) -> bool:
+        """Return whether a reader may be answered with `record`."""
+        if record is None or record.kind is not Kind.VALUE:
+            return False
+        expired = 0 < record.expires_at_ms <= now.ms
+        return not expired and record.version.stamp > self._held.store.cleared
 
     def _believable(self, question: _Open, record: Record, now: Instant) -> bool:
         ahead = self._held.clock.too_far_ahead(record.version.stamp, now.ms)
@@ -176,9 +229,13 @@ class Questions:
     def _close(self, number: int) -> Verdict:
         question = self._open.pop(number)
         return Verdict(
-            number, question.newest, question.answered, question.versions,
-            frozenset(question.unsure), question.ahead,
+            number, question.newest, question.answered, question.versions, question.ahead,
+            question.enough,
         )  # fmt: skip
+
+
+def _fetches(number: int, key: bytes, peers: Sequence[NodeKey]) -> list[Effect]:
+    return [Tell(peer, Fetch(key=key), number) for peer in peers]
 
 
 def _rank(record: Record) -> tuple[object, bool]:

@@ -103,18 +103,21 @@ class Reads:
         Holders that live are given most of the time until `until`, the reader's deadline: one of
         them may have what is absent here, and a busy machine may keep it from saying so at once.
         """
-        slot = slot_of(key)
-        wanted = needed(r, self._held.view.replicas + 1)
+        slot, held = slot_of(key), self._held
+        wanted = needed(r, held.view.replicas + 1)
         if wanted > 1:
             return self._get_by_quorum(asker, slot, key, wanted, until, now)
-        entry = self._held.store.get(slot, key, now.ms)
+        entry = held.store.get(slot, key, now.ms)
         if entry is not None and not self._sync.may_be_old(slot):
             return [self._hit(asker, key, entry.version, entry.value, entry.expires_at_ms, now)]
         doubt = self.doubt(slot, key)
         if not doubt.ask:
             return [asker.answer(self._miss(certain=doubt.settles))]
         patience_ns = (until - now.mono) * 3 // 4 if doubt.settles else 0
-        number, effects = self._questions.ask(key, doubt.ask, now, until=now.mono + patience_ns)
+        unknown = held.store.peek(slot, key) is None
+        number, effects = self._questions.ask(
+            key, doubt.ask, now, until=now.mono + patience_ns, first_alone=unknown
+        )
         self._waiting[number] = _Waiting(asker, slot, key, doubt.settles, NO_VERSION)
         return effects
 
@@ -153,16 +156,14 @@ class Reads:
         waiting = self._waiting.pop(verdict.question, None)
         if waiting is None:
             return []
-        me, route = self._held.key, waiting.route
-        got = [peer for peer in route if peer == me or peer in verdict.versions]
-        sure = [peer for peer in got if peer not in verdict.unsure]
+        route = waiting.route
         record = self.best(waiting.slot, waiting.key, verdict, now)
-        enough = len(sure) >= waiting.needed or (got == [*route] and len(got) >= waiting.needed)
-        if route and not (enough and verdict.answered):
+        if route and not (verdict.enough and verdict.answered):
             # Enough of them may have answered, but one that this node is not in sync with has not,
             # or one of them is not: of those who have, one may have lost its memory.
-            text = f"r = {waiting.needed}, only {len(got)} of the owners answered in time"
-            if len(got) >= waiting.needed:
+            got = sum(peer == self._held.key or peer in verdict.versions for peer in route)
+            text = f"r = {waiting.needed}, only {got} of the owners answered in time"
+            if got >= waiting.needed:
                 text = f"r = {waiting.needed}, a holder that may know more has not answered in time"
             refusal = ErrorReply(code=Code.QUORUM_NOT_REACHED, text=text)
             return [waiting.asker.answer(refusal)]
