@@ -154,11 +154,11 @@ class Planes:
         message, epoch = tell.message, source.held.view.epoch
         exchange = target.exchange
         handlers: dict[type, Callable[..., list[Effect]]] = {
-            Pull: exchange.receive_pull,
+            Pull: exchange.answerer.receive_pull,
             PullReply: exchange.receive_reply,
-            Compare: exchange.receive_compare,
+            Compare: exchange.answerer.receive_compare,
             CompareReply: exchange.receive_comparison,
-            CompareRoot: exchange.receive_root,
+            CompareRoot: exchange.answerer.receive_root,
             CompareRootReply: exchange.receive_roots,
         }
         if type(message) in handlers:

@@ -207,7 +207,10 @@ class Converging:
         core = self._core
         oldest = now.mono - core.streams.lag_ns(now.mono)
         for peer, gap in core.streams.gaps.items():
-            if peer in self._held.view.alive and core.exchange.agreed_at(peer) <= gap.last_at:
+            if (
+                peer in self._held.view.alive
+                and core.exchange.answerer.agreed_at(peer) <= gap.last_at
+            ):
                 oldest = min(oldest, gap.first_at)
         return now.mono - oldest
 

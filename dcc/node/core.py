@@ -44,7 +44,7 @@ from dcc.replication.holdings import Holdings, Instant
 from dcc.replication.questions import Outcome, Questions
 from dcc.replication.reads import Reads
 from dcc.replication.staleness import Staleness
-from dcc.replication.streams import RESEND_NS, Streams
+from dcc.replication.streams import Streams
 from dcc.replication.sync import SyncTable
 from dcc.replication.writes import Writes
 from dcc.ring.hashing import slot_of
@@ -108,7 +108,6 @@ class NodeCore:
         self._view_at = 0
         self._settings = self.membership.settings
         self._offered_views: dict[int, int] = {}
-        self._dropped = self._offer_at = 0
         self._remember_at = self._clocks_at = now.mono
         self._at = Instant(now.mono, self.clock.cluster_ms(now.mono))
         self._handlers = self._table()
@@ -202,7 +201,7 @@ class NodeCore:
         effects += self.converging.tick(at)
         effects += self.audits.tick(at)
         effects += self.exchange.tick(at, self.counters.served)
-        self._offer_dropped(at)
+        self.streams.offer_dropped(at, self.writes.unconfirmed)
         effects += self.streams.flush(at)
         effects += self.streams.tick(at)
         self.forwards.tick(at.mono)
@@ -418,12 +417,6 @@ class NodeCore:
         self._take_settings()
         return effects
 
-    def _offer_dropped(self, at: Instant) -> None:
-        """Offer anew what a full queue dropped, as far as somebody waits for it."""
-        if self.streams.dropped != self._dropped and self._offer_at <= at.mono:
-            self._dropped, self._offer_at = self.streams.dropped, at.mono + RESEND_NS
-            self.streams.retarget(at, self.writes.unconfirmed())
-
     def _go_on_leaving(self, at: Instant) -> list[Effect]:
         if self.membership.displaced:
             self.left = True
@@ -537,15 +530,15 @@ class NodeCore:
         return effects
 
     def _pull(self, header: Header, message: m.Pull, at: Instant) -> list[Effect]:
-        return self.exchange.receive_pull(header.sender, header.request, header.epoch, message, at)
+        answerer = self.exchange.answerer
+        return answerer.receive_pull(header.sender, header.request, header.epoch, message, at)
 
     def _pull_reply(self, header: Header, message: m.PullReply, at: Instant) -> list[Effect]:
         return self.exchange.receive_reply(header.sender, header.request, header.epoch, message, at)
 
     def _compare(self, header: Header, message: m.Compare, at: Instant) -> list[Effect]:
-        return self.exchange.receive_compare(
-            header.sender, header.request, header.epoch, message, at
-        )
+        answerer = self.exchange.answerer
+        return answerer.receive_compare(header.sender, header.request, header.epoch, message, at)
 
     def _compare_reply(self, header: Header, message: m.CompareReply, at: Instant) -> list[Effect]:
         return self.exchange.receive_comparison(
@@ -553,7 +546,8 @@ class NodeCore:
         )
 
     def _compare_root(self, header: Header, message: m.CompareRoot, at: Instant) -> list[Effect]:
-        return self.exchange.receive_root(header.sender, header.request, header.epoch, message, at)
+        answerer = self.exchange.answerer
+        return answerer.receive_root(header.sender, header.request, header.epoch, message, at)
 
     def _compare_root_reply(
         self, header: Header, message: m.CompareRootReply, at: Instant

@@ -1,15 +1,31 @@
-"""The stateless half of the exchange: from a pull to the records that its clocks lack."""
+"""The answering half of the exchange: what the asker sees differently, and records that it lacks.
+
+It keeps no state of a talk, so a lost message costs the asker a repetition and nothing else. What
+a question says of the asker is used, though: who has seen all that is here of a slot needs no hints
+about it, covers its tombstones, and may let a former owner release it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from dcc.effects import Effect, Tell
 from dcc.limits import BATCH_BYTES, EXTRA_FRAMES_MAX, INLINE_VALUE_BYTES_MAX
+from dcc.replication.handover import Leftovers
+from dcc.replication.holdings import Holdings, Instant
+from dcc.replication.merkle import NOT_KNOWN, Trees
 from dcc.replication.streams import record_bytes
 from dcc.store.clocks import clock_below, clock_seen
 from dcc.store.store import Store
-from dcc.types import Origin, Record, Stamp
-from dcc.wire.messages import Pull, PullReply
+from dcc.types import NodeKey, Origin, Record, Stamp
+from dcc.wire.messages import (
+    Compare,
+    CompareReply,
+    CompareRoot,
+    CompareRootReply,
+    Pull,
+    PullReply,
+)
 from dcc.wire.shapes import SlotAnswer, SlotAsk
 
 SPANS_MAX = 256
@@ -137,3 +153,85 @@ def is_below(
     return clock_below(theirs, ours, mark) or any(
         low < mark and clock_seen(theirs, origin) < min(high, mark) for origin, low, high in spans
     )
+
+
+class Answerer:
+    """Answers comparisons and pulls, and remembers who has seen the same as this node."""
+
+    def __init__(self, holdings: Holdings, trees: Trees, leftovers: Leftovers) -> None:
+        self._held, self._trees, self._leftovers = holdings, trees, leftovers
+        self._agreed: dict[NodeKey, int] = {}
+
+    def agreed_at(self, peer: NodeKey) -> int:
+        """Return when this node last knew that `peer` had seen the same as it; -1 = never."""
+        return self._agreed.get(peer, -1)
+
+    def agree(self, peer: NodeKey, now: Instant) -> None:
+        """Note that the roots of the tree shared with `peer` are equal."""
+        self._agreed[peer] = now.mono
+
+    def forget(self, peer: NodeKey) -> None:
+        """Forget a member that is down."""
+        self._agreed.pop(peer, None)
+
+    def receive_pull(
+        self, peer: NodeKey, request: int, epoch: int, pull: Pull, now: Instant
+    ) -> list[Effect]:
+        """Answer with what the asker lacks; learn from its clocks what it has seen."""
+        held = self._held
+        for ask in pull.slots:
+            clock = unpack_clock(ask.clock, pull.origins)
+            if epoch == held.view.epoch:
+                everything = not held.store.is_ahead(ask.slot, clock)
+                self._seen_by(peer, ask.slot, clock, everything=everything)
+        reply = answer_pull(held.store, pull)
+        return [Tell(peer, reply, request)]
+
+    def receive_compare(
+        self, peer: NodeKey, request: int, epoch: int, compare: Compare, now: Instant
+    ) -> list[Effect]:
+        """Answer which slots this node sees differently."""
+        held = self._held
+        digest = held.store.digest
+        same_view = epoch == held.view.epoch
+        differ: list[int] = []
+        for slot, theirs in zip(compare.slots, compare.digests, strict=False):
+            ours = digest(slot)
+            if ours == theirs:
+                if same_view and (slot in self._leftovers or held.store.valueless(slot)):
+                    self._seen_by(peer, slot, held.store.clock(slot), everything=True)
+            elif ours:
+                differ.append(slot)
+        return [Tell(peer, CompareReply(differ=tuple(differ)), request)]
+
+    def receive_root(
+        self, peer: NodeKey, request: int, epoch: int, compare: CompareRoot, now: Instant
+    ) -> list[Effect]:
+        """Answer whether the tree shared with the asker is the same here, else with its groups."""
+        groups: tuple[int, ...] = ()
+        if self._trees.root(peer) != compare.root or compare.root == NOT_KNOWN:
+            groups = self._trees.groups(peer)
+        elif epoch == self._held.view.epoch:
+            self.agree(peer, now)
+            self.all_seen_by(peer, self._trees.shared(peer))
+        return [Tell(peer, CompareRootReply(groups=groups), request)]
+
+    def all_seen_by(self, peer: NodeKey, slots: Iterable[int]) -> None:
+        """Note that `peer` has seen all that is here of `slots`, which both own."""
+        store = self._held.store
+        for slot in slots:
+            if store.valueless(slot):
+                self._seen_by(peer, slot, store.clock(slot), everything=True)
+
+    def _seen_by(
+        self, peer: NodeKey, slot: int, clock: Mapping[Origin, Stamp], *, everything: bool
+    ) -> None:
+        """Use what a peer with the same view has seen: what `clock` covers, or all that is here."""
+        held = self._held
+        owners = held.view.slots.owners(slot)
+        if peer not in held.view.alive or peer not in owners:
+            return
+        if slot not in self._leftovers:
+            held.store.note_covered(slot, held.view.boots[peer], clock)
+        elif everything:
+            self._leftovers.covered(slot, peer, owners)

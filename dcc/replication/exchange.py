@@ -41,13 +41,13 @@ boot, so that a slot can change hands and a cache may evict. The trees over them
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
 from dcc.effects import Effect, Tell
 from dcc.limits import BATCH_BYTES, GROUP_COUNT, SLOT_COUNT
-from dcc.replication.answerer import answer_pull, is_below, pack_clock, unpack_clock, unpack_spans
+from dcc.replication.answerer import Answerer, is_below, pack_clock, unpack_clock, unpack_spans
 from dcc.replication.handover import Leftovers
 from dcc.replication.holdings import Holdings, Instant
 from dcc.replication.merkle import NOT_KNOWN, Trees, differing
@@ -145,7 +145,7 @@ class _Peer:
 
 
 class Exchange:
-    """Pulls what this node should hold, answers others' pulls, hands over what it should not."""
+    """Pulls what this node should hold; the other half of the talk is `answerer`."""
 
     def __init__(self, holdings: Holdings, sync: SyncTable) -> None:
         self._held, self._sync = holdings, sync
@@ -154,7 +154,7 @@ class Exchange:
         self.leftovers = Leftovers(holdings)
         self.trees = Trees(holdings)
         self.tidying = Tidying(holdings, sync)
-        self._agreed: dict[NodeKey, int] = {}
+        self.answerer = Answerer(holdings, self.trees, self.leftovers)
         self._pace = Pace(holdings.config.move_bytes_per_second)
         self._pieces = 0
         "Pieces of the trees to be made anew before somebody descends."
@@ -170,7 +170,7 @@ class Exchange:
         self.trees.view_changed(change.slots)
         for key in change.fallen:
             self._peers.pop(key, None)
-            self._agreed.pop(key, None)
+            self.answerer.forget(key)
         for key in change.risen:
             if key != self._held.key:
                 self._peers[key] = _Peer(round_at=self._next_round(now))
@@ -199,10 +199,6 @@ class Exchange:
                 self._descend(state)
         self._plans = deque([(iter(self._held.view.owned), None)])
 
-    def agreed_at(self, peer: NodeKey) -> int:
-        """Return when this node last knew that `peer` had seen the same as it; -1 = never."""
-        return self._agreed.get(peer, -1)
-
     def root(self, peer: NodeKey) -> int:
         """Return the root of the tree shared with `peer`, for a ping or ack; 0 = not known."""
         return self.trees.root(peer)
@@ -215,7 +211,7 @@ class Exchange:
             return
         if mine == root:
             state.doubt_at = NEVER
-            self._agreed[peer] = now.mono
+            self.answerer.agree(peer, now)
         elif state.doubt_at == NEVER and state.calm_until <= now.mono:
             state.doubt_at = now.mono + LASTING_NS
 
@@ -369,50 +365,6 @@ class Exchange:
         self._asked_again(state, now, progress=True)
         return []
 
-    # -------------------------------------------------------------- answering
-
-    def receive_pull(
-        self, peer: NodeKey, request: int, epoch: int, pull: Pull, now: Instant
-    ) -> list[Effect]:
-        """Answer with what the asker lacks; learn from its clocks what it has seen."""
-        held = self._held
-        for ask in pull.slots:
-            clock = unpack_clock(ask.clock, pull.origins)
-            if epoch == held.view.epoch:
-                everything = not held.store.is_ahead(ask.slot, clock)
-                self._seen_by(peer, ask.slot, clock, everything=everything)
-        reply = answer_pull(held.store, pull)
-        return [Tell(peer, reply, request)]
-
-    def receive_compare(
-        self, peer: NodeKey, request: int, epoch: int, compare: Compare, now: Instant
-    ) -> list[Effect]:
-        """Answer which slots this node sees differently."""
-        held = self._held
-        digest = held.store.digest
-        same_view = epoch == held.view.epoch
-        differ: list[int] = []
-        for slot, theirs in zip(compare.slots, compare.digests, strict=False):
-            ours = digest(slot)
-            if ours == theirs:
-                if same_view and (slot in self.leftovers or held.store.valueless(slot)):
-                    self._seen_by(peer, slot, held.store.clock(slot), everything=True)
-            elif ours:
-                differ.append(slot)
-        return [Tell(peer, CompareReply(differ=tuple(differ)), request)]
-
-    def receive_root(
-        self, peer: NodeKey, request: int, epoch: int, compare: CompareRoot, now: Instant
-    ) -> list[Effect]:
-        """Answer whether the tree shared with the asker is the same here, else with its groups."""
-        groups: tuple[int, ...] = ()
-        if self.trees.root(peer) != compare.root or compare.root == NOT_KNOWN:
-            groups = self.trees.groups(peer)
-        elif epoch == self._held.view.epoch:
-            self._agreed[peer] = now.mono
-            self._all_seen_by(peer, self.trees.shared(peer))
-        return [Tell(peer, CompareRootReply(groups=groups), request)]
-
     def check(self) -> None:
         """Assert that plans are only made for live members and owned slots."""
         for key, state in self._peers.items():
@@ -459,7 +411,7 @@ class Exchange:
             state.wanted.pop(slot, None)
         self._sync.pulled_all(equal, peer, state.sent_at)
         if now_equal:  # An equal root speaks of what was here when it was sent.
-            self._all_seen_by(peer, equal)
+            self.answerer.all_seen_by(peer, equal)
 
     def _due(self, state: _Peer) -> int:
         """Return when the next question to this peer may go out."""
@@ -578,23 +530,3 @@ class Exchange:
         if same_view:
             state.wanted.pop(slot, None)
             self._sync.pulled(slot, peer, partial.sent_at)
-
-    def _seen_by(
-        self, peer: NodeKey, slot: int, clock: Mapping[Origin, Stamp], *, everything: bool
-    ) -> None:
-        """Use what a peer with the same view has seen: what `clock` covers, or all that is here."""
-        held = self._held
-        owners = held.view.slots.owners(slot)
-        if peer not in held.view.alive or peer not in owners:
-            return
-        if slot not in self.leftovers:
-            held.store.note_covered(slot, held.view.boots[peer], clock)
-        elif everything:
-            self.leftovers.covered(slot, peer, owners)
-
-    def _all_seen_by(self, peer: NodeKey, slots: Iterable[int]) -> None:
-        """Note that `peer` has seen all that is here of `slots`, which both own."""
-        store = self._held.store
-        for slot in slots:
-            if store.valueless(slot):
-                self._seen_by(peer, slot, store.clock(slot), everything=True)

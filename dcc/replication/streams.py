@@ -18,7 +18,7 @@ offered to it again shortly.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from dcc.effects import Effect, Tell
@@ -57,6 +57,10 @@ class _Batch:
     "The peer has them, but not as an owner or stand-in."
 
 
+Waiting = tuple[Record, set[NodeKey]]
+"A record whose writer waits for acknowledgements, and who has given one."
+
+
 @dataclass(slots=True)
 class Gap:
     """When records for one peer were dropped, monotonic ns: it lacks them until it has asked."""
@@ -85,6 +89,7 @@ class Streams:
         "Peers for which something was dropped, those who have closed the gap since included."
         self.dropped = 0
         "Records dropped for want of room or acknowledgement: gaps that an exchange fills."
+        self._offered = self._offer_at = 0
 
     def offer(self, peer: NodeKey, record: Record, mono: int) -> None:
         """Queue `record` for `peer`, or drop and count it when the peer is too far behind."""
@@ -150,14 +155,11 @@ class Streams:
             default=NEVER,
         )
 
-    def retarget(
-        self, now: Instant, unconfirmed: Iterable[tuple[Record, set[NodeKey]]] = ()
-    ) -> None:
+    def retarget(self, now: Instant, unconfirmed: Iterable[Waiting] = ()) -> None:
         """Offer every unacknowledged record to the present targets of its slot.
 
-        So are `unconfirmed` ones, each with who has acknowledged it: somebody waits for them,
-        though a queue may have had no room. Streams to members that are no target of a slot any
-        more let go of its records.
+        So are `unconfirmed` ones: somebody waits for them, though a queue may have had no room.
+        Streams to members that are no target of a slot any more let go of its records.
         """
         held = self._holdings
         waiting: dict[Version, Record] = {}
@@ -176,6 +178,12 @@ class Streams:
             for peer in held.view.route(slot_of(record.key)):
                 if peer != held.key and peer not in sent_to[version]:
                     self.offer(peer, record, now.mono)
+
+    def offer_dropped(self, now: Instant, unconfirmed: Callable[[], Iterable[Waiting]]) -> None:
+        """Offer anew what a full queue dropped, as far as somebody waits for it."""
+        if self.dropped != self._offered and self._offer_at <= now.mono:
+            self._offered, self._offer_at = self.dropped, now.mono + RESEND_NS
+            self.retarget(now, unconfirmed())
 
     def lag_ns(self, mono: int) -> int:
         """Return the age of the oldest record that a live peer has not acknowledged."""

@@ -23,7 +23,7 @@ from dcc.replication.once import Client, Once
 from dcc.replication.questions import Questions, Verdict
 from dcc.replication.quorum import needed
 from dcc.replication.reads import Doubt, Reads
-from dcc.replication.streams import Streams
+from dcc.replication.streams import Streams, Waiting
 from dcc.replication.sync import SyncTable
 from dcc.ring.hashing import slot_of
 from dcc.types import NO_VERSION, NodeKey, Record, Version
@@ -236,7 +236,7 @@ class Writes:
             effects += self._reply(request)
         return effects
 
-    def unconfirmed(self) -> list[tuple[Record, set[NodeKey]]]:
+    def unconfirmed(self) -> list[Waiting]:
         """Return the writes that wait for acknowledgements, each with who has given one."""
         return [(write.record, write.acked) for write in self._unconfirmed.values()]
 
