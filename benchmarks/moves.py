@@ -27,6 +27,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -238,7 +239,7 @@ def play(client: Client, reader: Reader, rate: float) -> Round:
 
 @contextmanager
 def watched(client: Client, nodes: int) -> Iterator[threading.Event]:
-    """Yield an event that is set once all is settled, or will never be.
+    """Yield an event that is set once all is settled; end the program if it never is.
 
     A thread looks twice a second, so that asking makes no request late; it looks in the quiet
     phase, too, which makes both phases pay for it alike.
@@ -247,17 +248,22 @@ def watched(client: Client, nodes: int) -> Iterator[threading.Event]:
 
     def look() -> None:
         end = time.monotonic() + MOVE_SECONDS_MAX
-        while not stop.wait(0.5):
-            if settled(client, nodes) or time.monotonic() > end:
-                over.set()
+        try:
+            while not stop.wait(0.5):
+                if settled(client, nodes):
+                    over.set()
+                elif time.monotonic() > end:
+                    raise SystemExit("the move does not end")
+        finally:
+            over.set()  # Whatever happens, nobody waits for this thread in vain.
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield over
-    finally:
-        stop.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as thread:
+        looking = thread.submit(look)
+        try:
+            yield over
+        finally:
+            stop.set()
+    looking.result()
 
 
 def wait(ready: Callable[[], bool]) -> None:

@@ -94,12 +94,15 @@ def test_entry_shows_every_owner_side_by_side(dcc: Any, cluster: LocalCluster) -
 
 
 def test_status_fits_80_columns_and_says_healthy(dcc: Any, cluster: LocalCluster) -> None:
-    wait_until(lambda: dcc("status").code == 0, 30)
+    wait_until(lambda: "all copies in their places" in dcc("status").out, 30)
     ran = dcc("status")
     assert ran.out.startswith("healthy: cluster dcc, 3 of 3 nodes alive, one view, 2 copies\n")
+    assert ran.out.splitlines()[1].startswith("all copies in their places, stale reads ")
     assert max(map(len, ran.out.splitlines())) <= 80
     assert all(node.address in ran.out for node in cluster.nodes)
-    assert dcc("status", "--json").json["healthy"] is True
+    found = dcc("status", "--json").json
+    assert found["healthy"] is True
+    assert found["convergence"] == {"converged": True, "under_replicated": 0, "reasons": []}
 
 
 def test_members_and_ring_name_every_node(dcc: Any, cluster: LocalCluster) -> None:

@@ -17,7 +17,8 @@ STATS = {
     "evicted": 7, "loop_lag_seconds": 0.5, "slots_ready": True, "health": {"score": 2},
     "detail": {
         "members_by_standing": {"alive": 3, "dead": 1}, "dropped": {"malformed": 9},
-        "queues": {"bob": 11}, "exchange": {"rounds": 13, "seconds_since_last": None},
+        "queues": {"bob": 11}, "hints": {"bob": 23},
+        "exchange": {"rounds": 13, "seconds_since_last": None},
         "convergence": {"converged": False, "under_replicated": 17, "reasons": ["x"]},
         "staleness": {"stale_reads_estimated": 122, "read_age_seconds": {"0.5": 1.5}},
         "clock_skew_seconds": {"bob": -0.2}, "conflicts": 19,
@@ -39,6 +40,7 @@ def test_every_number_has_its_name_unit_and_labels() -> None:
         'dcc_members{state="dead"} 1.0',
         'dcc_dropped_messages_total{reason="malformed"} 9.0',
         'dcc_replication_queue_length{peer="bob"} 11.0',
+        'dcc_hints_pending{peer="bob"} 23.0',
         "dcc_antientropy_rounds_total 13.0",
         "dcc_ring_converged 0.0",
         "dcc_under_replicated 17.0",

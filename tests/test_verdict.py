@@ -9,9 +9,25 @@ import pytest
 
 from dcc import ClusterStats, NodeInfo, NodeStats, Topology
 from dcc.cli import tables
-from dcc.cli.verdict import verdict
+from dcc.cli.verdict import Verdict
+from dcc.cli.verdict import verdict as verdict_with
+from dcc.client.results import Convergence
 
 # ------------------------------------------------------------------ the verdict
+
+
+CONVERGED = Convergence(True, 0, ())
+
+
+def verdict(
+    topology: Topology,
+    found: ClusterStats,
+    convergence: Convergence | None = CONVERGED,
+    *,
+    cluster: str,
+) -> Verdict:
+    """Judge where all copies are in their places, unless told otherwise."""
+    return verdict_with(topology, found, convergence, cluster=cluster)
 
 
 def cluster_of(**standings: str) -> tuple[Topology, ClusterStats]:
@@ -70,6 +86,41 @@ def test_a_node_that_is_not_ready_degrades(field: str, word: str) -> None:
     lacking: dict[str, Any] = {field: False}
     found.nodes["b"] = replace(found.nodes["b"], **lacking)
     assert word in verdict(topology, found, cluster="dcc").problems[0]
+
+
+def test_copies_that_are_missing_degrade_and_say_what_to_wait_for() -> None:
+    judged = verdict(
+        *cluster_of(a="alive", b="alive"), Convergence(False, 12, ("why",)), cluster="dcc"
+    )
+    assert judged.problems == ["12 copies of slots missing or not known to be complete"]
+    assert judged.copies.startswith("12 copies of slots missing, ")
+    assert judged.next == "dcc converged --wait 60"
+
+
+@pytest.mark.parametrize(
+    ("convergence", "says"),
+    [
+        (CONVERGED, "all copies in their places"),
+        (Convergence(False, 0, ("b: 3 writes queued",)), "copies on their way"),
+        (None, "copies not known"),
+    ],
+)
+def test_copies_that_are_not_missing_are_no_problem(
+    convergence: Convergence | None, says: str
+) -> None:
+    judged = verdict(*cluster_of(a="alive", b="alive"), convergence, cluster="dcc")
+    assert judged.healthy
+    assert judged.copies == f"{says}, stale reads -, lag 0ms"
+
+
+def test_stale_reads_are_those_of_all_nodes() -> None:
+    topology, found = cluster_of(a="alive", b="alive")
+    parts = [
+        NodeStats(sampled_reads=900, stale_reads=0),
+        NodeStats(sampled_reads=100, stale_reads=20),
+    ]
+    found = replace(found, total=NodeStats.total(parts))
+    assert "stale reads 2.0%" in verdict(topology, found, cluster="dcc").copies
 
 
 # ------------------------------------------------------------------ tables

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from dcc.cli import tables
 from dcc.cli.verdict import Verdict, verdict
+from dcc.errors import NodeUnavailable, OperationTimeout
 
 if TYPE_CHECKING:
     from dcc import Client, ClusterStats, NodeInfo, NodeStats, Topology
+    from dcc.client.results import Convergence
 
 OK, DEGRADED = 0, 1
 
@@ -18,17 +20,25 @@ Row = tuple[str, ...]
 
 
 def status(client: Client, options: argparse.Namespace) -> int:
-    """Print one verdict line, a row for each node, what is wrong and what to do next."""
-    topology, found = client.topology(), client.stats()
-    judged = verdict(topology, found, cluster=options.cluster)
+    """Print the verdict, a row for each node, what is wrong and what to do next."""
+    topology, found, convergence = client.topology(), client.stats(), _convergence(client)
+    judged = verdict(topology, found, convergence, cluster=options.cluster)
     if options.json:
         tables.show_json(
             {"healthy": judged.healthy, "verdict": judged.line, "problems": judged.problems}
+            | {"convergence": asdict(convergence) if convergence else None}
             | {"topology": topology_fields(topology), "stats": stats_fields(found)}
         )
     else:
         tables.show(_status_text(topology, found, judged))
     return OK if judged.healthy else DEGRADED
+
+
+def _convergence(client: Client) -> Convergence | None:
+    try:
+        return client.convergence()
+    except (NodeUnavailable, OperationTimeout):
+        return None
 
 
 def _status_text(topology: Topology, found: ClusterStats, judged: Verdict) -> str:
@@ -39,7 +49,7 @@ def _status_text(topology: Topology, found: ClusterStats, judged: Verdict) -> st
         if node.standing in ("left", "removed") and mine is None:
             continue
         rows.append((node.name, node.standing, node.zone, *_figures(mine)))
-    parts = [judged.line, "", tables.table(rows, left=3)]
+    parts = [judged.line, judged.copies, "", tables.table(rows, left=3)]
     if judged.problems:
         parts += ["", *[f"- {problem}" for problem in judged.problems], f"next: {judged.next}"]
     return "\n".join(parts)

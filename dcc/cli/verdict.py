@@ -1,12 +1,15 @@
-"""Is the cluster well? One line, the reasons why not, and the next command to run."""
+"""Is the cluster well, and are its copies? Two lines, the reasons why not, and what to run next."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dcc.cli import tables
+
 if TYPE_CHECKING:
     from dcc import ClusterStats, Topology
+    from dcc.client.results import Convergence
 
 
 @dataclass(slots=True)
@@ -14,6 +17,8 @@ class Verdict:
     """What `dcc status` says first."""
 
     line: str
+    copies: str = ""
+    "Its second line: are all copies in their places, how stale are reads, how old is the lag."
     problems: list[str] = field(default_factory=list)
     next: str = "dcc members"
 
@@ -23,8 +28,13 @@ class Verdict:
         return not self.problems
 
 
-def verdict(topology: Topology, found: ClusterStats, *, cluster: str) -> Verdict:
-    """Judge by one node's member list and every node's own statistics."""
+def verdict(
+    topology: Topology, found: ClusterStats, convergence: Convergence | None, *, cluster: str
+) -> Verdict:
+    """Judge by one node's member list, every node's own statistics, and what nodes say of copies.
+
+    The latter is None when no node could say. Copies that are merely on their way are no problem.
+    """
     inside = [node for node in topology.nodes if node.standing in ("alive", "suspect", "dead")]
     alive = [node.name for node in inside if node.standing == "alive"]
     judged = Verdict("")
@@ -40,6 +50,7 @@ def verdict(topology: Topology, found: ClusterStats, *, cluster: str) -> Verdict
             judged.problems.append(f"{name} is still filling its slots")
     if judged.problems:
         judged.next = "dcc stats"
+    _judge_copies(found, convergence, judged)
     one_view = _compare_views([node.name for node in inside], found, judged)
     copies = topology.replicas + 1
     word = "healthy" if judged.healthy else "degraded"
@@ -51,6 +62,26 @@ def verdict(topology: Topology, found: ClusterStats, *, cluster: str) -> Verdict
     if len(alive) < copies:
         judged.line += f" wanted, {len(alive)} possible"
     return judged
+
+
+def _judge_copies(found: ClusterStats, convergence: Convergence | None, judged: Verdict) -> None:
+    """Say how far the cluster has converged; copies that are missing are a problem."""
+    total = found.total
+    if convergence is None:
+        text = "copies not known"
+    elif convergence.converged:
+        text = "all copies in their places"
+    elif not convergence.under_replicated:
+        text = "copies on their way"
+    else:
+        text = f"{convergence.under_replicated} copies of slots missing"
+        judged.problems.append(f"{text} or not known to be complete")
+        judged.next = "dcc converged --wait 60"
+    stale = total.stale_read_ratio
+    judged.copies = (
+        f"{text}, stale reads {tables.share(stale) if total.sampled_reads else '-'},"
+        f" lag {tables.span(total.replication_lag_seconds)}"
+    )
 
 
 def _compare_views(members: list[str], found: ClusterStats, judged: Verdict) -> bool:

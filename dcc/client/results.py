@@ -119,6 +119,11 @@ class NodeStats:
     slots_ready: bool = False
     "In sync with every live holder of its slots as well."
     up_seconds: float = 0.0
+    sampled_reads: int = 0
+    "Served values that were watched for newer versions: one in so many."
+    stale_reads: int = 0
+    "Those of them of which a newer version existed elsewhere as they were served."
+    stale_read_ratio: float = 0.0
     detail: dict[str, Any] = field(default_factory=dict)
     "What the metrics endpoint shows beyond this; may change between versions."
 
@@ -145,6 +150,7 @@ class NodeStats:
         """Return the sum of counters and sizes, the worst of lags and latencies."""
         parts = list(nodes)
         hits, misses = sum(n.hits for n in parts), sum(n.misses for n in parts)
+        sampled, stale = sum(n.sampled_reads for n in parts), sum(n.stale_reads for n in parts)
         epochs = {n.epoch for n in parts}
         return cls(
             hits=hits,
@@ -165,6 +171,9 @@ class NodeStats:
             ready=bool(parts) and all(n.ready for n in parts),
             slots_ready=bool(parts) and all(n.slots_ready for n in parts),
             up_seconds=min((n.up_seconds for n in parts), default=0.0),
+            sampled_reads=sampled,
+            stale_reads=stale,
+            stale_read_ratio=stale / sampled if sampled else 0.0,
         )
 
 

@@ -425,9 +425,9 @@ class NodeCore:
         if self.membership.me.standing is Standing.LEFT:
             self.left = self.membership.gone(at.mono)
             return []
-        view = self.held.view
-        members = self.membership.members
-        targets = [k for k in view.alive if k != self.key and not members[k].draining]
+        others = [m for key, m in self.membership.members.items() if key != self.key]
+        # Whoever is only suspected may take the slots over yet.
+        targets = any(m.standing <= Standing.SUSPECT and not m.draining for m in others)
         handed_over = not len(self.exchange.leftovers) and not self.streams.queued_total()
         if not targets or handed_over or at.mono >= self._leaving_until:
             return self.membership.leave(at.mono, self.clock.own_ms(at.mono))
@@ -517,7 +517,8 @@ class NodeCore:
         return [Tell(header.sender, ack, header.request)]
 
     def _lost(self, slot: int, record: Record) -> None:
-        """Count a write that two coordinators made of one key, the loser coming second."""
+        """Count a write that came after a newer one by another coordinator: one may not have known
+        the other. Exchanges bring versions in any order, so theirs say nothing and do not count."""
         held = self.held.store.peek(slot, record.key)
         if held is not None and held.version.node != record.version.node:
             self.counters.conflicts += 1

@@ -60,7 +60,7 @@ PLAIN = (
     ("dcc_replication_dropped", "counter", "Records left to the exchange, a queue being full.",
      "detail.replication_dropped"),
     ("dcc_read_repairs", "counter", "Values taken from another holder.", "detail.read_repairs"),
-    ("dcc_conflicts", "counter", "Writes that lost to another node's, one not knowing the other.",
+    ("dcc_conflicts", "counter", "Copies sent of writes that another node had outdone.",
      "detail.conflicts"),
     ("dcc_sampled_reads", "counter", "Served values that are watched for newer ones.",
      "sampled_reads"),
@@ -119,6 +119,13 @@ LABELLED = (
         "detail.clock_skew_seconds",
     ),
     ("dcc_replication_queue_length", "gauge", "Records queued.", "peer", "detail.queues"),
+    (
+        "dcc_hints_pending",
+        "gauge",
+        "Slots held here that it has to take over.",
+        "peer",
+        "detail.hints",
+    ),
 )
 
 

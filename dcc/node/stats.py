@@ -98,6 +98,10 @@ def _detail(core: NodeCore, mono: int) -> dict[str, Any]:
         "errors": dict(core.counters.errors),
         "dropped": dict(core.counters.dropped),
         "queues": {names.get(key, f"{key:016x}"): n for key, n in core.streams.queued().items()},
+        "hints": {
+            names.get(key, f"{key:016x}"): len(slots)
+            for key, slots in core.exchange.leftovers.pending().items()
+        },
         "replication_dropped": core.streams.dropped,
         "read_repairs": core.reads.read_repairs,
         "forwarded": core.forwards.count,

@@ -63,14 +63,23 @@ class Leftovers:
         """Announce what is left to the owners that have not covered it yet."""
         if self._nudge_at > now.mono:
             return []
-        view = self._held.view
+        alive = self._held.view.alive
+        self._nudge_at = now.mono + NUDGE_NS if self._slots else NEVER
+        return [
+            Tell(owner, Nudge(slots=tuple(slots)))
+            for owner, slots in self.pending().items()
+            if owner in alive
+        ]
+
+    def pending(self) -> dict[NodeKey, list[int]]:
+        """Return the slots that each owner, alive or not, has still to take over, ascending."""
+        owners_of = self._held.view.slots.owners
         todo: dict[NodeKey, list[int]] = {}
         for slot, covered in sorted(self._slots.items()):
-            for owner in view.slots.owners(slot):
-                if owner not in covered and owner in view.alive:
+            for owner in owners_of(slot):
+                if owner not in covered:
                     todo.setdefault(owner, []).append(slot)
-        self._nudge_at = now.mono + NUDGE_NS if self._slots else NEVER
-        return [Tell(owner, Nudge(slots=tuple(slots))) for owner, slots in sorted(todo.items())]
+        return dict(sorted(todo.items()))
 
     def wake_at(self) -> int:
         """Return when the next announcement is due."""

@@ -1,0 +1,44 @@
+"""A node that leaves hands its slots over first, as long as there is anybody to take them."""
+
+from __future__ import annotations
+
+from dcc.ring.hashing import slot_of
+from dcc.types import Standing
+from tests.cores import Cores
+
+
+def standing(cores: Cores, name: str, other: str) -> Standing:
+    """Return what `name` thinks of `other`."""
+    return cores[name].membership.members[cores[other].key].standing
+
+
+def two() -> tuple[Cores, bytes]:
+    """Return two nodes without copies, and a key that only the first holds."""
+    cores = Cores("a", "b", replicas=0)
+    cores.settle()
+    key = cores.key_of("a")
+    cores.put("a", key, b"v")
+    return cores, key
+
+
+def test_a_node_that_leaves_while_the_last_other_is_suspected_waits_for_it() -> None:
+    cores, key = two()
+    cores.stopped.add("b")
+    cores.until(lambda: standing(cores, "a", "b") is Standing.SUSPECT)
+    cores.carry("a", cores["a"].leave(cores.now))
+    cores.run(0.3)
+    assert standing(cores, "a", "b") is Standing.SUSPECT
+    assert not cores["a"].left, "the only copy would be gone with it"
+    cores.stopped.discard("b")
+    cores.until(lambda: cores["a"].left)
+    assert cores.held("b", key) == b"v"
+
+
+def test_a_node_that_leaves_while_all_others_are_down_does_not_wait() -> None:
+    cores, key = two()
+    cores.stopped.add("b")
+    cores.until(lambda: standing(cores, "a", "b") is Standing.DEAD)
+    cores.carry("a", cores["a"].leave(cores.now))
+    cores.run(1.0)
+    assert cores["a"].left
+    assert cores["a"].held.store.peek(slot_of(key), key) is not None
