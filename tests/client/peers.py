@@ -69,8 +69,9 @@ class Peer:
         self.asked: list[tuple[Header, Message]] = []
         self.codec = Codec(cluster, sender=node_key(name), boot=7)
         self.answer: Answer = self.serve
+        self.receive: Callable[[list[bytes]], list[list[bytes]]] = self.handle
 
-    def receive(self, frames: list[bytes]) -> list[list[bytes]]:
+    def handle(self, frames: list[bytes]) -> list[list[bytes]]:
         """Return the replies to one request."""
         header, message = self.codec.decode(frames)
         self.asked.append((header, message))
