@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dcc.replication.answerer import RECORDS_MAX
-from dcc.replication.pace import ANSWER_NS, SERVING_NS, SHARE, Pace
+from dcc.replication.pace import ANSWER_NS, PAUSE_MAX_NS, SERVING_NS, SHARE, Pace
 from dcc.units import MIB, MILLISECOND, SECOND
 from dcc.wire.messages import PullReply, Replicate
 from tests.planes import Planes
 
-TOOK = 3 * MILLISECOND
+TOOK = 1 * MILLISECOND
 
 
 def test_bytes_are_paced_by_the_rate_whoever_is_served() -> None:
@@ -44,6 +44,13 @@ def test_answers_of_one_turn_pause_once_for_all_of_it() -> None:
     pace.arrived(100, TOOK)
     pace.turned(1, 2 * TOOK)
     assert pace.free_at == 2 * TOOK + (SHARE - 1) * 2 * TOOK
+
+
+def test_a_pause_has_an_end_however_long_a_turn_takes() -> None:
+    pace = Pace(1 << 40)
+    pace.arrived(100, SECOND)
+    pace.turned(1, 2 * SECOND)
+    assert pace.free_at == 2 * SECOND + PAUSE_MAX_NS
 
 
 def test_while_clients_are_served_peers_are_pulled_from_one_by_one() -> None:

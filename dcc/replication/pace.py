@@ -4,7 +4,8 @@ A node that takes over slots has two jobs: to pull them, and to serve. What a pu
 on the machine, on what else it runs and on the size of the records, so it is not guessed but seen:
 the time from a pull's answer to the end of that turn of the loop. While clients are served, nothing
 more is pulled for nine times as long, which leaves them nine tenths of the loop; where other
-processes want the same processor, turns take longer and the pauses grow with them. Nor are two
+processes want the same processor, turns take longer and the pauses grow with them, up to a bound:
+copies that were lost have to come back on a machine without any time to spare, too. Nor are two
 peers asked at once then: they would work at the same time, and their answers come together. A node
 that serves nobody pulls as fast as it can, up to the rate.
 
@@ -17,6 +18,9 @@ from dcc.units import MILLISECOND, NEVER, SECOND
 
 SHARE = 10
 "While clients are served, pulls may take one part in so many of the loop's time."
+
+PAUSE_MAX_NS = 30 * MILLISECOND
+"The longest pause: 30 answers a second, 16 records each, or as many as turns leave time for."
 
 ANSWER_NS = 20 * MILLISECOND
 "How long the next peer waits for the answer of the one before, while clients are served."
@@ -68,4 +72,4 @@ class Pace:
         if self.open:
             took, self._arrived_at = now - self._arrived_at, NEVER
             if now < self._serving_until:
-                self._free_at = max(self._free_at, now + (SHARE - 1) * took)
+                self._free_at = max(self._free_at, now + min((SHARE - 1) * took, PAUSE_MAX_NS))
