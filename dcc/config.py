@@ -56,6 +56,8 @@ class NodeConfig:
     "Every pair of holders compares its clocks at least this often."
     move_bytes_per_second: int = 16 * MIB
     "What this node takes from others at most, so that it serves meanwhile."
+    move_share_percent: int = 10
+    "How much of its loop's time that may cost while clients are served; see `replication.pace`."
     request_timeout_ns: int = 1 * SECOND
     "Deadline of a node's own question to a peer when the client set none."
     max_skew_ms: int = 500
@@ -78,6 +80,7 @@ class NodeConfig:
         _check(self.eviction in EVICTION_POLICIES, f"eviction: one of {EVICTION_POLICIES}")
         _check(0 < self.ack_timeout_ns < self.protocol_period_ns, "ack_timeout < protocol_period")
         _check(self.move_bytes_per_second >= 64 * KIB, "move-rate: at least 64 KiB per second")
+        _check(1 <= self.move_share_percent <= 100, "move-share: 1..100 percent")
         _check(self.rebalance_delay_ns >= 0, "rebalance_delay: 0 or more")
 
 

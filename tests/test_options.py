@@ -119,6 +119,10 @@ def test_seeds_may_be_repeated_and_comma_separated_and_lose_duplicates() -> None
         (["--leave-timeout", "-1"], "--leave-timeout"),
         (["--leave-timeout", "soon"], "--leave-timeout"),
         (["--rebalance-delay", "1e300"], "--rebalance-delay"),
+        (["--move-share", "0"], "--move-share"),
+        (["--move-share", "101"], "--move-share"),
+        (["--move-share", "ten"], "--move-share"),
+        (["--move-rate", "1KiB"], "move-rate"),
         (["--cluster", "x" * 129], "cluster"),
         (["--cluster", ""], "cluster"),
         (["--name", "y" * 129], "name"),
@@ -186,6 +190,12 @@ def test_what_others_are_told_follows_from_what_was_bound() -> None:
     options = parsed("--advertise", "cache-1:7", "--gossip-advertise", "cache-2:8")
     config = options.node_config(request, gossip, ())
     assert (config.request, config.gossip) == ("cache-1:7", "cache-2:8")
+
+
+def test_the_pace_of_moves_is_set_by_bytes_and_by_time() -> None:
+    here = Address("127.0.0.1", 1)
+    config = parsed("--move-rate", "2MiB", "--move-share", "35").node_config(here, here, ())
+    assert (config.move_bytes_per_second, config.move_share_percent) == (2 << 20, 35)
 
 
 def test_durations_become_nanoseconds_and_may_be_zero() -> None:

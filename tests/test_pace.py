@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dcc.replication.answerer import RECORDS_MAX
-from dcc.replication.pace import ANSWER_NS, PAUSE_MAX_NS, SERVING_NS, SHARE, Pace
+from dcc.replication.pace import ANSWER_NS, PAUSE_MAX_NS, SERVING_NS, Pace
 from dcc.units import MIB, MILLISECOND, SECOND
 from dcc.wire.messages import PullReply, Replicate
 from tests.planes import Planes
 
 TOOK = 1 * MILLISECOND
+SHARE = 10  # A pause of nine times as long: one part in so many.
 
 
 def test_bytes_are_paced_by_the_rate_whoever_is_served() -> None:
-    pace = Pace(MIB)
+    pace = Pace(MIB, 10)
     pace.arrived(MIB // 2, 0)
     pace.turned(0, 0)
     assert pace.free_at == SECOND // 2
@@ -21,7 +22,7 @@ def test_bytes_are_paced_by_the_rate_whoever_is_served() -> None:
 
 
 def test_while_clients_are_served_pulls_get_a_tenth_of_the_time() -> None:
-    pace = Pace(1 << 40)
+    pace = Pace(1 << 40, 10)
     pace.arrived(100, SECOND)
     assert pace.open
     pace.turned(1, SECOND + TOOK)
@@ -30,7 +31,7 @@ def test_while_clients_are_served_pulls_get_a_tenth_of_the_time() -> None:
 
 
 def test_a_node_that_serves_nobody_does_not_pause() -> None:
-    pace = Pace(1 << 40)
+    pace = Pace(1 << 40, 10)
     pace.turned(5, 0)
     now = SERVING_NS + 1
     pace.arrived(100, now)
@@ -39,22 +40,33 @@ def test_a_node_that_serves_nobody_does_not_pause() -> None:
 
 
 def test_answers_of_one_turn_pause_once_for_all_of_it() -> None:
-    pace = Pace(1 << 40)
+    pace = Pace(1 << 40, 10)
     pace.arrived(100, 0)
     pace.arrived(100, TOOK)
     pace.turned(1, 2 * TOOK)
     assert pace.free_at == 2 * TOOK + (SHARE - 1) * 2 * TOOK
 
 
+def test_a_larger_share_pauses_less() -> None:
+    pace = Pace(1 << 40, 50)
+    pace.arrived(100, SECOND)
+    pace.turned(1, SECOND + TOOK)
+    assert pace.free_at == SECOND + 2 * TOOK
+    everything = Pace(1 << 40, 100)
+    everything.arrived(100, SECOND)
+    everything.turned(1, SECOND + TOOK)
+    assert everything.free_at <= SECOND + TOOK
+
+
 def test_a_pause_has_an_end_however_long_a_turn_takes() -> None:
-    pace = Pace(1 << 40)
+    pace = Pace(1 << 40, 10)
     pace.arrived(100, SECOND)
     pace.turned(1, 2 * SECOND)
     assert pace.free_at == 2 * SECOND + PAUSE_MAX_NS
 
 
 def test_while_clients_are_served_peers_are_pulled_from_one_by_one() -> None:
-    pace = Pace(1 << 40)
+    pace = Pace(1 << 40, 10)
     pace.turned(1, SECOND)
     pace.asked(SECOND)
     assert pace.free_at == SECOND + ANSWER_NS, "whoever is silent holds the others up no longer"
@@ -65,7 +77,7 @@ def test_while_clients_are_served_peers_are_pulled_from_one_by_one() -> None:
 
 
 def test_a_node_that_serves_nobody_pulls_from_all_at_once() -> None:
-    pace = Pace(1 << 40)
+    pace = Pace(1 << 40, 10)
     pace.asked(SECOND)
     assert pace.free_at <= SECOND
 

@@ -115,6 +115,12 @@ def _replicas(text: str) -> int:
     return int(text)
 
 
+def _percent(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,3}", text.strip()) or not 1 <= int(text) <= 100:
+        raise ValueError(f"'{text}' is not a number within 1..100")
+    return int(text)
+
+
 def _weight(text: str) -> float:
     weight = _number(text)
     if not 0 < weight <= 1e6:
@@ -198,6 +204,8 @@ OPTIONS = (
            "seconds a node may be down before its data is rebuilt elsewhere"),
     Option("move-rate", "SIZE", "16MiB", parse_size,
            "bytes per second taken from other nodes at most while data moves"),
+    Option("move-share", "PERCENT", "10", _percent,
+           "of its time, spent on that at most while clients are served; more moves faster"),
     Option("http", "HOST:PORT", "", Address.parse,
            "serve /metrics, /livez, /readyz, /api/v1/status; off unless given"),
     Option("log-format", "FORMAT", "console", _choice("console", "json"), "console or json"),
@@ -230,6 +238,8 @@ class Options:
     "Seconds."
     move_rate: int
     "Bytes per second."
+    move_share: int
+    "Percent."
     http: Address | None
     log_format: str
     log_level: str
@@ -255,6 +265,7 @@ class Options:
             "rebalance_delay_ns": round(self.rebalance_delay * SECOND),
             "leave_timeout_ns": round(self.leave_timeout * SECOND),
             "move_bytes_per_second": self.move_rate,
+            "move_share_percent": self.move_share,
         }  # fmt: skip
         return NodeConfig(**(settings | tuning))
 

@@ -155,7 +155,7 @@ class Exchange:
         self.trees = Trees(holdings)
         self.tidying = Tidying(holdings, sync)
         self.answerer = Answerer(holdings, self.trees, self.leftovers)
-        self._pace = Pace(holdings.config.move_bytes_per_second)
+        self._pace = Pace(holdings.config.move_bytes_per_second, holdings.config.move_share_percent)
         self._pieces = 0
         "Pieces of the trees to be made anew before somebody descends."
         self.divergences = 0

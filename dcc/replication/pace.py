@@ -3,11 +3,11 @@
 A node that takes over slots has two jobs: to pull them, and to serve. What a pull costs depends
 on the machine, on what else it runs and on the size of the records, so it is not guessed but seen:
 the time from a pull's answer to the end of that turn of the loop. While clients are served, nothing
-more is pulled for nine times as long, which leaves them nine tenths of the loop; where other
-processes want the same processor, turns take longer and the pauses grow with them, up to a bound:
-copies that were lost have to come back on a machine without any time to spare, too. Nor are two
-peers asked at once then: they would work at the same time, and their answers come together. A node
-that serves nobody pulls as fast as it can, up to the rate.
+more is pulled for nine times as long, which leaves them nine tenths of the loop (`--move-share`).
+Where other processes want the same processor, turns take longer and the pauses grow with them, up
+to a bound: copies that were lost have to come back on a machine without time to spare, too. Nor are
+two peers asked at once then: they would work at the same time, and their answers come together. A
+node that serves nobody pulls as fast as it can, up to the rate.
 
 In the simulator a turn takes no time, so only the rate counts there.
 """
@@ -15,9 +15,6 @@ In the simulator a turn takes no time, so only the rate counts there.
 from __future__ import annotations
 
 from dcc.units import MILLISECOND, NEVER, SECOND
-
-SHARE = 10
-"While clients are served, pulls may take one part in so many of the loop's time."
 
 PAUSE_MAX_NS = 30 * MILLISECOND
 "The longest pause: 30 answers a second, 16 records each, or as many as turns leave time for."
@@ -30,13 +27,19 @@ SERVING_NS = 1 * SECOND
 
 
 class Pace:
-    """When the next pull may go out; all times are monotonic ns."""
+    """When the next pull may go out; all times are monotonic ns.
+
+    While clients are served, pulls may take `share_percent` of the loop's time.
+    """
 
     __slots__ = (
         "_answer_by", "_arrived_at", "_bytes_per_second", "_free_at", "_served", "_serving_until",
+        "_share_percent",
     )  # fmt: skip
 
-    def __init__(self, bytes_per_second: int) -> None:
+    def __init__(self, bytes_per_second: int, share_percent: int) -> None:
+        assert 0 < share_percent <= 100
+        self._share_percent = share_percent
         self._bytes_per_second = bytes_per_second
         self._arrived_at = NEVER
         self._served = 0
@@ -72,4 +75,5 @@ class Pace:
         if self.open:
             took, self._arrived_at = now - self._arrived_at, NEVER
             if now < self._serving_until:
-                self._free_at = max(self._free_at, now + min((SHARE - 1) * took, PAUSE_MAX_NS))
+                pause = took * (100 - self._share_percent) // self._share_percent
+                self._free_at = max(self._free_at, now + min(pause, PAUSE_MAX_NS))
