@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from dcc.client.calls import Call, Operation
 from dcc.client.core import ClientCore
@@ -33,13 +33,16 @@ class OnceLock:
         self.held = False
 
 
-class Sent(NamedTuple):
+M = TypeVar("M", bound=Message)
+
+
+class Sent(NamedTuple, Generic[M]):
     """One message that left the client."""
 
     at: int
     address: str
     header: Header
-    message: Message
+    message: M
 
 
 class Bench:
@@ -54,7 +57,7 @@ class Bench:
         self.down: set[str] = set()
         self.mute: set[str] = set()
         self.delay_ns: dict[str, int] = {}
-        self.sent: list[Sent] = []
+        self.sent: list[Sent[Message]] = []
         self.events: list[Notify] = []
         self.inbox: list[tuple[int, int, str, list[bytes]]] = []
         self.core = ClientCore(
@@ -160,6 +163,10 @@ class Bench:
         for frames in replies:
             self.inbox.append((at, len(self.inbox), address, frames))
 
-    def asked(self, kind: type[Message]) -> list[Sent]:
+    def asked(self, kind: type[M]) -> list[Sent[M]]:
         """Return what was sent of one kind."""
-        return [sent for sent in self.sent if isinstance(sent.message, kind)]
+        return [
+            Sent(at, address, header, message)
+            for at, address, header, message in self.sent
+            if isinstance(message, kind)
+        ]

@@ -90,7 +90,7 @@ def test_every_live_owner_is_asked_for_the_slots_that_it_owns() -> None:
     slots = tuple(range(300))
     answers = bench.do(AuditGet(slots=slots))
     assert bench.core.view is not None
-    asked = {sent.address: sent.message.slots for sent in bench.asked(AuditGet)}  # type: ignore[union-attr]
+    asked = {sent.address: sent.message.slots for sent in bench.asked(AuditGet)}
     assert sorted(asked) == ["a:1", "b:1"]
     for address, mine in asked.items():
         owned = [s for s in slots

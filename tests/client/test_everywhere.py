@@ -136,7 +136,7 @@ def test_a_change_that_not_everybody_confirmed_is_indefinite() -> None:
 
 def issued_ms(bench: Bench) -> list[int]:
     """Return the time that each `Clear` sent so far names."""
-    return [sent.message.issued_ms for sent in bench.sent if isinstance(sent.message, Clear)]
+    return [sent.message.issued_ms for sent in bench.asked(Clear)]
 
 
 def test_a_clear_names_the_cluster_time_at_which_the_call_began() -> None:

@@ -29,6 +29,7 @@ from dcc.wire.messages import (
     WriteManyReply,
 )
 from tests.client.bench import TRIP_NS, Bench
+from tests.client.peers import Peer
 
 KEYS = tuple(b"key:%d" % number for number in range(200))
 VALUES = {key: b"value of " + key for key in KEYS}
@@ -56,7 +57,7 @@ def test_many_keys_cost_one_message_and_one_round_trip_per_node() -> None:
     assert bench.mono - begun == TRIP_NS
     assert sorted(sent.address for sent in bench.sent) == ["a:1", "b:1", "c:1"]
     for sent in bench.asked(GetMany):
-        assert all(bench.order(key)[0] == sent.address for key in sent.message.keys)  # type: ignore[union-attr]
+        assert all(bench.order(key)[0] == sent.address for key in sent.message.keys)
 
 
 def test_a_split_answer_is_put_together() -> None:
@@ -143,11 +144,11 @@ def test_keys_that_nobody_answers_for_are_missing_and_the_rest_is_partial() -> N
     for address in ("b:1", "c:1"):
         peer = bench.peers[address]
 
-        def answer(header: Header, message: Message, peer: object = peer) -> list[Message]:
+        def answer(header: Header, message: Message, peer: Peer = peer) -> list[Message]:
             asked = message.keys if isinstance(message, GetMany) else ()
             if isinstance(message, Get) or lonely & set(asked):
                 return [ErrorReply(code=Code.NOT_READY, text="")]
-            return peer.serve(header, message)  # type: ignore[attr-defined, no-any-return]
+            return peer.serve(header, message)
 
         peer.answer = answer
     begun = bench.mono
@@ -207,7 +208,7 @@ def test_writes_to_a_silent_node_are_repeated_there_and_fail_as_maybe() -> None:
     sent = [one for one in bench.asked(WriteMany) if one.address == "a:1"]
     assert len(sent) == 4
     assert len({one.header.request for one in sent}) == 1
-    assert [one.message.boot for one in sent] == [0, 7, 7, 7]  # type: ignore[union-attr]
+    assert [one.message.boot for one in sent] == [0, 7, 7, 7]
     others = {key for one in bench.sent if one.address != "a:1" for key in _keys_of(one.message)}
     assert not others & set(theirs), "never a second coordinator"
 

@@ -85,7 +85,7 @@ def test_a_silent_primary_delays_a_get_by_one_attempt() -> None:
     begun = bench.mono
     assert bench.do(Get(key=KEY)).value == b"value"
     assert bench.mono - begun == ATTEMPT_MOST_NS + TRIP_NS
-    assert [(s.address, s.message.direct) for s in bench.asked(Get)] == [  # type: ignore[union-attr]
+    assert [(s.address, s.message.direct) for s in bench.asked(Get)] == [
         (primary, False),
         (second, True),
     ]

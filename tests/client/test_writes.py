@@ -86,7 +86,7 @@ def test_a_write_that_was_surely_not_sent_goes_to_the_next_owner() -> None:
     assert bench.mono - begun == TRIP_NS
     [sent] = bench.asked(Write)
     assert sent.address == second
-    assert sent.message.direct is True  # type: ignore[union-attr]
+    assert sent.message.direct is True
 
 
 def test_a_write_without_an_answer_is_repeated_to_the_same_boot_and_ends_as_maybe_stored() -> None:
@@ -102,7 +102,7 @@ def test_a_write_without_an_answer_is_repeated_to_the_same_boot_and_ends_as_mayb
     assert len(sent) == 4
     assert {one.address for one in sent} == {primary}
     assert len({one.header.request for one in sent}) == 1
-    assert [one.message.boot for one in sent] == [0, 7, 7, 7]  # type: ignore[union-attr]
+    assert [one.message.boot for one in sent] == [0, 7, 7, 7]
 
 
 def test_the_next_write_goes_round_the_silent_node() -> None:
