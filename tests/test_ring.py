@@ -144,6 +144,7 @@ def test_stand_ins_are_the_next_live_members_of_the_order(
         targets = route_by_definition(ring, places, slot, alive)
         assert ring.route(slot, alive) == tuple(k for k in ring.order(slot) if k in targets)
         assert ring.route(slot, set(keys)) == ring.owners(slot)
+        assert ring.primary(slot, alive) == next(iter(ring.route(slot, alive)), None)
 
 
 @pytest.mark.parametrize(("count", "zones", "replicas"), [(9, 1, 0), (40, 1, 2), (60, 3, 2)])
@@ -347,6 +348,7 @@ def test_a_lone_draining_member_owns_nothing_but_is_near() -> None:
 def test_without_any_live_member_there_is_no_route() -> None:
     ring = mapped(named(8), 2)
     assert ring.route(3, ()) == ()
+    assert ring.primary(3, ()) is None
 
 
 @pytest.mark.parametrize("zones", [2, 3, 5])

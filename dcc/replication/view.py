@@ -111,8 +111,9 @@ class View:
         Whoever was it before may have stopped between one copy and the next, so a new primary is
         in sync with nobody until it has pulled again.
         """
-        led, mine, me = self._led, self.owned, (self.me,)
-        leads = [self.route(slot)[:1] == me for slot in mine]
+        led, mine, me = self._led, self.owned, self.me
+        primary, alive = self.slots.primary, self.alive
+        leads = [primary(slot, alive) == me for slot in mine]
         new = tuple([s for s, lead in zip(mine, leads, strict=True) if lead and not led[s]])
         self._led = bytearray(SLOT_COUNT)
         for slot, lead in zip(mine, leads, strict=True):

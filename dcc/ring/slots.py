@@ -115,6 +115,14 @@ class SlotMap:
             live = [key for key in self.order(slot) if key in alive and key not in draining]
         return tuple(live[:wanted])
 
+    def primary(self, slot: int, alive: Container[NodeKey]) -> NodeKey | None:
+        """Return `route(slot, alive)[0]` without making the route; None if that is empty."""
+        draining = self._ranking.draining
+        for key in self.near(slot):
+            if key in alive and key not in draining:
+                return key
+        return next(iter(self.route(slot, alive)), None)
+
     def _reach(self, gone: set[NodeKey], came: list[Place], past: Ranking) -> Sequence[int]:
         """Return the slots, ascending, whose near set or owners the change may alter."""
         ranking = self._ranking
