@@ -56,7 +56,7 @@ class NodeConfig:
     "Every pair of holders compares its clocks at least this often."
     move_bytes_per_second: int = 16 * MIB
     "What this node takes from others at most, so that it serves meanwhile."
-    move_share_percent: int = 10
+    move_share_percent: int = 5
     "How much of its loop's time that may cost while clients are served; see `replication.pace`."
     request_timeout_ns: int = 1 * SECOND
     "Deadline of a node's own question to a peer when the client set none."

@@ -147,6 +147,8 @@ class Member(NamedTuple):
     "Leaving: owns no slot any more, still serves what it holds."
     accuser: NodeKey = 0
     "SUSPECT and DEAD: who claims it, so that independent accusers can be counted. 0 = nobody."
+    filling: bool = False
+    "New, and has not pulled all its slots yet: owns them, but leads none that another owner can."
 
     @property
     def key(self) -> NodeKey:

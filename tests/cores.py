@@ -104,7 +104,8 @@ class Cores:
         """Whether all running nodes see each other and their slots are filled."""
         up = [core for name, core in self.nodes.items() if name not in self.stopped]
         keys = {core.key for core in up}
-        return all(core.slots_ready and core.membership.alive() == keys for core in up)
+        one_view = len({core.held.view.epoch for core in up}) == 1
+        return one_view and all(core.slots_ready and core.membership.alive() == keys for core in up)
 
     def check(self) -> None:
         """Assert the invariants of every running node."""

@@ -14,16 +14,16 @@ SHARE = 10  # A pause of nine times as long: one part in so many.
 
 def test_bytes_are_paced_by_the_rate_whoever_is_served() -> None:
     pace = Pace(MIB, 10)
-    pace.arrived(MIB // 2, 0)
+    pace.arrived(MIB // 2, 0, serving=False)
     pace.turned(0, 0)
     assert pace.free_at == SECOND // 2
-    pace.arrived(MIB // 2, 0)
+    pace.arrived(MIB // 2, 0, serving=False)
     assert pace.free_at == SECOND, "what came together is paid for together"
 
 
 def test_while_clients_are_served_pulls_get_a_tenth_of_the_time() -> None:
     pace = Pace(1 << 40, 10)
-    pace.arrived(100, SECOND)
+    pace.arrived(100, SECOND, serving=False)
     assert pace.open
     pace.turned(1, SECOND + TOOK)
     assert not pace.open
@@ -34,33 +34,33 @@ def test_a_node_that_serves_nobody_does_not_pause() -> None:
     pace = Pace(1 << 40, 10)
     pace.turned(5, 0)
     now = SERVING_NS + 1
-    pace.arrived(100, now)
+    pace.arrived(100, now, serving=False)
     pace.turned(5, now + TOOK)
     assert pace.free_at <= now + TOOK
 
 
 def test_answers_of_one_turn_pause_once_for_all_of_it() -> None:
     pace = Pace(1 << 40, 10)
-    pace.arrived(100, 0)
-    pace.arrived(100, TOOK)
+    pace.arrived(100, 0, serving=False)
+    pace.arrived(100, TOOK, serving=False)
     pace.turned(1, 2 * TOOK)
     assert pace.free_at == 2 * TOOK + (SHARE - 1) * 2 * TOOK
 
 
 def test_a_larger_share_pauses_less() -> None:
     pace = Pace(1 << 40, 50)
-    pace.arrived(100, SECOND)
+    pace.arrived(100, SECOND, serving=False)
     pace.turned(1, SECOND + TOOK)
     assert pace.free_at == SECOND + 2 * TOOK
     everything = Pace(1 << 40, 100)
-    everything.arrived(100, SECOND)
+    everything.arrived(100, SECOND, serving=False)
     everything.turned(1, SECOND + TOOK)
     assert everything.free_at <= SECOND + TOOK
 
 
 def test_a_pause_has_an_end_however_long_a_turn_takes() -> None:
     pace = Pace(1 << 40, 10)
-    pace.arrived(100, SECOND)
+    pace.arrived(100, SECOND, serving=False)
     pace.turned(1, 2 * SECOND)
     assert pace.free_at == 2 * SECOND + PAUSE_MAX_NS
 
@@ -70,7 +70,7 @@ def test_while_clients_are_served_peers_are_pulled_from_one_by_one() -> None:
     pace.turned(1, SECOND)
     pace.asked(SECOND)
     assert pace.free_at == SECOND + ANSWER_NS, "whoever is silent holds the others up no longer"
-    pace.arrived(0, SECOND + MILLISECOND)
+    pace.arrived(0, SECOND + MILLISECOND, serving=False)
     assert pace.free_at == SECOND + MILLISECOND
     pace.turned(1, SECOND + MILLISECOND + TOOK)
     assert pace.free_at == SECOND + MILLISECOND + SHARE * TOOK

@@ -110,6 +110,7 @@ PLACES = st.lists(
         weight=st.sampled_from([0.25, 1.0, 1.0, 3.0]),
         zone=st.sampled_from(["", "a", "b", "ü"]),
         draining=st.sampled_from([False, False, False, True]),
+        filling=st.sampled_from([False, False, False, True]),
     ),
     max_size=24,
     unique_by=lambda place: place.key,
@@ -139,11 +140,16 @@ def test_stand_ins_are_the_next_live_members_of_the_order(
 ) -> None:
     ring = mapped(places, replicas, lazy=True)
     keys = [place.key for place in places]
+    filling = {place.key for place in places if place.filling}
     alive = {key for key in keys if data.draw(st.booleans())}
     for slot in SOME_SLOTS:
         targets = route_by_definition(ring, places, slot, alive)
-        assert ring.route(slot, alive) == tuple(k for k in ring.order(slot) if k in targets)
-        assert ring.route(slot, set(keys)) == ring.owners(slot)
+        expected = [k for k in ring.order(slot) if k in targets]
+        late = [k for k in expected if k in filling and k in ring.owners(slot)]
+        early = [k for k in expected if k in ring.owners(slot) and k not in late]
+        stand_ins = [k for k in expected if k not in ring.owners(slot)]
+        assert ring.route(slot, alive) == (*early, *late, *stand_ins)
+        assert set(ring.route(slot, set(keys))) == set(ring.owners(slot))
         assert ring.primary(slot, alive) == next(iter(ring.route(slot, alive)), None)
 
 
@@ -171,7 +177,7 @@ def changed(places: list[Place], rng: Random) -> list[Place]:
     """Return the members after one to three joins, leaves or changed fields."""
     after = list(places)
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
-        what = rng.randrange(6)
+        what = rng.randrange(7)
         at = rng.randrange(len(after)) if after else 0
         if what < 2 or not after:
             zone = rng.choice(sorted({place.zone for place in places} or {""}))
@@ -182,6 +188,8 @@ def changed(places: list[Place], rng: Random) -> list[Place]:
             after[at] = after[at]._replace(draining=not after[at].draining)
         elif what == 4:
             after[at] = after[at]._replace(weight=rng.choice([1.0, 1.0, 2.0]))
+        elif what == 5:
+            after[at] = after[at]._replace(filling=not after[at].filling)
         else:
             after[at] = after[at]._replace(zone=rng.choice("abc"), boot=rng.getrandbits(40))
     return after
@@ -423,7 +431,14 @@ def test_no_entry_of_the_table_of_logarithms_is_near_enough_to_a_half_to_round_o
 def test_the_epoch_depends_on_every_input_and_on_no_sequence() -> None:
     places = named(3, zones=2)
     epochs = [mapped(places, 1, lazy=True).epoch, mapped(places, 2, lazy=True).epoch]
-    for field in ({"key": 5}, {"boot": 99}, {"weight": 2.0}, {"zone": "x"}, {"draining": True}):
+    for field in (
+        {"key": 5},
+        {"boot": 99},
+        {"weight": 2.0},
+        {"zone": "x"},
+        {"draining": True},
+        {"filling": True},
+    ):
         other = [places[0]._replace(**field), *places[1:]]
         epochs.append(mapped(other, 1, lazy=True).epoch)
     assert len(set(epochs)) == len(epochs)

@@ -21,7 +21,7 @@ U64_MAX = (1 << 64) - 1
 LARGE = b"large value " * 400
 MEMBER = Member(
     "node-1", "127.0.0.1:6740", "127.0.0.1:6741", "zone-a", 1.5, 111411200001, 1700000000000,
-    Standing.SUSPECT, 1700000000001, True, 77,
+    Standing.SUSPECT, 1700000000001, True, 77, True,
 )  # fmt: skip
 VERSION = Version(111411200000000, 0xFEDCBA9876543210, 111411200000001)
 SETTINGS = Settings(2, 111411200000002, 111411200000003)
@@ -79,6 +79,7 @@ SAMPLES: tuple[m.Message, ...] = (
         origins=ORIGINS,
         slots=(s.SlotAnswer(5, True, (1, 14), 15, (U64_MAX,), (0, 16, 17)),),
         records=RECORDS,
+        serving=True,
     ),
     m.Nudge(slots=(1, 2, 3)),
     m.SettingsUpdate(settings=SETTINGS),

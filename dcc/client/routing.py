@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from dcc.limits import SLOT_COUNT
 from dcc.ring.hashing import slot_of
-from dcc.ring.placement import Place
+from dcc.ring.placement import place_of
 from dcc.ring.slots import SlotMap
 from dcc.types import Boot, Member, NodeKey, Settings, Standing
 from dcc.units import NEVER, SECOND
@@ -52,11 +52,11 @@ class View:
         self.members: dict[NodeKey, Member] = {member.key: member for member in ring}
         self.alive = {m.key: m.request for m in ring if m.standing is Standing.ALIVE}
         self.by_address: dict[str, Member] = {member.request: member for member in ring}
-        self.settled = len(self.alive) == len(ring) and not any(m.draining for m in ring)
+        changing = any(member.draining or member.filling for member in ring)
+        self.settled = len(self.alive) == len(ring) and not changing
         self.slots = SlotMap(lazy=True)
         self.slots.update(
-            [Place(m.key, m.boot, m.weight, m.zone, m.draining) for m in self.members.values()],
-            topology.settings.replicas,
+            [place_of(member) for member in self.members.values()], topology.settings.replicas
         )
         # The answerer's word where its list did not fit a frame; they are equal otherwise.
         self.epoch = epoch or self.slots.epoch

@@ -214,8 +214,12 @@ class Membership:
     def drain(self, now: int, cluster_ms: int) -> list[Effect]:
         """Return the first step of leaving: owning nothing, under a new incarnation."""
         self._turn(now, cluster_ms)
-        self._renew(draining=True, incarnation=self.me.incarnation + 1)
-        return [self._notify("member_updated", self.me)]
+        return self._announce(draining=True)
+
+    def filled(self, now: int, cluster_ms: int) -> list[Effect]:
+        """Tell the others that this node has pulled all its slots, under a new incarnation."""
+        self._turn(now, cluster_ms)
+        return self._announce(filling=False)
 
     def leave(self, now: int, cluster_ms: int) -> list[Effect]:
         """Return the second step of leaving: LEFT, told to the others until `gone`."""
@@ -381,9 +385,8 @@ class Membership:
     ) -> list[Effect]:
         effects: list[Effect] = []
         if header.sender == self.me.key and members and members[0].request != self.me.request:
-            theirs = members[0]
-            lost = _order(theirs) > _order(self.me)
-            effects.append(self._conflict(theirs, lost=lost))
+            lost = _order(members[0]) > _order(self.me)
+            effects.append(self._conflict(members[0], lost=lost))
             if lost:
                 return effects
         for claim in members:
@@ -531,6 +534,11 @@ class Membership:
             return []
         return [Disconnect(key)]
 
+    def _announce(self, **changes: Any) -> list[Effect]:
+        """Change this node's own row under a new incarnation, so that all take it over."""
+        self._renew(incarnation=self.me.incarnation + 1, **changes)
+        return [self._notify("member_updated", self.me)]
+
     def _renew(self, **changes: Any) -> None:
         """Change this node's own row and gossip it."""
         me = self.me._replace(since_ms=self._cluster_ms, **changes)
@@ -609,8 +617,10 @@ class Membership:
     def _found(self) -> list[Effect]:
         stamp = max(FOUNDED_STAMP, self.settings.replicas_stamp)
         self.settings = self.settings._replace(replicas_stamp=stamp)
+        # There is nothing to pull, and others may know the row as it was.
+        effects = self._announce(filling=False) if self.me.filling else []
         self._begin()
-        return [self._notify("cluster_founded", self.me)]
+        return [*effects, self._notify("cluster_founded", self.me)]
 
     def _join(self) -> list[Effect]:
         self._begin()
@@ -648,7 +658,7 @@ def _order(row: Member) -> tuple[int, int, int, str]:
 
 
 def _placement(row: Member) -> tuple[object, ...]:
-    return (row.boot, row.request, row.gossip, row.zone, row.weight, row.draining)
+    return (row.boot, row.request, row.gossip, row.zone, row.weight, row.draining, row.filling)
 
 
 def _dropped(header: Header, reason: str) -> Notify:

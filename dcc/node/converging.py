@@ -274,6 +274,8 @@ def judge(
         else:
             if member.draining:
                 reasons.append(f"node {member.name} is leaving")
+            elif member.filling:
+                reasons.append(f"node {member.name} is new and not filled yet")
             reasons += _reasons_of(member.name, *states[key], epoch, replicas_stamp)
     if missing:
         reasons.append(f"{missing} copies belong to nodes that are not alive")

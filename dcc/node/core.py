@@ -136,8 +136,12 @@ class NodeCore:
 
     @property
     def slots_ready(self) -> bool:
-        """Whether it is in sync with every live holder of its slots, too."""
-        return self.ready and self.exchange.caught_up
+        """Whether it is in sync with every live holder of its slots, too, and leads them."""
+        return self.ready and self._caught_up and not self.membership.me.filling
+
+    @property
+    def _caught_up(self) -> bool:
+        return self.exchange.caught_up and not self._view_dirty
 
     def start(self, now: Now) -> list[Effect]:
         """Begin to join the seeds, or found a cluster."""
@@ -207,6 +211,7 @@ class NodeCore:
         self.forwards.tick(at.mono)
         self._housekeep(at)
         effects += self._read_clocks(at)
+        effects += self._go_on_filling(at)
         effects += self._go_on_leaving(at)
         return out + self._emit(effects)
 
@@ -266,7 +271,8 @@ class NodeCore:
         incarnation = self.boot >> 16
         return Member(
             config.name, config.request, config.gossip, config.zone, float(config.weight),
-            self.boot, incarnation, Standing.ALIVE, self.clock.own_ms(now.mono), False,
+            self.boot, incarnation, Standing.ALIVE, self.clock.own_ms(now.mono), draining=False,
+            filling=True,
         )  # fmt: skip
 
     def turn(self, now: Now) -> Instant:
@@ -403,6 +409,8 @@ class NodeCore:
             return []
         gone = tuple(key for key, boot in sorted(boots.items()) if view.boots.get(key) != boot)
         self.sync.view_changed(gone)
+        if change.filled and change.led:
+            self.sync.took_lead()
         self.exchange.view_changed(change, at)
         self.streams.retarget(at, self.writes.unconfirmed())
         fields = {
@@ -416,6 +424,12 @@ class NodeCore:
         effects = self.membership.change_settings(settings, at.mono)
         self._take_settings()
         return effects
+
+    def _go_on_filling(self, at: Instant) -> list[Effect]:
+        """Lead slots once all that belongs to this node is here; until then other owners do."""
+        if not (self.membership.me.filling and self.ready and self._caught_up):
+            return []
+        return self.membership.filled(at.mono, self.clock.own_ms(at.mono))
 
     def _go_on_leaving(self, at: Instant) -> list[Effect]:
         if self.membership.displaced:

@@ -204,7 +204,7 @@ OPTIONS = (
            "seconds a node may be down before its data is rebuilt elsewhere"),
     Option("move-rate", "SIZE", "16MiB", parse_size,
            "bytes per second taken from other nodes at most while data moves"),
-    Option("move-share", "PERCENT", "10", _percent,
+    Option("move-share", "PERCENT", "5", _percent,
            "of its time, spent on that at most while clients are served; more moves faster"),
     Option("http", "HOST:PORT", "", Address.parse,
            "serve /metrics, /livez, /readyz, /api/v1/status; off unless given"),

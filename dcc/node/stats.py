@@ -52,9 +52,7 @@ def statistics(core: NodeCore, mono: int) -> dict[str, Any]:
         "replication_lag_seconds": core.streams.lag_ns(mono) / SECOND,
         "sampled_reads": core.staleness.sampled,
         "stale_reads": core.staleness.stale,
-        "stale_read_ratio": (
-            core.staleness.stale / core.staleness.sampled if core.staleness.sampled else 0.0
-        ),
+        "stale_read_ratio": core.staleness.ratio,
         "health": health(core),
         "loop_lag_seconds": core.loop_lag_ns / SECOND,
         "members": {one.name: one.standing.name.lower() for one in members.values()},
@@ -63,6 +61,7 @@ def statistics(core: NodeCore, mono: int) -> dict[str, Any]:
         "ready": core.ready,
         "slots_ready": core.slots_ready,
         "draining": core.membership.me.draining,
+        "filling": core.membership.me.filling,
         "up_seconds": (mono - core.started_at) / SECOND,
         "detail": _detail(core, mono),
     }
@@ -99,8 +98,7 @@ def _detail(core: NodeCore, mono: int) -> dict[str, Any]:
         "dropped": dict(core.counters.dropped),
         "queues": {names.get(key, f"{key:016x}"): n for key, n in core.streams.queued().items()},
         "hints": {
-            names.get(key, f"{key:016x}"): len(slots)
-            for key, slots in core.exchange.leftovers.pending().items()
+            names.get(key, f"{key:016x}"): n for key, n in core.exchange.leftovers.hints.items()
         },
         "replication_dropped": core.streams.dropped,
         "read_repairs": core.reads.read_repairs,

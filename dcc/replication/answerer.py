@@ -14,6 +14,7 @@ from dcc.limits import BATCH_BYTES, EXTRA_FRAMES_MAX, INLINE_VALUE_BYTES_MAX
 from dcc.replication.handover import Leftovers
 from dcc.replication.holdings import Holdings, Instant
 from dcc.replication.merkle import NOT_KNOWN, Trees
+from dcc.replication.pace import Pace
 from dcc.replication.streams import record_bytes
 from dcc.store.clocks import clock_below, clock_seen
 from dcc.store.store import Store
@@ -74,7 +75,7 @@ def unpack_spans(
     ]
 
 
-def answer_pull(store: Store, pull: Pull) -> PullReply:
+def answer_pull(store: Store, pull: Pull, *, serving: bool = False) -> PullReply:
     """Return what the asker's clocks lack, up to one batch; slots left out did not fit.
 
     At least one record is sent when there is any, however large, so that asking again makes
@@ -84,10 +85,10 @@ def answer_pull(store: Store, pull: Pull) -> PullReply:
     for ask in pull.slots:
         if not batch.add(store, ask):
             break
-    return batch.reply()
+    return batch.reply(serving=serving)
 
 
-RECORDS_MAX = 16
+RECORDS_MAX = 32
 "Small records cost time rather than bytes: so many keep a turn of the asker to milliseconds."
 
 
@@ -123,10 +124,11 @@ class _Batch:
         self._slots.append(SlotAnswer(ask.slot, complete, clock, mark, refill, noted))
         return complete and self._bytes < BATCH_BYTES
 
-    def reply(self) -> PullReply:
+    def reply(self, *, serving: bool) -> PullReply:
         return PullReply(
-            origins=tuple(self._origins), slots=tuple(self._slots), records=tuple(self._records)
-        )
+            origins=tuple(self._origins), slots=tuple(self._slots), records=tuple(self._records),
+            serving=serving,
+        )  # fmt: skip
 
     def _fits(self, record: Record) -> bool:
         size = record_bytes(record)
@@ -158,8 +160,8 @@ def is_below(
 class Answerer:
     """Answers comparisons and pulls, and remembers who has seen the same as this node."""
 
-    def __init__(self, holdings: Holdings, trees: Trees, leftovers: Leftovers) -> None:
-        self._held, self._trees, self._leftovers = holdings, trees, leftovers
+    def __init__(self, holdings: Holdings, trees: Trees, leftovers: Leftovers, pace: Pace) -> None:
+        self._held, self._trees, self._leftovers, self._pace = holdings, trees, leftovers, pace
         self._agreed: dict[NodeKey, int] = {}
 
     def agreed_at(self, peer: NodeKey) -> int:
@@ -184,7 +186,7 @@ class Answerer:
             if epoch == held.view.epoch:
                 everything = not held.store.is_ahead(ask.slot, clock)
                 self._seen_by(peer, ask.slot, clock, everything=everything)
-        reply = answer_pull(held.store, pull)
+        reply = answer_pull(held.store, pull, serving=self._pace.serves(now.mono))
         return [Tell(peer, reply, request)]
 
     def receive_compare(

@@ -154,8 +154,8 @@ class Exchange:
         self.leftovers = Leftovers(holdings)
         self.trees = Trees(holdings)
         self.tidying = Tidying(holdings, sync)
-        self.answerer = Answerer(holdings, self.trees, self.leftovers)
         self._pace = Pace(holdings.config.move_bytes_per_second, holdings.config.move_share_percent)
+        self.answerer = Answerer(holdings, self.trees, self.leftovers, self._pace)
         self._pieces = 0
         "Pieces of the trees to be made anew before somebody descends."
         self.divergences = 0
@@ -309,7 +309,7 @@ class Exchange:
         state.request = 0
         size = sum(map(record_bytes, reply.records))
         self.bytes_in += size
-        self._pace.arrived(size, now.mono)
+        self._pace.arrived(size, now.mono, serving=reply.serving)
         state.slots_per_pull = min(max(2 * len(reply.slots), 4), SLOTS_PER_PULL)
         refused = self._apply(reply.records, now)
         same_view = epoch == self._held.view.epoch == state.epoch

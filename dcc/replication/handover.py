@@ -1,7 +1,7 @@
 """Handing slots over: what a node still holds though others own it now.
 
-A former owner (or stand-in) of a slot keeps serving it, announces it to the owners (`Nudge`) every
-half second, and releases it when what all present owners have said in comparisons or pulls covers
+A former owner (or stand-in) of a slot keeps serving it, announces it to the owners (`Nudge`) again
+and again, and releases it when what all present owners have said in comparisons or pulls covers
 its own clock, at equal epochs. A hint, in the words of other systems, is such a slot: not a copy
 kept aside, but the records themselves, wherever they were written.
 
@@ -16,10 +16,14 @@ from collections.abc import Collection
 from dcc.effects import Effect, Tell
 from dcc.replication.holdings import Holdings, Instant
 from dcc.types import NodeKey
-from dcc.units import MILLISECOND, NEVER
+from dcc.units import MILLISECOND, NEVER, SECOND
 from dcc.wire.messages import Nudge
 
 NUDGE_NS = 500 * MILLISECOND
+NUDGE_MOST_NS = 2 * SECOND
+NUDGE_SLOT_NS = 1 * MILLISECOND
+"""Announcements come every half second, or so much later for each slot that they name: naming and
+hearing one costs microseconds, and the owners have something to do until then."""
 
 
 class Leftovers:
@@ -29,6 +33,8 @@ class Leftovers:
         self._held = holdings
         self._slots: dict[int, set[NodeKey]] = {}  # slot -> owners that cover it
         self._nudge_at = NEVER
+        self.hints: dict[NodeKey, int] = {}
+        "How many slots each owner had still to take over when they were last announced."
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -58,20 +64,25 @@ class Leftovers:
         if owners and self._slots[slot].issuperset(owners):
             self._held.store.drop_slot(slot)
             del self._slots[slot]
+            if not self._slots:
+                self.hints = {}
 
     def tick(self, now: Instant) -> list[Effect]:
         """Announce what is left to the owners that have not covered it yet."""
         if self._nudge_at > now.mono:
             return []
         alive = self._held.view.alive
-        self._nudge_at = now.mono + NUDGE_NS if self._slots else NEVER
+        pause = min(max(NUDGE_NS, NUDGE_SLOT_NS * len(self._slots)), NUDGE_MOST_NS)
+        self._nudge_at = now.mono + pause if self._slots else NEVER
+        pending = self._pending()
+        self.hints = {owner: len(slots) for owner, slots in pending.items()}
         return [
             Tell(owner, Nudge(slots=tuple(slots)))
-            for owner, slots in self.pending().items()
+            for owner, slots in pending.items()
             if owner in alive
         ]
 
-    def pending(self) -> dict[NodeKey, list[int]]:
+    def _pending(self) -> dict[NodeKey, list[int]]:
         """Return the slots that each owner, alive or not, has still to take over, ascending."""
         owners_of = self._held.view.slots.owners
         todo: dict[NodeKey, list[int]] = {}

@@ -3,11 +3,13 @@
 A node that takes over slots has two jobs: to pull them, and to serve. What a pull costs depends
 on the machine, on what else it runs and on the size of the records, so it is not guessed but seen:
 the time from a pull's answer to the end of that turn of the loop. While clients are served, nothing
-more is pulled for nine times as long, which leaves them nine tenths of the loop (`--move-share`).
+more is pulled for 19 times as long: a twentieth of the loop (`--move-share`), and about as much of
+the answerer's, which works nearly as long for each answer.
 Where other processes want the same processor, turns take longer and the pauses grow with them, up
 to a bound: copies that were lost have to come back on a machine without time to spare, too. Nor are
-two peers asked at once then: they would work at the same time, and their answers come together. A
-node that serves nobody pulls as fast as it can, up to the rate.
+two peers asked at once then: they would work at the same time, and their answers come together.
+Who answers says whether it serves clients, because a pull costs it as much time. Between nodes that
+serve nobody pulls go as fast as they can, up to the rate.
 
 In the simulator a turn takes no time, so only the rate counts there.
 """
@@ -17,7 +19,7 @@ from __future__ import annotations
 from dcc.units import MILLISECOND, NEVER, SECOND
 
 PAUSE_MAX_NS = 30 * MILLISECOND
-"The longest pause: 30 answers a second, 16 records each, or as many as turns leave time for."
+"The longest pause: 30 answers a second, 32 records each, or as many as turns leave time for."
 
 ANSWER_NS = 20 * MILLISECOND
 "How long the next peer waits for the answer of the one before, while clients are served."
@@ -59,12 +61,18 @@ class Pace:
 
     def asked(self, now: int) -> None:
         """Note a pull that goes out."""
-        if now < self._serving_until:
+        if self.serves(now):
             self._answer_by = now + ANSWER_NS
 
-    def arrived(self, size: int, now: int) -> None:
-        """Note an answer of `size` bytes that is about to be taken."""
+    def serves(self, now: int) -> bool:
+        """Return whether clients were served lately, here or by whom was pulled from."""
+        return now < self._serving_until
+
+    def arrived(self, size: int, now: int, *, serving: bool) -> None:
+        """Note an answer of `size` bytes that is about to be taken; its sender may be `serving`."""
         self._answer_by = 0
+        if serving:
+            self._serving_until = max(self._serving_until, now + SERVING_NS)
         self._free_at = max(self._free_at, now) + size * SECOND // self._bytes_per_second
         self._arrived_at = min(self._arrived_at, now)
 
@@ -74,6 +82,6 @@ class Pace:
             self._served, self._serving_until = served, now + SERVING_NS
         if self.open:
             took, self._arrived_at = now - self._arrived_at, NEVER
-            if now < self._serving_until:
+            if self.serves(now):
                 pause = took * (100 - self._share_percent) // self._share_percent
                 self._free_at = max(self._free_at, now + min(pause, PAUSE_MAX_NS))

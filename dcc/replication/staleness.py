@@ -60,6 +60,11 @@ class Staleness:
                 self.age_sum_ms += age_ms
                 self.age_max_ms = max(self.age_max_ms, age_ms)
 
+    @property
+    def ratio(self) -> float:
+        """The share of sampled reads that were stale, 0..1."""
+        return self.stale / self.sampled if self.sampled else 0.0
+
     def read_ages_ms(self) -> list[int]:
         """Return how long before each sampled read its value was written, ascending."""
         return sorted(

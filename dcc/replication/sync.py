@@ -51,8 +51,8 @@ class SyncTable:
         self._view = view
         self._restart_at = started
         self.behind = False
-        """Whether others may have written without this node since it stood still: until it has
-        caught up, what it holds may be old, not only what it lacks be missing."""
+        """Whether others may have written without this node, since it stood still or did not lead:
+        until it has caught up, what it holds may be old, not only what it lacks be missing."""
         self._pulled: dict[NodeKey, array[int]] = {}
         self._nudgers: dict[int, dict[NodeKey, int]] = {}  # slot -> who said to hold it, when
         self._verdicts: dict[int, Unsynced] = {}
@@ -61,6 +61,10 @@ class SyncTable:
         """This node may have missed anything up to `mono`."""
         self._restart_at = mono
         self._verdicts = {}
+        self.behind = True
+
+    def took_lead(self) -> None:
+        """Others led slots of this node until now and may have written what is not here yet."""
         self.behind = True
 
     def caught_up(self) -> None:
@@ -131,7 +135,7 @@ class SyncTable:
         return found
 
     def may_be_old(self, slot: int) -> bool:
-        """Return whether others may have written `slot` while this node stood still; O(1)."""
+        """Return whether others may have written `slot` without this node; O(1)."""
         return self.behind and bool(self.unsynced(slot).ask)
 
     def holders(self, slot: int) -> tuple[NodeKey, ...]:
@@ -159,6 +163,7 @@ class SyncTable:
                 settles = False
         if not ask and settles:
             return IN_SYNC
+        ask.sort(key=self._view.filling.__contains__)  # Who is likely to have it comes first.
         return Unsynced(tuple(ask), settles=settles)
 
     def _was_emptied(self, slot: int, peer: NodeKey) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from dcc.clock import COUNTER_BITS
-from dcc.replication.handover import NUDGE_NS
+from dcc.replication.handover import NUDGE_MOST_NS
 from dcc.replication.holdings import Holdings, Instant
 from dcc.replication.sync import IN_SYNC, SyncTable
 from dcc.types import Origin, Stamp
@@ -32,7 +32,7 @@ Edge = tuple[Origin, Stamp]
 FOLD_AFTER_ROUNDS = 10
 "Exchange intervals after its last write before a boot that is gone loses its clock entries."
 
-NUDGES_KEPT_NS = 10 * NUDGE_NS
+NUDGES_KEPT_NS = 5 * NUDGE_MOST_NS
 "A former owner that has been silent for so long has released its slots, or is down."
 
 

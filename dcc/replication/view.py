@@ -16,7 +16,7 @@ from itertools import compress
 from typing import NamedTuple
 
 from dcc.limits import SLOT_COUNT
-from dcc.ring.placement import Place
+from dcc.ring.placement import place_of
 from dcc.ring.slots import SlotMap
 from dcc.types import Boot, Member, NodeKey, Standing
 
@@ -33,11 +33,13 @@ class ViewChange(NamedTuple):
 
     led: tuple[int, ...] = ()
     "Slots of which this node has become the primary, ascending."
+    filled: bool = False
+    "Whether a member is no longer filling, so that others lead its slots no more, or a new one is."
 
     @property
     def any(self) -> bool:
         """Whether anything changed."""
-        return bool(self.slots or self.risen or self.fallen)
+        return bool(self.slots or self.risen or self.fallen or self.filled)
 
 
 class View:
@@ -57,6 +59,8 @@ class View:
         "Whether no remembered member is down, those removed from the ring included."
         self.all_up_since = 0
         "Monotonic ns since when that has been so."
+        self.filling: frozenset[NodeKey] = frozenset()
+        "Members that have not pulled all their slots yet."
         self.owned: tuple[int, ...] = ()
         "Slots that this node owns, ascending."
         self._mine = bytearray(SLOT_COUNT)
@@ -76,10 +80,9 @@ class View:
     def update(self, members: Mapping[NodeKey, Member], replicas: int, mono: int) -> ViewChange:
         """Take the merged member table; O(slots that changed), or O(members) when none did."""
         ring = {key: member for key, member in members.items() if member.in_ring}
-        slots = self.slots.update(
-            (Place(key, m.boot, m.weight, m.zone, m.draining) for key, m in sorted(ring.items())),
-            replicas,
-        )
+        slots = self.slots.update([place_of(member) for member in ring.values()], replicas)
+        filling = frozenset([key for key, member in ring.items() if member.filling])
+        filled, self.filling = filling != self.filling, filling
         for slot in slots:
             self.holder_since[slot] = mono
         if slots:
@@ -100,10 +103,11 @@ class View:
         for key in fallen:
             self.alive_since.pop(key, None)
         self.alive = frozenset(alive)
-        if not slots and not risen and not fallen:
-            return ViewChange(slots, risen, fallen)
+        change = ViewChange(slots, risen, fallen, filled=filled)
+        if not change.any:
+            return change
         self._routes = {}
-        return ViewChange(slots, risen, fallen, self._take_lead(mono))
+        return change._replace(led=self._take_lead(mono))
 
     def _take_lead(self, mono: int) -> tuple[int, ...]:
         """Return the slots of which this node has just become the primary.

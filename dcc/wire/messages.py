@@ -458,11 +458,13 @@ class PullReply:
     """
 
     SHAPE: ClassVar = (
-        s.tuple_of(s.ORIGIN, 65_536), s.tuple_of(s.SLOT_ANSWER, SLOT_COUNT), s.RECORDS,
+        s.tuple_of(s.ORIGIN, 65_536), s.tuple_of(s.SLOT_ANSWER, SLOT_COUNT), s.RECORDS, s.BOOL,
     )  # fmt: skip
     origins: tuple[Origin, ...]
     slots: tuple[s.SlotAnswer, ...]
     records: tuple[Record, ...]
+    serving: bool = False
+    "The sender serves clients as well: do not ask it too often."
 
     def fits(self) -> bool:
         """Return whether every clock and span indexes the table."""
