@@ -46,12 +46,14 @@ def row(
 class Bench:
     """One machine called "me" that has founded a cluster, with its clock."""
 
-    def __init__(self, *peers: str, seeds: tuple[str, ...] = (), **options: Any) -> None:
+    def __init__(
+        self, *peers: str, seeds: tuple[str, ...] = (), filling: bool = False, **options: Any
+    ) -> None:
         config = NodeConfig(name="me", request="me:1", gossip="me:2", seeds=seeds, **options)
         self.now = 50 * SECOND
         self.start_ms = MS
         self.machine = Membership(
-            row("me"),
+            row("me", filling=filling),
             config,
             rng=random.Random(3),
             settings=Settings(1, 0, 0),
@@ -531,6 +533,25 @@ def test_leaving_takes_two_steps_and_a_dissemination_time() -> None:
     assert left in gossiped(bench.pass_time(1), "a")
     assert bench.machine.gone(bench.now)
     assert events(bench.gossip("a", row("me", MS + 9, Standing.SUSPECT))) == []
+
+
+def test_a_newcomer_that_is_filled_says_so_in_another_incarnation() -> None:
+    bench = Bench(seeds=("a:1",), filling=True)
+    bench.push_pull(row("a"))
+    assert bench.machine.joined
+    assert bench.machine.me.filling
+    bench.gossip("a", row("me", MS, Standing.SUSPECT, filling=True))
+    assert bench.machine.me.filling, "who refutes is no fuller for that"
+    refuted = bench.machine.me.incarnation
+    bench.machine.filled(bench.now, bench.cluster_ms)
+    me = bench.machine.me
+    assert (me.filling, me.incarnation) == (False, refuted + 1)
+    assert me in gossiped(bench.pass_time(1), "a")
+
+
+def test_who_founds_a_cluster_is_full_and_those_who_heard_of_it_before_learn_so() -> None:
+    bench = Bench(filling=True)
+    assert (bench.machine.me.filling, bench.machine.me.incarnation) == (False, MS + 1)
 
 
 def test_a_node_alone_is_gone_at_once() -> None:

@@ -113,7 +113,7 @@ class Read(OneByOne):
             rng, sick = self._call.core.rng, self._call.core.health.sick
             owners = [one for one in targets if one.owner and one.address not in sick]
             if owners:
-                first = rng.choice(owners)
+                first = rng.choice([one for one in owners if not one.filling] or owners)
                 targets = [first, *(one for one in targets if one is not first)]
         self._targets = targets
 

@@ -40,6 +40,8 @@ class Target(NamedTuple):
     "Ask it as a holder: it must not forward."
     owner: bool
     "A live owner or stand-in by the topology, so its word on a miss is worth asking."
+    filling: bool = False
+    "Has not got all of its copies yet, so it may have to ask others itself."
 
 
 class View:
@@ -52,8 +54,7 @@ class View:
         self.members: dict[NodeKey, Member] = {member.key: member for member in ring}
         self.alive = {m.key: m.request for m in ring if m.standing is Standing.ALIVE}
         self.by_address: dict[str, Member] = {member.request: member for member in ring}
-        changing = any(member.draining or member.filling for member in ring)
-        self.settled = len(self.alive) == len(ring) and not changing
+        self.settled = len(self.alive) == len(ring) and not any(m.draining for m in ring)
         self.slots = SlotMap(lazy=True)
         self.slots.update(
             [place_of(member) for member in self.members.values()], topology.settings.replicas
@@ -82,7 +83,10 @@ class View:
     def _ranked(self, slot: int) -> list[Target]:
         live = [key for key in self.slots.route(slot, self.alive) if key in self.alive]
         near = [key for key in self.slots.near(slot) if key not in live]
-        found = [Target(self.alive[key], place > 0, True) for place, key in enumerate(live)]
+        found = [
+            Target(self.alive[key], place > 0, True, self.members[key].filling)
+            for place, key in enumerate(live)
+        ]
         found += [
             Target(self.alive[key], self.members[key].draining, False)
             for key in near

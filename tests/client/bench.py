@@ -53,6 +53,7 @@ class Bench:
         self.peers = {f"{name}:1": Peer(name, f"{name}:1") for name in names}
         self.standings = dict.fromkeys(self.peers, Standing.ALIVE)
         self.replicas = replicas
+        self.filling: set[str] = set()
         self.publish()
         self.down: set[str] = set()
         self.mute: set[str] = set()
@@ -72,7 +73,9 @@ class Bench:
     def publish(self, epoch: int = 1) -> None:
         """Let every peer tell the present standings under `epoch`."""
         members = tuple(
-            member(peer.name, address, standing=self.standings[address])
+            member(peer.name, address, standing=self.standings[address])._replace(
+                filling=address in self.filling
+            )
             for address, peer in self.peers.items()
         )
         for peer in self.peers.values():

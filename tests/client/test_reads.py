@@ -348,6 +348,27 @@ def test_reads_of_any_owner_spread_over_all_that_are_well() -> None:
     assert owners[1] not in {sent.address for sent in bench.asked(Get)}
 
 
+def test_reads_of_any_owner_spare_newcomers_unless_there_is_nobody_else() -> None:
+    bench = filled("abcd", replicas=2)
+    owners = bench.order(KEY)[:3]
+    bench.filling = {owners[0]}
+    bench.publish(epoch=2)
+    bench.do(TopologyGet())
+    assert bench.order(KEY)[:3] == [*owners[1:], owners[0]], "nor does it lead"
+    bench.sent.clear()
+    for _ in range(40):
+        bench.do(Get(key=KEY, direct=True))
+    assert {sent.address for sent in bench.asked(Get)} == set(owners[1:])
+    bench.filling = set(owners)
+    bench.publish(epoch=3)
+    bench.do(TopologyGet())
+    assert bench.order(KEY)[:3] == owners
+    bench.sent.clear()
+    for _ in range(40):
+        bench.do(Get(key=KEY, direct=True))
+    assert {sent.address for sent in bench.asked(Get)} == set(owners)
+
+
 def test_a_node_that_is_not_ready_is_believed_only_if_nobody_else_is() -> None:
     bench = Bench()
     for address in ("a:1", "b:1"):
