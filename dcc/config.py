@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dcc.errors import ConfigError
-from dcc.limits import NAME_BYTES_MAX, REPLICAS_MAX, VALUE_BYTES_MAX
+from dcc.limits import BATCH_KEYS_MAX, NAME_BYTES_MAX, REPLICAS_MAX, VALUE_BYTES_MAX
 from dcc.units import KIB, MIB, MILLISECOND, SECOND
 
 EVICTION_POLICIES = ("lru", "lfu")
@@ -58,6 +58,8 @@ class NodeConfig:
     "What this node takes from others at most, so that it serves meanwhile."
     move_share_percent: int = 5
     "How much of its loop's time that may cost while clients are served; see `replication.pace`."
+    named_keys_per_second: int = 1_000
+    "Keys served here that are named to their other owners at most; 0 = none."
     request_timeout_ns: int = 1 * SECOND
     "Deadline of a node's own question to a peer when the client set none."
     max_skew_ms: int = 500
@@ -81,6 +83,7 @@ class NodeConfig:
         _check(0 < self.ack_timeout_ns < self.protocol_period_ns, "ack_timeout < protocol_period")
         _check(self.move_bytes_per_second >= 64 * KIB, "move-rate: at least 64 KiB per second")
         _check(1 <= self.move_share_percent <= 100, "move-share: 1..100 percent")
+        _check(0 <= self.named_keys_per_second <= BATCH_KEYS_MAX, "name-served: 0..4,096 keys")
         _check(self.rebalance_delay_ns >= 0, "rebalance_delay: 0 or more")
 
 

@@ -2,7 +2,7 @@
 
 `run` plays seeds and judges them; exit status 1 tells of a violation, and the one command that
 repeats it is printed. `membership` prints detection and dissemination times beside the figures
-of the design note.
+of the design note. `crash-hits` prints what a crash costs the readers of a full cache.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import Any
 
+from dcc.config import EVICTION_POLICIES
 from dcc.units import SECOND
-from simulations import membership
+from simulations import crash_hits, membership
 from simulations.draws import draw_scenario
 from simulations.mutations import MUTATIONS, core_with
 from simulations.runs import Report, run
@@ -83,6 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     figures.add_argument("--trials", type=int, default=100)
     figures.add_argument("--json", action="store_true", help="print JSON")
     figures.set_defaults(command=_membership)
+
+    hits = commands.add_parser("crash-hits", help="hits on a dead node's keys in a full cache")
+    hits.add_argument("--reads", type=int, default=20_000, help="before the crash (default 20000)")
+    hits.add_argument("--seed", type=int, default=1)
+    hits.set_defaults(command=_crash_hits)
     return parser
 
 
@@ -135,3 +142,13 @@ def _membership(options: argparse.Namespace) -> int:
     result = membership.measure(options.nodes, options.seed, options.trials)
     print(json.dumps(result.as_json()) if options.json else result.table())
     return 0 if result.good else 1
+
+
+def _crash_hits(options: argparse.Namespace) -> int:
+    print("eviction  keys named   healthy   after the crash, of what the dead node led")
+    for eviction, named in product(EVICTION_POLICIES, (0, 1_000)):
+        found = crash_hits.measure(
+            named=named, eviction=eviction, reads=options.reads, seed=options.seed
+        )
+        print(f"{eviction:8}  {named:6} / s  {found.healthy:8.1%}  {found.after_crash:8.1%}")
+    return 0

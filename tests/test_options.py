@@ -122,6 +122,8 @@ def test_seeds_may_be_repeated_and_comma_separated_and_lose_duplicates() -> None
         (["--move-share", "0"], "--move-share"),
         (["--move-share", "101"], "--move-share"),
         (["--move-share", "ten"], "--move-share"),
+        (["--name-served", "4097"], "--name-served"),
+        (["--name-served", "-1"], "--name-served"),
         (["--move-rate", "1KiB"], "move-rate"),
         (["--cluster", "x" * 129], "cluster"),
         (["--cluster", ""], "cluster"),
@@ -196,6 +198,13 @@ def test_the_pace_of_moves_is_set_by_bytes_and_by_time() -> None:
     here = Address("127.0.0.1", 1)
     config = parsed("--move-rate", "2MiB", "--move-share", "35").node_config(here, here, ())
     assert (config.move_bytes_per_second, config.move_share_percent) == (2 << 20, 35)
+
+
+def test_how_many_served_keys_are_named_is_set_and_may_be_none() -> None:
+    here = Address("127.0.0.1", 1)
+    assert parsed().node_config(here, here, ()).named_keys_per_second == 1_000
+    none = parsed("--name-served", "0").node_config(here, here, ())
+    assert none.named_keys_per_second == 0
 
 
 def test_durations_become_nanoseconds_and_may_be_zero() -> None:

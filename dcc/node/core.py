@@ -43,6 +43,7 @@ from dcc.replication.exchange import Exchange
 from dcc.replication.holdings import Holdings, Instant
 from dcc.replication.questions import Outcome, Questions
 from dcc.replication.reads import Reads
+from dcc.replication.served import ServedKeys
 from dcc.replication.staleness import Staleness
 from dcc.replication.streams import Streams
 from dcc.replication.sync import SyncTable
@@ -89,7 +90,10 @@ class NodeCore:
         self.streams = Streams(self.held)
         self.exchange = Exchange(self.held, self.sync)
         self.staleness = Staleness()
-        self.reads = Reads(self.held, self.sync, self.questions, self.streams, self.staleness)
+        self.served = ServedKeys(self.held)
+        self.reads = Reads(
+            self.held, self.sync, self.questions, self.streams, self.staleness, self.served
+        )
         self.writes = Writes(self.held, self.sync, self.reads, self.questions, self.streams)
         self.forwards = Forwards(self.held, self.codec)
         self.changes = Changes(self.held)
@@ -208,6 +212,7 @@ class NodeCore:
         self.streams.offer_dropped(at, self.writes.unconfirmed)
         effects += self.streams.flush(at)
         effects += self.streams.tick(at)
+        effects += self.served.tick(at)
         self.forwards.tick(at.mono)
         self._housekeep(at)
         effects += self._read_clocks(at)
@@ -231,6 +236,7 @@ class NodeCore:
             self.audits.wake_at(),
             self.exchange.wake_at(),
             self.streams.wake_at(self._turn_at),
+            self.served.wake_at(),
             self.forwards.wake_at(),
             self._remember_at,
             self._clocks_at if self.membership.joined and not self.clock.settled else NEVER,
@@ -462,6 +468,7 @@ class NodeCore:
             m.CompareRoot: self._compare_root,
             m.CompareRootReply: self._compare_root_reply,
             m.Nudge: self._nudge,
+            m.Served: self._named,
             m.SettingsUpdate: self._settings_update,
             m.SettingsAck: self._settings_ack,
             m.StateGet: self._state_get,
@@ -571,6 +578,10 @@ class NodeCore:
 
     def _nudge(self, header: Header, message: m.Nudge, at: Instant) -> list[Effect]:
         self.exchange.nudged(header.sender, message.slots, at)
+        return []
+
+    def _named(self, _header: Header, message: m.Served, at: Instant) -> list[Effect]:
+        self.served.heard_of(message.keys, at)
         return []
 
     def _settings_update(

@@ -13,6 +13,7 @@ import msgpack
 
 from dcc.limits import BATCH_BYTES, BATCH_KEYS_MAX, INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX
 from dcc.replication.holdings import Instant
+from dcc.replication.served import EVERY as NAMED
 from dcc.replication.staleness import EVERY
 from dcc.replication.sync import IN_SYNC
 from dcc.ring.hashing import slot_of, slots_of
@@ -48,6 +49,7 @@ class FastPath:
         self._core = core
         self._view, self._sync, self._store = core.held.view, core.sync, core.held.store
         self._counters, self._staleness = core.counters, core.staleness
+        self._served = core.served.served
         self._commands = core.counters.commands
         self._prefix = core.codec.prefix
         self._pack = msgpack.Packer(autoreset=True).pack
@@ -88,6 +90,8 @@ class FastPath:
         self._counters.hits = hits = self._counters.hits + 1
         if not hits % EVERY:
             self._staleness.served(key, entry.version, self._at.ms)
+        if not hits % NAMED:
+            self._served(key)
         return self._reply(request, HIT, entry.version, value, entry.expires_at_ms)
 
     def serve_many(self, frame: bytes, now: Now) -> bytes | None:
@@ -145,8 +149,14 @@ class FastPath:
         return self._prefix + packed
 
     def _sample(self, keys: list[bytes], entries: list[Entry | None], hits: int) -> None:
-        """Remember one in `EVERY` of these hits, to see later whether it was stale."""
-        first = EVERY - 1 - self._counters.hits % EVERY
+        """Remember one in `EVERY` of these hits, to see later whether it was stale, and name some.
+
+        A key that was absent may be named as well: nobody has it to count a hit on.
+        """
+        before = self._counters.hits
+        for key in keys[NAMED - 1 - before % NAMED :: NAMED]:
+            self._served(key)
+        first = EVERY - 1 - before % EVERY
         if first >= hits:
             return
         found = [(key, entry) for key, entry in zip(keys, entries, strict=True) if entry]

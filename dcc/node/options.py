@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from dcc.config import EVICTION_POLICIES, NodeConfig
 from dcc.errors import ConfigError
-from dcc.limits import REPLICAS_MAX
+from dcc.limits import BATCH_KEYS_MAX, REPLICAS_MAX
 from dcc.types import TOPIC_ALL, node_key, topic_of
 from dcc.units import GIB, KIB, MIB, SECOND
 
@@ -121,6 +121,12 @@ def _percent(text: str) -> int:
     return int(text)
 
 
+def _named(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,4}", text.strip()) or int(text) > BATCH_KEYS_MAX:
+        raise ValueError(f"'{text}' is not a number within 0..{BATCH_KEYS_MAX}")
+    return int(text)
+
+
 def _weight(text: str) -> float:
     weight = _number(text)
     if not 0 < weight <= 1e6:
@@ -206,6 +212,8 @@ OPTIONS = (
            "bytes per second taken from other nodes at most while data moves"),
     Option("move-share", "PERCENT", "5", _percent,
            "of its time, spent on that at most while clients are served; more moves faster"),
+    Option("name-served", "N", "1000", _named,
+           "keys per second named to their other owners, which then keep what is read; 0 = none"),
     Option("http", "HOST:PORT", "", Address.parse,
            "serve /metrics, /livez, /readyz, /api/v1/status; off unless given"),
     Option("log-format", "FORMAT", "console", _choice("console", "json"), "console or json"),
@@ -240,6 +248,8 @@ class Options:
     "Bytes per second."
     move_share: int
     "Percent."
+    name_served: int
+    "Keys per second; 0 = none."
     http: Address | None
     log_format: str
     log_level: str
@@ -266,6 +276,7 @@ class Options:
             "leave_timeout_ns": round(self.leave_timeout * SECOND),
             "move_bytes_per_second": self.move_rate,
             "move_share_percent": self.move_share,
+            "named_keys_per_second": self.name_served,
         }  # fmt: skip
         return NodeConfig(**(settings | tuning))
 

@@ -103,6 +103,7 @@ def _detail(core: NodeCore, mono: int) -> dict[str, Any]:
         "replication_dropped": core.streams.dropped,
         "read_repairs": core.reads.read_repairs,
         "forwarded": core.forwards.count,
+        "served_keys_heard": core.served.heard,
         "repeated_writes": core.writes.once.repeated,
         "late_writes": core.writes.too_late,
         "exchange": {

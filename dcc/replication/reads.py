@@ -24,6 +24,8 @@ from dcc.effects import Effect
 from dcc.replication.holdings import Asker, Holdings, Instant
 from dcc.replication.questions import Questions, Quorum, Verdict
 from dcc.replication.quorum import needed
+from dcc.replication.served import EVERY as NAMED
+from dcc.replication.served import ServedKeys
 from dcc.replication.staleness import EVERY, STAMP_MS_BITS, Staleness
 from dcc.replication.streams import Streams
 from dcc.replication.sync import IN_SYNC, SyncTable
@@ -71,9 +73,10 @@ class Reads:
         questions: Questions,
         streams: Streams,
         staleness: Staleness,
+        served: ServedKeys,
     ) -> None:
         self._held, self._sync, self._questions = holdings, sync, questions
-        self._streams, self._staleness = streams, staleness
+        self._streams, self._staleness, self._served = streams, staleness, served
         self._waiting: dict[int, _Waiting] = {}
         self._repaired: dict[tuple[NodeKey, Version], None] = {}
         self.hits = self.misses = self.unsure = self.read_repairs = 0
@@ -249,6 +252,8 @@ class Reads:
         self.hits += 1
         if not self.hits % EVERY:
             self._staleness.served(key, version, now.ms)
+        if not self.hits % NAMED:
+            self._served.served(key)
         reply = GetReply(
             status=Status.HIT, version=version, value=value, expires_at_ms=expires_at_ms
         )

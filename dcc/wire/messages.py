@@ -553,6 +553,14 @@ class Nudge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """Tell an owner which of its keys the sender has served to readers. One way; may be lost."""
+
+    SHAPE: ClassVar = (s.KEYS,)
+    keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SettingsUpdate:
     """Spread the cluster's settings at once. Answered by `SettingsAck`; idempotent."""
 
@@ -651,7 +659,7 @@ Message = (
     | PullReply | Nudge | SettingsUpdate | SettingsAck | Ping | Ack | PingReq | Nack | Rumors
     | PushPull | PushPullReply | Compare | CompareReply | CompareRoot | CompareRootReply
     | SetReplicas | SettingsReply | ConvergedGet | ConvergedReply | AuditGet | AuditReply
-    | StateGet | State
+    | StateGet | State | Served
 )  # fmt: skip
 
 # Tags are the protocol: append only, never renumber, never reuse.
@@ -664,6 +672,7 @@ WIRE: dict[int, type[Any]] = {
     32: Fetch, 33: FetchReply, 34: Replicate, 35: ReplicateAck, 36: Pull, 37: PullReply,
     38: Nudge, 39: SettingsUpdate, 40: SettingsAck,
     41: Compare, 42: CompareReply, 43: CompareRoot, 44: CompareRootReply, 45: StateGet, 46: State,
+    47: Served,
     64: Ping, 65: Ack, 66: PingReq, 67: Nack, 68: Rumors, 69: PushPull, 70: PushPullReply,
 }  # fmt: skip
 TAG: dict[type[Any], int] = {cls: tag for tag, cls in WIRE.items()}
