@@ -39,6 +39,18 @@ def test_a_node_that_serves_nobody_does_not_pause() -> None:
     assert pace.free_at <= now + TOOK
 
 
+def test_who_pulls_from_a_node_that_serves_clients_pauses_too() -> None:
+    pace = Pace(1 << 40, 10)
+    pace.arrived(100, SECOND, serving=True)
+    pace.turned(0, SECOND + TOOK)
+    assert pace.free_at == SECOND + SHARE * TOOK
+    assert not pace.serves(SECOND + TOOK), "that others serve is not said of this node"
+    later = SECOND + SERVING_NS
+    pace.arrived(100, later, serving=False)
+    pace.turned(0, later + TOOK)
+    assert pace.free_at <= later + TOOK
+
+
 def test_answers_of_one_turn_pause_once_for_all_of_it() -> None:
     pace = Pace(1 << 40, 10)
     pace.arrived(100, 0, serving=False)

@@ -35,8 +35,8 @@ class Pace:
     """
 
     __slots__ = (
-        "_answer_by", "_arrived_at", "_bytes_per_second", "_free_at", "_served", "_serving_until",
-        "_share_percent",
+        "_answer_by", "_arrived_at", "_bytes_per_second", "_free_at", "_others_until", "_served",
+        "_serving_until", "_share_percent",
     )  # fmt: skip
 
     def __init__(self, bytes_per_second: int, share_percent: int) -> None:
@@ -45,7 +45,7 @@ class Pace:
         self._bytes_per_second = bytes_per_second
         self._arrived_at = NEVER
         self._served = 0
-        self._serving_until = 0
+        self._serving_until = self._others_until = 0
         self._free_at = 0
         self._answer_by = 0
 
@@ -61,18 +61,18 @@ class Pace:
 
     def asked(self, now: int) -> None:
         """Note a pull that goes out."""
-        if self.serves(now):
+        if self._paced(now):
             self._answer_by = now + ANSWER_NS
 
     def serves(self, now: int) -> bool:
-        """Return whether clients were served lately, here or by whom was pulled from."""
+        """Return whether this node has served clients lately."""
         return now < self._serving_until
 
     def arrived(self, size: int, now: int, *, serving: bool) -> None:
         """Note an answer of `size` bytes that is about to be taken; its sender may be `serving`."""
         self._answer_by = 0
         if serving:
-            self._serving_until = max(self._serving_until, now + SERVING_NS)
+            self._others_until = now + SERVING_NS
         self._free_at = max(self._free_at, now) + size * SECOND // self._bytes_per_second
         self._arrived_at = min(self._arrived_at, now)
 
@@ -82,6 +82,10 @@ class Pace:
             self._served, self._serving_until = served, now + SERVING_NS
         if self.open:
             took, self._arrived_at = now - self._arrived_at, NEVER
-            if self.serves(now):
+            if self._paced(now):
                 pause = took * (100 - self._share_percent) // self._share_percent
                 self._free_at = max(self._free_at, now + min(pause, PAUSE_MAX_NS))
+
+    def _paced(self, now: int) -> bool:
+        # Kept apart: two nodes that pull from each other must not take each other for busy.
+        return now < max(self._serving_until, self._others_until)
