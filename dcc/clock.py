@@ -46,11 +46,13 @@ class _Reading:
     "The largest of the present window."
     until: int
 
-    def take(self, difference: int, mono: int) -> bool:
-        """Take in one message; return whether `best` has changed."""
+    def take(self, difference: int, mono: int, *, late: bool) -> bool:
+        """Take in one message, which may have been read `late`; return whether `best` changed."""
         before = self.best
         if mono >= self.until:
-            self.best, self.newest, self.until = self.newest, difference, mono + WINDOW_NS
+            if not late:
+                self.best = self.newest
+            self.newest, self.until = difference, mono + WINDOW_NS
         self.newest = max(self.newest, difference)
         self.best = max(self.best, self.newest)
         return self.best != before
@@ -83,10 +85,14 @@ class ClusterClock:
         """Return cluster time in ms. May step by small amounts when members come and go."""
         return (self._base_ns + mono) // MILLISECOND + self._offset_ms
 
-    def observe(self, member: NodeKey, boot: Boot, their_own_ms: int, mono: int) -> None:
+    def observe(
+        self, member: NodeKey, boot: Boot, their_own_ms: int, mono: int, *, late: bool = False
+    ) -> None:
         """Note what a member said its own wall time was; O(members log members).
 
-        Another boot than before is another clock: what was read of the former one is void.
+        Another boot than before is another clock: what was read of the former one is void. A node
+        that has more to do than it can reads everything `late`, and to it all clocks go slow; then
+        it goes by what it knew.
         """
         own_ms = self.own_ms(mono)
         difference = their_own_ms - own_ms
@@ -95,7 +101,7 @@ class ClusterClock:
             longer_up_ms = their_own_ms - (boot >> BOOT_BITS) - (own_ms - self._started_ms)
             until = mono + WINDOW_NS
             self._others[member] = _Reading(boot, longer_up_ms, difference, difference, until)
-        elif not reading.take(difference, mono):
+        elif not reading.take(difference, mono, late=late):
             return
         self._follow()
 

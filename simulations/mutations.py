@@ -66,10 +66,10 @@ def second_version(core: NodeCore) -> None:
     once = core.writes.once
     begin = once.begin
 
-    def mutant(client: tuple[int, int], asker: Any, mono: int) -> Any:
+    def mutant(client: tuple[int, int], asker: Any, mono: int, *, again: bool) -> Any:
         if client in once._clients:
             once._clients[client].table.pop(asker.request, None)
-        return begin(client, asker, mono)
+        return begin(client, asker, mono, again=again)
 
     _replace(once, "begin", mutant)
 

@@ -84,6 +84,20 @@ def test_a_clock_that_really_goes_slow_is_believed_after_two_windows() -> None:
     assert right.offset_ms == -800
 
 
+def test_a_node_that_reads_everything_late_does_not_call_all_clocks_slow() -> None:
+    """Seed 394: 48 ms for each message made an inbox of seconds, and writes were stamped late."""
+    busy = clock()
+    for second in range(0, 45, 5):
+        for member in (1, 2):
+            then = START_MS + second * 1_000 - (2_400 if second else 0)
+            busy.observe(member, BOOT, then, second * SECOND, late=second > 0)
+    assert busy.offset_ms == 0
+    for second in range(45, 80, 5):
+        for member in (1, 2):
+            busy.observe(member, BOOT, START_MS + second * 1_000 - 300, second * SECOND)
+    assert busy.offset_ms == -300, "once it keeps up again it believes what it reads"
+
+
 def test_steps_of_the_wall_clock_after_the_start_have_no_effect() -> None:
     right = clock()
     assert right.cluster_ms(3 * SECOND) == START_MS + 3_000

@@ -7,7 +7,7 @@ from typing import Any
 from dcc.node.core import NodeCore
 from dcc.ring.hashing import slot_of
 from dcc.types import Kind, Record, Standing, Version
-from dcc.units import MILLISECOND
+from dcc.units import MILLISECOND, SECOND
 from dcc.wire.messages import (
     Compare,
     CompareRoot,
@@ -196,3 +196,36 @@ def test_a_late_number_of_copies_does_not_undo_a_newer_one() -> None:
     cores.run(1)
     nodes: list[NodeCore] = list(cores.nodes.values())
     assert [core.membership.settings.replicas for core in nodes] == [0, 0]
+
+
+def test_a_gap_that_nobody_can_fill_is_closed_though_a_former_owner_once_announced_the_slot() -> (
+    None
+):
+    """Whoever has released the slot is pulled from no more, and must not be waited for."""
+    cores = Cores("a", "b", "c", replicas=1)
+    cores.settle()
+    keys = [b"key-%d" % i for i in range(200)]
+    for key in keys:
+        cores.put("a", key, b"v", w=2)
+    cores.run(3)
+    cores.add("n")
+    cores.settle()
+    cores.run(30)
+    a, b, n = cores["a"], cores["b"], cores["n"]
+    owners = a.held.view.slots.owners
+    mine = {slot_of(key): key for key in keys if set(owners(slot_of(key))) == {a.key, n.key}}
+    assert any(n.sync.nudgers(slot) for slot in mine)
+    for slot, key in mine.items():  # The second of two writes by b came; then b loses its memory.
+        stamp = n.clock.next_stamp(cores.ms, 0)
+        for core in (a, n):
+            entry = core.held.store.peek(slot, key)
+            assert entry is not None
+            second = entry.record()._replace(
+                version=Version(stamp, b.key, b.boot), prev=stamp - 1, value=b"second"
+            )
+            core.held.store.apply(slot, second, cores.ms)
+    assert all(n.held.store.has_gaps(slot) for slot in mine)
+    cores.add("b")
+    cores.settle()
+    cores.run(12 * n.config.exchange_interval_ns / SECOND)
+    assert not any(n.held.store.has_gaps(slot) for slot in mine)

@@ -6,13 +6,17 @@ from dcc.ring.hashing import slot_of
 from dcc.types import NodeKey, Standing, node_key
 from dcc.units import MILLISECOND
 from dcc.wire.messages import (
+    Ack,
     ConvergedGet,
     ConvergedReply,
     Get,
     GetReply,
     Message,
     Outcome,
+    Ping,
     PullReply,
+    PushPull,
+    PushPullReply,
     Replicate,
     Status,
     WriteReply,
@@ -153,3 +157,42 @@ def test_a_cluster_with_a_newcomer_has_not_converged() -> None:
     assert isinstance(reply, ConvergedReply)
     assert not reply.converged
     assert "node n is new and not filled yet" in reply.reasons
+
+
+def test_one_dead_link_does_not_keep_a_newcomer_filling_for_ever() -> None:
+    """It is alive by gossip, and answers nothing on the request plane."""
+    cores = Cores("a", "b", "c", "d", replicas=1)
+    cores.settle()
+    for key in KEYS[:100]:
+        cores.put("a", key, b"v", w=2)
+    pair = {node_key("n"), node_key("d")}
+
+    def dead(source: NodeKey, target: NodeKey, message: Message) -> bool:
+        membership = isinstance(message, Ping | Ack | PushPull | PushPullReply)
+        return {source, target} == pair and not membership
+
+    cores.lost = dead
+    newcomer = cores.add("n")
+    cores.run(20)
+    assert newcomer.membership.me.filling
+    cores.until(lambda: not newcomer.membership.me.filling, 60)
+    cores.run(0.2)
+    assert any(newcomer.held.view.is_primary(slot_of(key)) for key in KEYS)
+
+
+def test_a_newcomer_that_leaves_again_is_no_hint_any_more() -> None:
+    cores = Cores("a", "b", replicas=0)
+    cores.settle()
+    for key in KEYS[:300]:
+        cores.put("a", key, b"v")
+    cores.run(1)
+    cores.lost = starve
+    cores.add("n")
+    cores.run(5)
+    assert cores["a"].stats(cores.now)["detail"]["hints"]["n"] > 10
+    cores.carry("n", cores["n"].leave(cores.now))
+    cores.until(lambda: cores["n"].left)
+    cores.run(5)
+    for name in ("a", "b"):
+        assert len(cores[name].exchange.leftovers) == 0
+        assert cores[name].stats(cores.now)["detail"]["hints"] == {}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dcc.effects import Notify
 from dcc.ring.hashing import slot_of
 from dcc.types import Standing
+from dcc.units import MILLISECOND
+from dcc.wire.messages import PullReply
 from tests.cores import Cores
 
 
@@ -42,3 +45,20 @@ def test_a_node_that_leaves_while_all_others_are_down_does_not_wait() -> None:
     cores.run(1.0)
     assert cores["a"].left
     assert cores["a"].held.store.peek(slot_of(key), key) is not None
+
+
+def test_a_leave_that_is_cut_off_says_what_it_takes_along() -> None:
+    cores, _key = two()
+    events: list[Notify] = []
+    cores.lost = lambda _a, _b, message: isinstance(message, PullReply)
+    leaver = cores["a"]
+    for effect in leaver.leave(cores.now):
+        cores.carry("a", [effect])
+    while not leaver.left:
+        cores.mono += 10 * MILLISECOND
+        effects = leaver.tick(cores.now)
+        events += [effect for effect in effects if isinstance(effect, Notify)]
+        cores.carry("a", effects)
+        cores.carry("b", cores["b"].tick(cores.now))
+    [notice] = [event for event in events if event.event == "left_with_data"]
+    assert notice.fields["slots"] > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dcc.effects import Answer
+from dcc.effects import Answer, Effect
 from dcc.replication.holdings import Asker
 from dcc.replication.once import CLIENTS_MAX, KEEP_NS, REQUESTS_MAX, Once
 from dcc.types import Version
@@ -57,14 +57,36 @@ def test_the_table_is_bounded_per_client_over_clients_and_in_time() -> None:
     aged = Once()
     aged.begin(CLIENT, asker(1), 0)
     aged.begin(CLIENT, asker(2), KEEP_NS + 1)
-    assert aged.begin(CLIENT, asker(1), KEEP_NS + 1) is None
+    assert len(aged._clients[CLIENT].table) == 1
 
 
-def test_a_repetition_of_what_fell_out_is_not_executed_again() -> None:
+def refused_as_forgotten(effects: list[Effect] | None) -> bool:
+    [answer] = effects or []
+    assert isinstance(answer, Answer)
+    assert isinstance(answer.message, ErrorReply)
+    return answer.message.code is Code.MAYBE
+
+
+def test_a_repetition_of_what_fell_out_for_want_of_room_is_not_executed_again() -> None:
     once = Once()
     for request in range(1, REQUESTS_MAX + 3):
         once.begin(CLIENT, asker(request), 0)
-    [answer] = once.begin(CLIENT, asker(2), 1) or []
-    assert isinstance(answer, Answer)
-    assert isinstance(answer.message, ErrorReply)
-    assert answer.message.code is Code.MAYBE
+    assert refused_as_forgotten(once.begin(CLIENT, asker(2), 1))
+
+
+def test_a_repetition_of_what_fell_out_for_its_age_is_not_executed_again() -> None:
+    once = Once()
+    once.begin(CLIENT, asker(1), 0)
+    once.finish(CLIENT, asker(1), REPLY)
+    once.begin(CLIENT, asker(2), KEEP_NS + 1)
+    assert refused_as_forgotten(once.begin(CLIENT, asker(1), KEEP_NS + 1, again=True))
+
+
+def test_a_repetition_by_a_client_that_may_have_fallen_out_is_not_executed_again() -> None:
+    once = Once()
+    assert once.begin(CLIENT, asker(1), 0, again=True) is None, "the first sending was lost"
+    once.finish(CLIENT, asker(1), REPLY)
+    for client in range(CLIENTS_MAX):
+        once.begin((client, 5), asker(1), 0)
+    assert refused_as_forgotten(once.begin(CLIENT, asker(1), 1, again=True))
+    assert once.begin(CLIENT, asker(2), 1) is None, "a first sending is new whoever sends it"

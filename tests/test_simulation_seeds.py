@@ -31,6 +31,7 @@ TWISTED = {
     639: "a client that took over from a dead one lost its first timer: a fault of the simulator",
     862: "the last node left, and the next one had nobody to join",
     1050: "a delete that found nobody sure left a tombstone, and a read after it was judged a loss",
+    394: "an overloaded node read all clocks late, went by them, and executed a write too late",
     2585: "a node left at once, as the last other one was suspected, with the only copies",
 }
 

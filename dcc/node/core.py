@@ -35,6 +35,7 @@ from dcc.node.converging import Converging
 from dcc.node.counters import Counters
 from dcc.node.fastpath import FastPath
 from dcc.node.forwards import Forwards
+from dcc.node.lifecycle import Lifecycle
 from dcc.node.plausible import plausible
 from dcc.node.requests import Requests
 from dcc.node.settings import Changes
@@ -102,12 +103,11 @@ class NodeCore:
         self.requests = Requests(self)
         self._fast = FastPath(self)
         self.serve = self._fast.serve
-        self.left = False
+        self.lifecycle = Lifecycle(self)
         self._notices: list[Effect] = []
         self.loop_lag_ns = 0
         "How late the loop turned lately; set by the shell."
         self.started_at = self._turn_at = now.mono
-        self._leaving_until = NEVER
         self._view_dirty = True
         self._view_at = 0
         self._settings = self.membership.settings
@@ -141,11 +141,17 @@ class NodeCore:
     @property
     def slots_ready(self) -> bool:
         """Whether it is in sync with every live holder of its slots, too, and leads them."""
-        return self.ready and self._caught_up and not self.membership.me.filling
+        return self.ready and self.caught_up and not self.membership.me.filling
 
     @property
-    def _caught_up(self) -> bool:
+    def caught_up(self) -> bool:
+        """Whether this node is in sync with all holders of its slots in its newest view."""
         return self.exchange.caught_up and not self._view_dirty
+
+    @property
+    def left(self) -> bool:
+        """Whether the shell should end: the node has left, or was displaced."""
+        return self.lifecycle.left
 
     def start(self, now: Now) -> list[Effect]:
         """Begin to join the seeds, or found a cluster."""
@@ -216,8 +222,7 @@ class NodeCore:
         self.forwards.tick(at.mono)
         self._housekeep(at)
         effects += self._read_clocks(at)
-        effects += self._go_on_filling(at)
-        effects += self._go_on_leaving(at)
+        effects += self.lifecycle.tick(at)
         return out + self._emit(effects)
 
     def wake_at(self) -> int:
@@ -245,10 +250,9 @@ class NodeCore:
     def leave(self, now: Now) -> list[Effect]:
         """Begin a graceful leave: own nothing more, hand over, then LEFT. Idempotent."""
         at = self.turn(now)
-        if self._leaving_until != NEVER:
+        if self.lifecycle.leaving:
             return []
-        self._leaving_until = at.mono + self.config.leave_timeout_ns
-        effects = self.membership.drain(at.mono, self.clock.own_ms(at.mono))
+        effects = self.lifecycle.leave(at)
         self._view_dirty = True
         return self._emit(effects) + self._take_view(at)
 
@@ -367,7 +371,8 @@ class NodeCore:
         self, header: Header, message: m.Message, at: Instant, *, request_plane: bool, route: bytes
     ) -> list[Effect]:
         if header.at and header.sender in self.membership.alive():
-            self.clock.observe(header.sender, header.boot, header.at, at.mono)
+            late = self.membership.score > 0  # Its own probes are not answered in time.
+            self.clock.observe(header.sender, header.boot, header.at, at.mono, late=late)
         if isinstance(message, m.Ping | m.Ack) and header.epoch == self.held.view.epoch:
             self.exchange.root_heard(header.sender, message.root, at)
         own_ms = self.clock.own_ms(at.mono)
@@ -415,8 +420,8 @@ class NodeCore:
             return []
         gone = tuple(key for key, boot in sorted(boots.items()) if view.boots.get(key) != boot)
         self.sync.view_changed(gone)
-        if change.filled and change.led:
-            self.sync.took_lead()
+        if change.missed:
+            self.sync.missed_writes()
         self.exchange.view_changed(change, at)
         self.streams.retarget(at, self.writes.unconfirmed())
         fields = {
@@ -430,28 +435,6 @@ class NodeCore:
         effects = self.membership.change_settings(settings, at.mono)
         self._take_settings()
         return effects
-
-    def _go_on_filling(self, at: Instant) -> list[Effect]:
-        """Lead slots once all that belongs to this node is here; until then other owners do."""
-        if not (self.membership.me.filling and self.ready and self._caught_up):
-            return []
-        return self.membership.filled(at.mono, self.clock.own_ms(at.mono))
-
-    def _go_on_leaving(self, at: Instant) -> list[Effect]:
-        if self.membership.displaced:
-            self.left = True
-        if self._leaving_until == NEVER or self.left:
-            return []
-        if self.membership.me.standing is Standing.LEFT:
-            self.left = self.membership.gone(at.mono)
-            return []
-        others = [m for key, m in self.membership.members.items() if key != self.key]
-        # Whoever is only suspected may take the slots over yet.
-        targets = any(m.standing <= Standing.SUSPECT and not m.draining for m in others)
-        handed_over = not len(self.exchange.leftovers) and not self.streams.queued_total()
-        if not targets or handed_over or at.mono >= self._leaving_until:
-            return self.membership.leave(at.mono, self.clock.own_ms(at.mono))
-        return []
 
     # -------------------------------------------------------------- peers' messages
 

@@ -40,6 +40,7 @@ LEVELS = {
     "member_suspect": "warning",
     "member_dead": "warning",
     "member_removed": "warning",
+    "left_with_data": "warning",
     "refuted": "warning",
     "standstill": "warning",
     "seed_unreachable": "warning",

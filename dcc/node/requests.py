@@ -133,7 +133,7 @@ class Requests:
         if refusal is not None:
             return [refusal]
         client = (header.sender, header.boot)
-        repeated = self._writes.once.begin(client, asker, at.mono)
+        repeated = self._writes.once.begin(client, asker, at.mono, again=write.boot != 0)
         if repeated is not None:
             return repeated
         until = self._until(header, at)

@@ -86,6 +86,9 @@ PATIENCE_MOST_NS = 2 * SECOND
 """How long an answer is waited for. It takes milliseconds, or never comes: who has just been
 thought dead has no connection back yet. So patience is short, and doubles with each silence."""
 
+MUTE_NS = 30 * SECOND
+"Who is alive by gossip and answers nothing for so long holds nobody up any more."
+
 RETRY_NS = 200 * MILLISECOND
 "Pause before a peer is asked again that did not answer, or has another view."
 
@@ -132,6 +135,8 @@ class _Peer:
     epoch: int = 0
     slots_per_pull: int = SLOTS_PULLED_FIRST
     patience_ns: int = PATIENCE_FIRST_NS
+    silent_since: int = NEVER
+    "When the first question was put that nothing has answered since."
     not_before: int = 0
     round_at: int = 0
     "When the roots are compared again, whatever was heard."
@@ -156,6 +161,7 @@ class Exchange:
         self.tidying = Tidying(holdings, sync)
         self._pace = Pace(holdings.config.move_bytes_per_second, holdings.config.move_share_percent)
         self.answerer = Answerer(holdings, self.trees, self.leftovers, self._pace)
+        self._turned_at = 0
         self._pieces = 0
         "Pieces of the trees to be made anew before somebody descends."
         self.divergences = 0
@@ -189,7 +195,8 @@ class Exchange:
             state.request = 0
             state.partial.clear()
             self._descend(state)
-        self.leftovers.find(now)
+        if change.slots or change.risen or change.fallen:
+            self.leftovers.find(now)
 
     def standstill(self, now: Instant) -> None:
         """Compare everything again: others may have written without this node."""
@@ -238,10 +245,11 @@ class Exchange:
 
     @property
     def caught_up(self) -> bool:
-        """Whether every slot owned here is in sync with every live holder of it."""
+        """Whether every slot owned here is in sync with every live holder of it that answers."""
         return not self._plans and not any(
             not self._sync.in_sync(slot, peer)
             for peer, state in self._peers.items()
+            if state.silent_since + MUTE_NS > self._turned_at
             for slot in state.wanted
         )
 
@@ -253,6 +261,7 @@ class Exchange:
         `served` is the number of requests from clients so far: while it grows, pulls are paced.
         """
         effects: list[Effect] = []
+        self._turned_at = now.mono
         self._pace.turned(served, now.mono)
         self._plan()
         if self._sync.behind and self.caught_up:
@@ -306,7 +315,7 @@ class Exchange:
         state = self._peers.get(peer)
         if state is None or not request or state.request != request:
             return []
-        state.request = 0
+        state.request, state.silent_since = 0, NEVER
         size = sum(map(record_bytes, reply.records))
         self.bytes_in += size
         self._pace.arrived(size, now.mono, serving=reply.serving)
@@ -328,7 +337,7 @@ class Exchange:
         state = self._peers.get(peer)
         if state is None or not request or state.request != request:
             return []
-        state.request = 0
+        state.request, state.silent_since = 0, NEVER
         same_view = epoch == self._held.view.epoch == state.epoch
         unequal = set(reply.differ)
         for slot in state.asked:
@@ -347,7 +356,7 @@ class Exchange:
         state = self._peers.get(peer)
         if state is None or not request or state.request != request:
             return []
-        state.request = 0
+        state.request, state.silent_since = 0, NEVER
         if not epoch == self._held.view.epoch == state.epoch:
             state.descents -= 1
             if not state.descents:
@@ -443,6 +452,7 @@ class Exchange:
     def _ask(self, key: NodeKey, state: _Peer, now: Instant) -> Effect:
         state.request = self._held.next_request()
         state.sent_at, state.epoch = now.mono, self._held.view.epoch
+        state.silent_since = min(state.silent_since, now.mono)
         message: Message
         if state.differ:
             message = self._pull(state)

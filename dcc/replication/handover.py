@@ -33,6 +33,7 @@ class Leftovers:
         self._held = holdings
         self._slots: dict[int, set[NodeKey]] = {}  # slot -> owners that cover it
         self._nudge_at = NEVER
+        self._found_at = 0
         self.hints: dict[NodeKey, int] = {}
         "How many slots each owner had still to take over when they were last announced."
 
@@ -51,6 +52,8 @@ class Leftovers:
         # An owner that covered a slot may be in another life now: all are asked anew.
         self._slots = {slot: set() for slot in found}
         self._nudge_at = now.mono if found else NEVER
+        self._found_at = now.mono
+        self.hints = {}
 
     def written(self, slot: int) -> None:
         """A record of `slot` was taken in: owners that covered it may not any more."""
@@ -72,7 +75,9 @@ class Leftovers:
         if self._nudge_at > now.mono:
             return []
         alive = self._held.view.alive
-        pause = min(max(NUDGE_NS, NUDGE_SLOT_NS * len(self._slots)), NUDGE_MOST_NS)
+        pause = NUDGE_NS
+        if now.mono >= self._found_at + NUDGE_MOST_NS:  # Before, some may have an older view.
+            pause = min(max(NUDGE_NS, NUDGE_SLOT_NS * len(self._slots)), NUDGE_MOST_NS)
         self._nudge_at = now.mono + pause if self._slots else NEVER
         pending = self._pending()
         self.hints = {owner: len(slots) for owner, slots in pending.items()}

@@ -3,9 +3,9 @@
 A client repeats a write that may have happened, to the same boot of the same node, under the same
 request id. The first one is executed; a repetition gets the answer of the first, or takes its
 place in waiting for it. Definite refusals are not remembered: nothing happened, so a repetition
-may try again. Bounded: 1,024 requests a client, 4,096 clients, a minute. Of a client that had
-more under way the number up to which they fell out is kept: a repetition below it may have been
-executed, and is answered so.
+may try again. Bounded: 1,024 requests a client, 4,096 clients, a minute. Of a client the number is
+kept up to which requests fell out: a repetition below it may have been executed, and is answered
+so. Likewise a repetition by a client of which nothing is known, once any client fell out.
 """
 
 from __future__ import annotations
@@ -45,15 +45,25 @@ class Once:
 
     def __init__(self) -> None:
         self._clients: OrderedDict[Client, _Requests] = OrderedDict()
+        self._fell_out = False
+        "Whether a client fell out: one that is not known may have been."
         self.repeated = 0
 
-    def begin(self, client: Client, asker: Asker, mono: int) -> list[Effect] | None:
-        """Return None for a new request, else the effects that serve its repetition."""
+    def begin(
+        self, client: Client, asker: Asker, mono: int, *, again: bool = False
+    ) -> list[Effect] | None:
+        """Return None for a new request, else the effects that serve its repetition.
+
+        `again` says that the client has sent it before, which may not have arrived.
+        """
         requests = self._clients.get(client)
         if requests is None:
+            if again and self._fell_out:
+                return [asker.answer(_forgotten())]
             requests = self._clients[client] = _Requests()
             if len(self._clients) > CLIENTS_MAX:
                 self._clients.popitem(last=False)
+                self._fell_out = True
         else:
             self._clients.move_to_end(client)
         known = requests.table.get(asker.request)
@@ -62,8 +72,7 @@ class Once:
             known.asker = asker
             return [asker.answer(known.reply)] if known.reply else []
         if asker.request <= requests.floor:
-            text = "too many writes since: nobody remembers this one"
-            return [asker.answer(ErrorReply(code=Code.MAYBE, text=text))]
+            return [asker.answer(_forgotten())]
         requests.table[asker.request] = _Known(asker, mono)
         self._trim(requests, mono)
         return None
@@ -89,10 +98,13 @@ class Once:
     def _trim(requests: _Requests, mono: int) -> None:
         table = requests.table
         while len(table) > REQUESTS_MAX:
-            number, _known = table.popitem(last=False)
-            requests.floor = max(requests.floor, number)
-        for _ in range(2):  # Two out for one in: old ones go without a sweep, past any deadline.
+            requests.floor = max(requests.floor, table.popitem(last=False)[0])
+        for _ in range(2):  # Two out for one in: old ones go without a sweep.
             oldest = next(iter(table.values()))
             if oldest.at > mono - KEEP_NS:
                 break
-            table.popitem(last=False)
+            requests.floor = max(requests.floor, table.popitem(last=False)[0])
+
+
+def _forgotten() -> ErrorReply:
+    return ErrorReply(code=Code.MAYBE, text="too long ago: nobody remembers this write")

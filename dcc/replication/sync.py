@@ -12,8 +12,9 @@ From then on every write that the peer coordinates is sent here as well. So a pr
 sync with every other holder and lacks a key knows that nobody has it.
 
 Holders are the owners, those who stand in for them, and former owners that have not released the
-slot. Former owners are found in two ways: placement moves little, so they are among the three
-members after the owners in the order; and they announce themselves (`Nudge`).
+slot. Former owners are found in three ways: placement moves little, so they are among the three
+members after the owners in the order; where many members come at once they are the first in the
+order that are not filling (`View.former`); and they announce themselves (`Nudge`).
 
 Ends: every pair is pulled again after each of those events, so in a quiet network all become in
 sync; without an answer nothing is claimed.
@@ -51,8 +52,9 @@ class SyncTable:
         self._view = view
         self._restart_at = started
         self.behind = False
-        """Whether others may have written without this node, since it stood still or did not lead:
-        until it has caught up, what it holds may be old, not only what it lacks be missing."""
+        """Whether others may have written without this node, since it stood still, did not lead, or
+        they could not be reached: until it has caught up, what it holds may be old, not only what
+        it lacks be missing."""
         self._pulled: dict[NodeKey, array[int]] = {}
         self._nudgers: dict[int, dict[NodeKey, int]] = {}  # slot -> who said to hold it, when
         self._verdicts: dict[int, Unsynced] = {}
@@ -63,8 +65,8 @@ class SyncTable:
         self._verdicts = {}
         self.behind = True
 
-    def took_lead(self) -> None:
-        """Others led slots of this node until now and may have written what is not here yet."""
+    def missed_writes(self) -> None:
+        """Others may have written what is not here: see `ViewChange.missed`."""
         self.behind = True
 
     def caught_up(self) -> None:
@@ -99,7 +101,7 @@ class SyncTable:
 
     def nudged_since(self, slot: int, mono: int) -> bool:
         """Return whether somebody announced lately to hold `slot`: it is not released yet."""
-        return any(at >= mono for at in self._nudgers.get(slot, {}).values())
+        return bool(self.nudgers(slot, mono))
 
     def settle_nudge(self, slot: int, peer: NodeKey) -> None:
         """Forget a nudge: the peer has released the slot, or owns it now."""
@@ -110,9 +112,10 @@ class SyncTable:
                 del self._nudgers[slot]
             self._verdicts.pop(slot, None)
 
-    def nudgers(self, slot: int) -> tuple[NodeKey, ...]:
-        """Return who announced to hold `slot` without owning it, ascending."""
-        return tuple(sorted(self._nudgers.get(slot, ())))
+    def nudgers(self, slot: int, since: int = 0) -> tuple[NodeKey, ...]:
+        """Return who announced to hold `slot` without owning it, at `since` or later, sorted."""
+        found = self._nudgers.get(slot, {})
+        return tuple(sorted([key for key, at in found.items() if at >= since]))
 
     def last_pull(self, slot: int, peer: NodeKey) -> int:
         """Return when the last complete pull was sent, monotonic ns; -1 = never."""
@@ -141,6 +144,7 @@ class SyncTable:
     def holders(self, slot: int) -> tuple[NodeKey, ...]:
         """Return everybody who may hold something of `slot`, this node not among them."""
         near, me = self._view.slots.near(slot), self._view.me
+        near += self._view.former(slot)
         if slot in self._nudgers:
             near = (*near, *(key for key in self.nudgers(slot) if key not in near))
         return tuple([key for key in near if key != me])

@@ -119,7 +119,9 @@ class Tidying:
             since = now.mono
         self._missed[slot] = (since, edges)
         owners = self._held.view.slots.owners(slot)
-        holders = {*owners, *self._sync.nudgers(slot)} - {self._held.key}
+        # Whoever announced it long ago has released it, and nobody pulls from there any more.
+        lately = self._sync.nudgers(slot, now.mono - NUDGES_KEPT_NS)
+        holders = {*owners, *lately} - {self._held.key}
         if since < now.mono and all(self._sync.last_pull(slot, key) > since for key in holders):
             for origin in origins:
                 self._held.store.close_gaps(slot, origin)

@@ -35,6 +35,10 @@ class ViewChange(NamedTuple):
     "Slots of which this node has become the primary, ascending."
     filled: bool = False
     "Whether a member is no longer filling, so that others lead its slots no more, or a new one is."
+    missed: bool = False
+    """Whether others may have written what this node does not have: it has led none of its slots
+    until now, or it meets a member with data that does not know it, as behind a partition in which
+    this node joined. Whoever it has met before calls it dead meanwhile, and it has to refute."""
 
     @property
     def any(self) -> bool:
@@ -61,6 +65,9 @@ class View:
         "Monotonic ns since when that has been so."
         self.filling: frozenset[NodeKey] = frozenset()
         "Members that have not pulled all their slots yet."
+        self._draining: frozenset[NodeKey] = frozenset()
+        self._met = frozenset((me,))
+        "Members that were alive at some time since this node started: they know of it."
         self.owned: tuple[int, ...] = ()
         "Slots that this node owns, ascending."
         self._mine = bytearray(SLOT_COUNT)
@@ -82,7 +89,9 @@ class View:
         ring = {key: member for key, member in members.items() if member.in_ring}
         slots = self.slots.update([place_of(member) for member in ring.values()], replicas)
         filling = frozenset([key for key, member in ring.items() if member.filling])
-        filled, self.filling = filling != self.filling, filling
+        filled = filling != self.filling
+        self._draining = frozenset([key for key, member in ring.items() if member.draining])
+        led_by_others, self.filling = self.me in self.filling - filling, filling
         for slot in slots:
             self.holder_since[slot] = mono
         if slots:
@@ -103,11 +112,28 @@ class View:
         for key in fallen:
             self.alive_since.pop(key, None)
         self.alive = frozenset(alive)
-        change = ViewChange(slots, risen, fallen, filled=filled)
+        missed = led_by_others or not self._met.union(filling).issuperset(risen)
+        self._met = self._met.union(risen)
+        change = ViewChange(slots, risen, fallen, filled=filled, missed=missed)
         if not change.any:
             return change
         self._routes = {}
         return change._replace(led=self._take_lead(mono))
+
+    def former(self, slot: int) -> tuple[NodeKey, ...]:
+        """Return who owned `slot` before the members that are filling came, beyond those near it.
+
+        Of many that come at once more may stand in front of a former owner than are near. O(1)
+        unless so many come.
+        """
+        filling, wanted = self.filling, self.replicas + 1
+        if not filling:
+            return ()
+        full = [key for key in self.slots.near(slot) if key not in filling]
+        if len(full) - sum(key in self._draining for key in full) >= wanted:
+            return ()
+        owned = [k for k in self.slots.order(slot) if k not in filling and k not in self._draining]
+        return tuple([key for key in owned[:wanted] if key not in full])
 
     def _take_lead(self, mono: int) -> tuple[int, ...]:
         """Return the slots of which this node has just become the primary.
