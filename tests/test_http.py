@@ -10,6 +10,7 @@ from contextlib import closing
 
 import pytest
 
+from dcc.errors import ConfigError
 from dcc.node import http as under_test
 from dcc.node.http import ASKING_MAX, CONNECTIONS_MAX, HttpServer
 from dcc.units import MILLISECOND
@@ -139,3 +140,22 @@ def test_pages_that_wait_for_a_stuck_loop_leave_places_for_the_probe(
         scrape.join(10)
     assert statuses == [503] * CONNECTIONS_MAX
     assert status(server, "/livez") == 200
+
+
+def test_a_restarted_node_gets_its_port_back_from_probes_that_were_answered(node: Harness) -> None:
+    """Whoever closes first keeps the connection's end for a minute, and that is the server."""
+    served = HttpServer(HERE, node.loop)
+    address = served.address
+    with net.create_connection((address.host, address.port), timeout=10) as probe:
+        probe.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+        while probe.recv(4_096):
+            pass
+    served.close()
+    again = HttpServer(address, node.loop)
+    try:
+        assert again.address == address
+        assert status(again, "/livez") == 200
+        with pytest.raises(ConfigError):
+            HttpServer(address, node.loop)  # A port that is being listened on is still refused.
+    finally:
+        again.close()

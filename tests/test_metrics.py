@@ -78,9 +78,14 @@ def test_latencies_become_a_cumulative_histogram() -> None:
 
 
 def test_a_node_is_ready_once_joined_with_its_slots_filled() -> None:
-    assert not_ready({"ready": True, "slots_ready": True}) == []
-    assert "slots" in not_ready({"ready": True, "slots_ready": False})[0]
-    assert "joined" in not_ready({"ready": False, "slots_ready": False})[0]
+    assert not_ready({"ready": True, "filling": False}) == []
+    assert "slots" in not_ready({"ready": True, "filling": True})[0]
+    assert "joined" in not_ready({"ready": False, "filling": True})[0]
+
+
+def test_a_node_stays_ready_while_it_compares_with_one_that_came() -> None:
+    """All nodes do so at once, and a load balancer would have nobody left."""
+    assert not_ready({"ready": True, "filling": False, "slots_ready": False}) == []
 
 
 def test_every_family_finds_its_number_in_the_statistics_of_a_node() -> None:

@@ -49,7 +49,7 @@ def test_a_cluster_in_which_all_agree_is_healthy() -> None:
 @pytest.mark.parametrize("standing", ["suspect", "dead"])
 def test_a_member_that_is_not_alive_degrades(standing: str) -> None:
     judged = verdict(*cluster_of(a="alive", b=standing), cluster="dcc")
-    assert judged.problems == [f"b is {standing}"]
+    assert judged.problems == [f"b is {standing}", "1 nodes cannot hold 2 copies"]
     assert judged.line.startswith("degraded: cluster dcc, 1 of 2 nodes alive, one view")
     assert judged.line.endswith("2 copies wanted, 1 possible")
 
@@ -79,13 +79,24 @@ def test_rings_that_differ_under_equal_members_degrade() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "word"), [("ready", "not ready"), ("slots_ready", "still filling")]
+    ("wrong", "word"), [({"ready": False}, "not ready"), ({"filling": True}, "still filling")]
 )
-def test_a_node_that_is_not_ready_degrades(field: str, word: str) -> None:
+def test_a_node_that_is_not_ready_degrades(wrong: dict[str, Any], word: str) -> None:
     topology, found = cluster_of(a="alive", b="alive")
-    lacking: dict[str, Any] = {field: False}
-    found.nodes["b"] = replace(found.nodes["b"], **lacking)
+    found.nodes["b"] = replace(found.nodes["b"], **wrong)
     assert word in verdict(topology, found, cluster="dcc").problems[0]
+
+
+def test_nodes_that_compare_with_a_newcomer_are_not_called_new() -> None:
+    topology, found = cluster_of(a="alive", b="alive")
+    found.nodes["b"] = replace(found.nodes["b"], slots_ready=False)
+    assert verdict(topology, found, cluster="dcc").healthy
+
+
+def test_fewer_nodes_than_copies_degrade_though_every_copy_that_can_be_is_there() -> None:
+    judged = verdict(*cluster_of(a="alive", gone="removed"), cluster="dcc")
+    assert judged.problems == ["1 nodes cannot hold 2 copies"]
+    assert judged.line.startswith("degraded")
 
 
 def test_copies_that_are_missing_degrade_and_say_what_to_wait_for() -> None:

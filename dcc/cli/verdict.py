@@ -46,13 +46,14 @@ def verdict(
     for name, mine in found.nodes.items():
         if not mine.ready:
             judged.problems.append(f"{name} is not ready")
-        elif not mine.slots_ready:
-            judged.problems.append(f"{name} is still filling its slots")
+        elif mine.filling:
+            judged.problems.append(f"{name} is new and still filling its slots")
     if judged.problems:
         judged.next = "dcc stats"
+    copies = topology.replicas + 1
+    _judge_room(len(alive), copies, judged)
     _judge_copies(found, convergence, judged)
     one_view = _compare_views([node.name for node in inside], found, judged)
-    copies = topology.replicas + 1
     word = "healthy" if judged.healthy else "degraded"
     view = "one view" if one_view else "views differ"
     judged.line = (
@@ -62,6 +63,13 @@ def verdict(
     if len(alive) < copies:
         judged.line += f" wanted, {len(alive)} possible"
     return judged
+
+
+def _judge_room(alive: int, copies: int, judged: Verdict) -> None:
+    """Say if there cannot be as many copies as wanted, whoever may have them all."""
+    if alive < copies:
+        judged.problems.append(f"{alive} nodes cannot hold {copies} copies")
+        judged.next = "start more nodes, or dcc replicas with a smaller number"
 
 
 def _judge_copies(found: ClusterStats, convergence: Convergence | None, judged: Verdict) -> None:

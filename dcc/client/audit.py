@@ -44,7 +44,7 @@ class Audit:
     behind: list[int] = field(default_factory=list)
     "Slots whose owners have not seen the same writes (yet)."
     unreachable: dict[str, str] = field(default_factory=dict)
-    "Owners that did not answer in time: name -> reason."
+    "Owners that are not alive or did not answer in time: name -> reason."
 
     @property
     def clean(self) -> bool:

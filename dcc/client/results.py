@@ -118,6 +118,8 @@ class NodeStats:
     "Joined and serving. A total is ready when every node is."
     slots_ready: bool = False
     "In sync with every live holder of its slots as well."
+    filling: bool = False
+    "New: has not pulled all its slots yet, so others lead them."
     up_seconds: float = 0.0
     sampled_reads: int = 0
     "Served values that were watched for newer versions: one in so many."
@@ -170,6 +172,7 @@ class NodeStats:
             unsure=sum(n.unsure for n in parts),
             ready=bool(parts) and all(n.ready for n in parts),
             slots_ready=bool(parts) and all(n.slots_ready for n in parts),
+            filling=any(n.filling for n in parts),
             up_seconds=min((n.up_seconds for n in parts), default=0.0),
             sampled_reads=sampled,
             stale_reads=stale,

@@ -294,6 +294,7 @@ class Client:
             if written.maybe:
                 raise MaybeStored(text) from written.error
             error = NodeUnavailable(text)
+            error.definite = not written.done
             error.partial = [names[raw] for raw in written.failed]
             raise error from written.error
         return written.done
@@ -345,13 +346,16 @@ class Client:
         return convergence_of(reply)
 
     def audit(self) -> Audit:
-        """Return a comparison of what the live owners of every slot hold, read from their data.
+        """Return a comparison of what the owners of every slot hold, read from their data.
 
         For operators: every node looks at every entry. What differs is looked at once more, at
         the end, because writes go on meanwhile. Each of its steps has the client's time-out.
         """
         found = self._audited(range(SLOT_COUNT))
         found.merge(self._audited(found.forget_differing()))
+        for node in self.topology().nodes:
+            if node.standing in ("suspect", "dead"):
+                found.unreachable.setdefault(node.name, node.standing)
         return found
 
     def topology(self) -> Topology:

@@ -5,7 +5,8 @@ second old, and gives up after `SNAPSHOT_TIMEOUT_S`.
 
 - `/livez` never depends on peers: a liveness probe that did would restart a whole cluster during
   a partition. 503 only when the loop has not turned for ten seconds.
-- `/readyz` 200 once joined, with the slots of this node filled, and not leaving.
+- `/readyz` 200 once joined, with the slots of this node filled, and not leaving. It does not go
+  back to 503 because others come or go: all nodes would, at once, while all keys can be read.
 - `/metrics` Prometheus' text; `/api/v1/status` the statistics as JSON.
 - `/api/v1/converged` as JSON whether the cluster has converged and why not; 200 only if it has.
 
@@ -143,6 +144,8 @@ class _Server(ThreadingHTTPServer):
 
     def server_bind(self) -> None:
         """Bind without the reverse DNS look-up that HTTPServer would do."""
+        # Else a probe that was answered keeps a restarted node off its port for a minute.
+        self.socket.setsockopt(net.SOL_SOCKET, net.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = "dcc", self.server_address[1]
@@ -297,4 +300,4 @@ def not_ready(snapshot: dict[str, Any]) -> list[str]:
     """Return why a node with these statistics should get no requests, [] if it should."""
     if not snapshot["ready"]:
         return ["not joined yet, or leaving"]
-    return [] if snapshot["slots_ready"] else ["slots of this node are not filled yet"]
+    return ["slots of this node are not filled yet"] if snapshot["filling"] else []
