@@ -199,7 +199,7 @@ CAUGHT = {
     "late-write": (STOPPED, "never executed late"),
     "order-reversed": (STOPPED, "convergence"),
     "second-version": (STOPPED, "a write happens once"),
-    "no-exchange": (STOPPED, "ready"),
+    "no-exchange": (COPIES_LOST, "convergence"),
     "no-eviction": (FULL, "limits hold"),
     "repair-resurrects": (SPLIT_AND_FULL, "repair undoes no eviction"),
     "unready-answers": (GROWING, "promised writes survive"),
