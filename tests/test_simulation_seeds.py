@@ -32,6 +32,7 @@ TWISTED = {
     862: "the last node left, and the next one had nobody to join",
     1050: "a delete that found nobody sure left a tombstone, and a read after it was judged a loss",
     394: "an overloaded node read all clocks late, went by them, and executed a write too late",
+    1577: "a former owner whose gap nobody could fill kept the slot for ever: notes did not count",
     2585: "a node left at once, as the last other one was suspected, with the only copies",
 }
 

@@ -590,3 +590,25 @@ def test_a_table_that_shrank_gives_its_memory_back() -> None:
     assert store.items == 1
     assert store.bytes_used < 2 * KIB
     store.check()
+
+
+def test_clock_and_notes_together_may_have_seen_all_that_was_seen_here() -> None:
+    """Whoever has noted the same beyond a gap lacks nothing, though no clock covers it."""
+    store = make()
+    store.apply(SLOT, put(8, prev=5), 0)
+    assert store.spans(SLOT) == [(OTHER, 5, 8)]
+    assert not store.is_within(SLOT, {}, [])
+    assert not store.is_within(SLOT, {}, [(OTHER, 6, 8)])
+    assert not store.is_within(SLOT, {}, [(ME, 5, 8)])
+    assert store.is_within(SLOT, {}, [(OTHER, 5, 8)])
+    assert store.is_within(SLOT, {OTHER: 8}, [])
+    store.write(SLOT, put(9, b"own", prev=0, origin=ME), 0)
+    assert not store.is_within(SLOT, {OTHER: 8}, [])
+    assert store.is_within(SLOT, {OTHER: 8, ME: 9}, [])
+
+
+def test_a_write_that_neither_clock_nor_notes_cover_is_not_within_others() -> None:
+    store = make()
+    store.apply(SLOT, put(5), 0)
+    assert not store.is_within(SLOT, {}, [(OTHER, 4, 5)])
+    assert store.is_within(SLOT, {OTHER: 5}, [])

@@ -74,7 +74,7 @@ SAMPLES: tuple[m.Message, ...] = (
     m.FetchReply(records=RECORDS[2:], sure=False),
     m.Replicate(seq=8, records=RECORDS),
     m.ReplicateAck(seq=8, moved=(0, 2)),
-    m.Pull(origins=ORIGINS, slots=(s.SlotAsk(5, VERSION, (0, 11, 1, 12), 13),)),
+    m.Pull(origins=ORIGINS, slots=(s.SlotAsk(5, VERSION, (0, 11, 1, 12), 13, (1, 14, 15)),)),
     m.PullReply(
         origins=ORIGINS,
         slots=(s.SlotAnswer(5, True, (1, 14), 15, (U64_MAX,), (0, 16, 17)),),

@@ -8,6 +8,7 @@ about it, covers its tombstones, and may let a former owner release it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 
 from dcc.effects import Effect, Tell
 from dcc.limits import BATCH_BYTES, EXTRA_FRAMES_MAX, INLINE_VALUE_BYTES_MAX
@@ -58,6 +59,22 @@ def unpack_clock(flat: tuple[int, ...], origins: tuple[Origin, ...]) -> dict[Ori
         for index, stamp in zip(flat[::2], flat[1::2], strict=False)
         if index < len(origins)
     }
+
+
+def pack_spans(
+    spans: Iterable[tuple[Origin, Stamp, Stamp]], origins: dict[Origin, int]
+) -> tuple[int, ...]:
+    """Return notes as flat triples (index, low, high), adding unknown origins to the table.
+
+    >>> table = {}
+    >>> pack_spans([((7, 1), 3, 9)], table), table
+    ((0, 3, 9), {(7, 1): 0})
+    """
+    return tuple([
+        word
+        for origin, low, high in islice(spans, SPANS_MAX)
+        for word in (origins.setdefault(origin, len(origins)), low, high)
+    ])  # fmt: skip
 
 
 def unpack_spans(
@@ -115,11 +132,7 @@ class _Batch:
         if complete and is_below(theirs, ours, mark, spans):
             refill = store.hashes(ask.slot)
         clock = pack_clock(ours, self._origins)
-        noted = tuple(
-            word
-            for origin, low, high in spans[:SPANS_MAX]
-            for word in (self._origins.setdefault(origin, len(self._origins)), low, high)
-        )
+        noted = pack_spans(spans, self._origins)
         self._bytes += 16 + 6 * len(clock) + 6 * len(noted) + 9 * len(refill)
         self._slots.append(SlotAnswer(ask.slot, complete, clock, mark, refill, noted))
         return complete and self._bytes < BATCH_BYTES
@@ -184,7 +197,8 @@ class Answerer:
         for ask in pull.slots:
             clock = unpack_clock(ask.clock, pull.origins)
             if epoch == held.view.epoch:
-                everything = not held.store.is_ahead(ask.slot, clock)
+                spans = unpack_spans(ask.spans, pull.origins)
+                everything = held.store.is_within(ask.slot, clock, spans)
                 self._seen_by(peer, ask.slot, clock, everything=everything)
         reply = answer_pull(held.store, pull, serving=self._pace.serves(now.mono))
         return [Tell(peer, reply, request)]

@@ -47,7 +47,14 @@ from itertools import islice
 
 from dcc.effects import Effect, Tell
 from dcc.limits import BATCH_BYTES, GROUP_COUNT, SLOT_COUNT
-from dcc.replication.answerer import Answerer, is_below, pack_clock, unpack_clock, unpack_spans
+from dcc.replication.answerer import (
+    Answerer,
+    is_below,
+    pack_clock,
+    pack_spans,
+    unpack_clock,
+    unpack_spans,
+)
 from dcc.replication.handover import Leftovers
 from dcc.replication.holdings import Holdings, Instant
 from dcc.replication.merkle import NOT_KNOWN, Trees, differing
@@ -475,11 +482,12 @@ class Exchange:
         for slot in state.differ:
             partial = state.partial.get(slot)
             clock = pack_clock(self._held.store.clock(slot), origins)
-            size += 16 + 6 * len(clock)
+            spans = pack_spans(self._held.store.spans(slot), origins)
+            size += 16 + 6 * len(clock) + 6 * len(spans)
             if asks and (size > BATCH_BYTES or len(asks) >= state.slots_per_pull):
                 break
             after = partial.after if partial else NO_VERSION
-            asks.append(SlotAsk(slot, after, clock, self._held.store.mark(slot)))
+            asks.append(SlotAsk(slot, after, clock, self._held.store.mark(slot), spans))
         state.asked = tuple(ask.slot for ask in asks)
         return Pull(origins=tuple(origins), slots=tuple(asks))
 

@@ -31,7 +31,15 @@ from xxhash import xxh3_64_intdigest
 
 from dcc.limits import SLOT_COUNT, VALUE_BYTES_MAX
 from dcc.store.accounting import bytes_cost
-from dcc.store.clocks import BASE, Clock, Clocks, clock_covers, digest_of
+from dcc.store.clocks import (
+    BASE,
+    Clock,
+    Clocks,
+    clock_covers,
+    clock_exceeds,
+    clock_seen,
+    digest_of,
+)
 from dcc.store.coverage import Coverage
 from dcc.store.entry import Entry
 from dcc.store.interning import Origins
@@ -281,21 +289,40 @@ class Store:
         """Return whether `lacking` may have something for `clock`, or this clock to add to it."""
         return self._clocks.exceeds(slot, clock)
 
+    def is_within(
+        self, slot: int, clock: Clock, spans: Sequence[tuple[Origin, Stamp, Stamp]]
+    ) -> bool:
+        """Return whether `clock` and `spans` beside it have seen all that was seen here.
+
+        O(origins + spans here * spans there); O(entries of the slot) while some are loose.
+        """
+        if clock_exceeds(self.clock(slot), clock):
+            return False
+        return all(clock_covers(clock, version) for version in self._loose(slot)) and all(
+            high <= clock_seen(clock, origin)
+            or any(origin == o and lo <= low and high <= hi for o, lo, hi in spans)
+            for origin, low, high in self.spans(slot)
+        )
+
     def digest(self, slot: int) -> int:
         """Return 64 bits: equal at two nodes that have nothing to tell each other of the slot.
 
         0 = nothing was ever seen. O(origins) after a change, else O(1); O(entries of the slot)
         while some of them are loose.
         """
-        loose: list[Version] = []
-        if self._clocks.has_loose(slot):
-            # Their largest stamp would not do: another node may hold that one alone.
-            held = [entry.version for entry in self.tables[slot].values()]
-            loose = sorted(v for v in held if v[0] > self.cleared and not self.covers(slot, v))
+        # Their largest stamp would not do: another node may hold that one alone.
+        loose = self._loose(slot)
         seen, mark = self._clocks.digest(slot), self._memory.marks[slot]
         if not loose and not mark:
             return seen
         return digest_of([seen, mark, *(word for version in loose for word in version)])
+
+    def _loose(self, slot: int) -> list[Version]:
+        """Return the versions held whose writes the clock does not cover, ascending."""
+        if not self._clocks.has_loose(slot):
+            return []
+        held = [entry.version for entry in self.tables[slot].values()]
+        return sorted(v for v in held if v[0] > self.cleared and not self.covers(slot, v))
 
     def lacking(self, slot: int, clock: Clock, after: Version = NO_VERSION) -> list[Record]:
         """Return the records above `after` that `clock` does not cover, ascending by version.

@@ -446,8 +446,10 @@ class Pull:
     slots: tuple[s.SlotAsk, ...]
 
     def fits(self) -> bool:
-        """Return whether every clock indexes the table."""
-        return s.clocks_fit(self.origins, (slot.clock for slot in self.slots))
+        """Return whether every clock and span indexes the table."""
+        return s.clocks_fit(self.origins, (slot.clock for slot in self.slots)) and s.spans_fit(
+            self.origins, (slot.spans for slot in self.slots)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -281,6 +281,8 @@ class SlotAsk(NamedTuple):
     "Flat pairs (index into the message's origins, stamp)."
     mark: int
     "The asker's forget mark, a stamp; 0 = none."
+    spans: tuple[int, ...] = ()
+    "What it has seen beyond gaps: flat triples (index, low, high), every write in (low, high]."
 
 
 class SlotAnswer(NamedTuple):
@@ -319,6 +321,6 @@ MEMBERS = tuple_of(MEMBER, MEMBERS_MAX)
 RECORDS = tuple_of(RECORD, BATCH_KEYS_MAX)
 KEYS = tuple_of(KEY, BATCH_KEYS_MAX)
 SLOTS = tuple_of(SLOT, SLOT_COUNT)
-SLOT_ASK = struct_of(SlotAsk, SLOT, VERSION, PAIRS, U64)
+SLOT_ASK = struct_of(SlotAsk, SLOT, VERSION, PAIRS, U64, PAIRS)
 SLOT_ANSWER = struct_of(SlotAnswer, SLOT, BOOL, PAIRS, U64, HASHES, PAIRS)
 ITEM = struct_of(tuple, KEY, VALUE)
