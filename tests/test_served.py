@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from dcc.effects import Tell
 from dcc.limits import BATCH_BYTES
 from dcc.replication import served
 from dcc.replication.served import EVERY, INTERVAL_NS, ServedKeys
@@ -97,9 +98,9 @@ def test_names_are_bounded_in_number_and_in_bytes() -> None:
         keys.served(b"%0512d" % i)
     keys.tick(at)
     [tell] = keys.tick(at._replace(mono=at.mono + INTERVAL_NS))
-    message = tell.message  # type: ignore[union-attr]
-    assert isinstance(message, Served)
-    assert 0 < sum(len(key) for key in message.keys) <= BATCH_BYTES
+    assert isinstance(tell, Tell)
+    assert isinstance(tell.message, Served)
+    assert 0 < sum(len(key) for key in tell.message.keys) <= BATCH_BYTES
     assert keys.tick(at._replace(mono=at.mono + 9 * INTERVAL_NS)) == []
 
 
