@@ -3,8 +3,8 @@
 Each makes one kind of trouble likely that a random mixture brings about once in hundreds of seeds:
 a slot's holders restarted one after another under load, deletions while a node is cut off and
 tombstones find no room, a write whose second copy has to go to a stand-in, stores of unequal size
-that evict while copies are lost. A twist has a random stream of its own: scenarios without one
-stay what they were.
+that evict while copies are lost, many nodes that join at once. A twist has a random stream of its
+own: scenarios without one stay what they were.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ TOMBSTONE_BYTES = 250
 
 def twisted(scenario: Scenario) -> Scenario:
     """Return the scenario with its seed's twist: one of them, or none."""
+    growth = Random(f"{scenario.seed}/growing")
+    if _one_in(growth, 12):
+        return growing(scenario, growth)
     rng = Random(f"{scenario.seed}/twist")
     twist = TWISTS[_between(rng, 0, len(TWISTS) - 1)]
     scenario = twist(scenario, rng)
@@ -133,6 +136,26 @@ def unequal(scenario: Scenario, rng: Random) -> Scenario:
         memory_limits_bytes=limits, exchange_interval_ns=_between(rng, 1, 3) * SECOND,
     )  # fmt: skip
     return _lossy(scenario, rng)
+
+
+def growing(scenario: Scenario, rng: Random) -> Scenario:
+    """Let nodes join together, and again, until most owners of a slot are new at once."""
+    nodes, replicas = _between(rng, 1, 3), _between(rng, 0, 1)
+    joins: list[f.Fault] = []
+    for turn in range(2):
+        at_ns = WARM_UP_NS + (2 + 12 * turn) * SECOND
+        for _ in range(_between(rng, 1, 4)):
+            at_ns += int(rng.random() * SECOND / 5)
+            joins.append(f.Join(at_ns=at_ns, node=f"n{nodes + len(joins)}"))
+    workload = replace(
+        scenario.workload, clients=_between(rng, 4, 8), keys=_between(rng, 40, 120),
+        pause_ns=_between(rng, 20, 60) * MILLISECOND, w=(replicas + 1,), value_bytes=48,
+    )  # fmt: skip
+    return replace(
+        scenario, nodes=nodes, replicas=replicas, faults=tuple(joins), workload=workload,
+        revive=(), memory_limits_bytes=(64 * MIB,), faults_ns=30 * SECOND,
+        links=replace(scenario.links, delay_ns=_between(rng, 1, 30) * MILLISECOND),
+    )  # fmt: skip
 
 
 TWISTS: tuple[Callable[[Scenario, Random], Scenario], ...] = (
