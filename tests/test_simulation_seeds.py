@@ -33,6 +33,9 @@ TWISTED = {
     1050: "a delete that found nobody sure left a tombstone, and a read after it was judged a loss",
     394: "an overloaded node read all clocks late, went by them, and executed a write too late",
     1577: "a former owner whose gap nobody could fill kept the slot for ever: notes did not count",
+    2895: "a queued record whose successor all had forgotten was offered to a new owner",
+    3314: "likewise: what had been deleted or had expired came back under an older version",
+    3424: "likewise",
     2585: "a node left at once, as the last other one was suspected, with the only copies",
 }
 

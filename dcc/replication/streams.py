@@ -159,7 +159,9 @@ class Streams:
         """Offer every unacknowledged record to the present targets of its slot.
 
         So are `unconfirmed` ones: somebody waits for them, though a queue may have had no room.
-        Streams to members that are no target of a slot any more let go of its records.
+        Streams to members that are no target of a slot any more let go of its records. A record of
+        whose key nothing is held any more is offered to nobody new: what replaced it was forgotten
+        because every owner had seen it, and whoever owns the slot since then has not.
         """
         held = self._holdings
         waiting: dict[Version, Record] = {}
@@ -175,7 +177,10 @@ class Streams:
             waiting[record.version] = record
             sent_to.setdefault(record.version, set()).update(acked)
         for version, record in sorted(waiting.items()):
-            for peer in held.view.route(slot_of(record.key)):
+            slot = slot_of(record.key)
+            if held.store.peek(slot, record.key) is None:
+                continue
+            for peer in held.view.route(slot):
                 if peer != held.key and peer not in sent_to[version]:
                     self.offer(peer, record, now.mono)
 
