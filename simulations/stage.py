@@ -60,8 +60,9 @@ class Stage:
         self._budgets.close()
 
     def _make_core(self, node: NodeProcess, boot: Boot, rng: Random, now: Now) -> Core:
-        # Whoever adds a node names one that is there; the first ones may all be gone.
-        there = [one.request for one in self.world.living() if one is not node][:1]
+        # Whoever adds a node names one that is there and stays; the first ones may all be gone.
+        others = [one for one in self.world.living() if one is not node]
+        there = [one.request for one in others if not core_of(one).lifecycle.leaving][:1]
         seeds = tuple(dict.fromkeys((*self.seeds, *there)))
         config = self.scenario.node_config(node.name, node.request, node.gossip, seeds)
         core = self._make(config, boot=boot, rng=rng, now=now)

@@ -36,6 +36,7 @@ TWISTED = {
     2895: "a queued record whose successor all had forgotten was offered to a new owner",
     3314: "likewise: what had been deleted or had expired came back under an older version",
     3424: "likewise",
+    4035: "a node joined by one that was leaving: a fault of the simulator",
     2585: "a node left at once, as the last other one was suspected, with the only copies",
 }
 
