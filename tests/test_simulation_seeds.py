@@ -37,6 +37,7 @@ TWISTED = {
     3314: "likewise: what had been deleted or had expired came back under an older version",
     3424: "likewise",
     4035: "a node joined by one that was leaving: a fault of the simulator",
+    4139: "a write that expired while its writer waited was offered to no stand-in",
     2585: "a node left at once, as the last other one was suspected, with the only copies",
 }
 

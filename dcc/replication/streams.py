@@ -161,7 +161,8 @@ class Streams:
         So are `unconfirmed` ones: somebody waits for them, though a queue may have had no room.
         Streams to members that are no target of a slot any more let go of its records. A record of
         whose key nothing is held any more is offered to nobody new: what replaced it was forgotten
-        because every owner had seen it, and whoever owns the slot since then has not.
+        because every owner had seen it, and whoever owns the slot since then has not. Where
+        somebody waits it is offered all the same: so soon, what is gone has expired.
         """
         held = self._holdings
         waiting: dict[Version, Record] = {}
@@ -173,12 +174,14 @@ class Streams:
             if peer not in held.view.alive:
                 self._streams[peer] = _Stream()
                 self._dirty.discard(peer)
+        wanted: set[Version] = set()
         for record, acked in unconfirmed:
+            wanted.add(record.version)
             waiting[record.version] = record
             sent_to.setdefault(record.version, set()).update(acked)
         for version, record in sorted(waiting.items()):
             slot = slot_of(record.key)
-            if held.store.peek(slot, record.key) is None:
+            if version not in wanted and held.store.peek(slot, record.key) is None:
                 continue
             for peer in held.view.route(slot):
                 if peer != held.key and peer not in sent_to[version]:
