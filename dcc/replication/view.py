@@ -67,7 +67,7 @@ class View:
         "Members that have not pulled all their slots yet."
         self._draining: frozenset[NodeKey] = frozenset()
         self._met = frozenset((me,))
-        "Members that were alive at some time since this node started: they know of it."
+        "Remembered members that were alive at some time since this node started: they know of it."
         self.owned: tuple[int, ...] = ()
         "Slots that this node owns, ascending."
         self._mine = bytearray(SLOT_COUNT)
@@ -113,7 +113,7 @@ class View:
             self.alive_since.pop(key, None)
         self.alive = frozenset(alive)
         missed = led_by_others or not self._met.union(filling).issuperset(risen)
-        self._met = self._met.union(risen)
+        self._met = self._met.union(risen).intersection(members).union((self.me,))
         change = ViewChange(slots, risen, fallen, filled=filled, missed=missed)
         if not change.any:
             return change
