@@ -60,9 +60,9 @@ class Cores:
     def __getitem__(self, name: str) -> NodeCore:
         return self.nodes[name]
 
-    def add(self, name: str) -> NodeCore:
-        """Start a node; the first founds the cluster."""
-        seeds = tuple(f"{other}:1" for other in list(self.nodes)[:1])
+    def add(self, name: str, *, seeded: bool = True) -> NodeCore:
+        """Start a node, or start it anew; the first founds the cluster, as does who has no seed."""
+        seeds = tuple(f"{other}:1" for other in list(self.nodes)[:1] if seeded)
         config = NodeConfig(
             name=name, request=f"{name}:1", gossip=f"{name}:2", seeds=seeds,
             replicas=self.replicas, max_skew_ms=self.max_skew_ms, memory_limit_bytes=8 << 20,

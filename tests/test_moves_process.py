@@ -236,6 +236,15 @@ def test_a_kill_misses_nothing(cluster: Cluster) -> None:
         killed.kill()
 
 
+def test_a_crash_and_a_restart_without_seeds_miss_nothing(cluster: Cluster) -> None:
+    with cluster.polled("kill -9 and restart without seeds"):
+        killed = cluster.nodes.pop(0)
+        killed.kill()
+        again = cluster.processes.node(*OPTIONS, *killed.same_again)
+        cluster.nodes.append(again)
+        assert again.ready
+
+
 def test_two_joins_at_once_miss_nothing(cluster: Cluster) -> None:
     with cluster.polled("two joins at once"):
         both = [cluster.start(), cluster.start()]

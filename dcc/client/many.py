@@ -78,7 +78,7 @@ class ReadMany(ManyKeys):
     def answered(self, attempt: Attempt, header: Header, message: Message, now: Now) -> None:
         """Take one part of a chunk's answer."""
         keys = self._chunks[attempt.request]
-        if isinstance(message, GetManyReply) and self._take(keys, message):
+        if isinstance(message, GetManyReply) and self._take(keys, message, header.epoch):
             if message.last:
                 self._close(attempt)
                 self._singles.extend(key for key in keys if key in self._open)
@@ -111,8 +111,11 @@ class ReadMany(ManyKeys):
         self._open.clear()
         self._end()
 
-    def _take(self, keys: tuple[bytes, ...], reply: GetManyReply) -> bool:
-        """Note a part's hits and misses; false if it does not fit the question."""
+    def _take(self, keys: tuple[bytes, ...], reply: GetManyReply, epoch: int) -> bool:
+        """Note a part's hits and misses; false if it does not fit the question.
+
+        What is unsure to a node that sees another ring is asked singly, so of other owners too.
+        """
         part = keys[reply.first : reply.first + len(reply.statuses)]
         if len(part) != len(reply.statuses) or reply.statuses.count(0) != len(reply.values):
             return False
@@ -122,11 +125,12 @@ class ReadMany(ManyKeys):
                 self._open.pop(key, None)
             return True
         values = iter(reply.values)
+        settled = Status.UNSURE if epoch == self._call.view.epoch else Status.MISS
         for key, status in zip(part, reply.statuses, strict=True):
             if status == 0:
                 self.result[key] = next(values)
                 self._open.pop(key, None)
-            elif status < Status.ELSEWHERE:
+            elif status <= settled:
                 self._open.pop(key, None)
         return True
 

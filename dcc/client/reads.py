@@ -3,9 +3,10 @@
 A get goes to the primary. Undeliverable: the next target at once. Silent: the next target, asked
 directly, while a late answer of the first still counts. A hit or an authoritative miss ends the
 call. An unsure miss ends it when it comes through the primary, which has asked the other holders
-itself, and nobody else is being waited for; from anybody else it makes the call ask the remaining
-owners once, because one of them may know, and stands only if none does. A call in which every
-target has failed pauses and starts over with the topology as it then is, until the deadline.
+itself, and nobody else is being waited for; from anybody else, or from a node that sees another
+ring, it makes the call ask the remaining owners once, because one of them may know, and stands only
+if none does. A call in which every target has failed pauses and starts over with the topology as it
+then is, until the deadline.
 
 A read that waits longer than most do is asked of a second owner before the first counts as
 silent, as far as the budget of `hedging` goes. That owner's hit ends the call; its unsure miss
@@ -66,7 +67,11 @@ class Read(OneByOne):
     def answered(self, attempt: Attempt, header: Header, message: Message, now: Now) -> None:
         """Take an answer: the end, or a reason to ask the next."""
         match message:
-            case GetReply(status=Status.UNSURE) if attempt.direct or self._call.fresh(self):
+            case GetReply(status=Status.UNSURE) if (
+                attempt.direct
+                or self._call.fresh(self)
+                or (self._targets and header.epoch != self._call.view.epoch)
+            ):
                 self._unsure = message
                 self.address = attempt.address
                 if not self._call.fresh(self):

@@ -490,7 +490,8 @@ class NodeCore:
         return [Tell(header.sender, reply, header.request)]
 
     def _fetch_reply(self, header: Header, message: m.FetchReply, at: Instant) -> list[Effect]:
-        outcome = self.questions.receive(header.sender, header.request, message, at)
+        agreed = header.epoch == self.held.view.epoch
+        outcome = self.questions.receive(header.sender, header.request, message, at, agreed=agreed)
         return self._resume_all(outcome, at)
 
     def _resume_all(self, outcome: Outcome, at: Instant) -> list[Effect]:

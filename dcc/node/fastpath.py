@@ -165,7 +165,7 @@ class FastPath:
 
     def _is_absent(self, slot: int, key: bytes) -> bool:
         """Return whether a key that was not found is certainly nowhere."""
-        if self._sync.unsynced(slot) is not IN_SYNC:
+        if self._sync.unsynced(slot) is not IN_SYNC or self._sync.lone:
             return False
         entry = self._store.peek(slot, key)
         return entry is None or entry.kind is not Kind.EVICTED or entry.asked

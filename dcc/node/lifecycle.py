@@ -1,5 +1,10 @@
 """How a node begins and ends its life in the ring: filled once, leaving once.
 
+A node without seeds founds a cluster of its own whenever it starts. So that a restart is not taken
+for an empty cache, a node counts as *lone* until it meets somebody, or until those who remember it
+must have looked for it: what it lacks is not certain to be nowhere, and clients that know another
+ring keep it.
+
 A node begins as *filling*: it owns slots and leads none that another owner can (`ring.slots`). Once
 it is in sync with every live holder of its slots it says so, and leads.
 
@@ -42,7 +47,15 @@ class Lifecycle:
 
     def tick(self, at: Instant) -> list[Effect]:
         """Go on with either, as far as it goes now."""
+        if self._core.sync.lone:
+            self._core.sync.lone = self._is_lone(at)
         return self._fill(at) + self._go_on_leaving(at)
+
+    def _is_lone(self, at: Instant) -> bool:
+        core = self._core
+        looked_for_ns = core.config.reconnect_interval_ns + core.config.protocol_period_ns
+        met = core.held.view.boots.keys() - {core.key}
+        return not met and at.mono < core.started_at + looked_for_ns
 
     def _fill(self, at: Instant) -> list[Effect]:
         core = self._core

@@ -236,7 +236,8 @@ class Requests:
                 if not (self._counters.hits + hits) % EVERY:
                     self._core.staleness.served(key, entry.version, at.ms)
             elif mine and not self._reads.doubt(slot, key).ask:
-                certain = self._core.sync.unsynced(slot).settles
+                sync = self._core.sync
+                certain = sync.unsynced(slot).settles and not sync.lone
                 statuses.append(m.Status.MISS if certain else m.Status.UNSURE)
                 misses += 1
             else:
@@ -256,7 +257,7 @@ class Requests:
         reply = m.Topology(
             settings=membership.settings,
             members=tuple(members[:TOPOLOGY_MEMBERS_MAX]),
-            ready=self._core.ready,
+            ready=self._core.ready and not self._core.sync.lone,
         )
         return [asker.answer(reply)]
 

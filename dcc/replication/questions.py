@@ -61,6 +61,13 @@ class Verdict(NamedTuple):
     "Whether somebody holds a version from so far ahead of cluster time that it was not taken."
     enough: bool = True
     "Whether there is a quorum, if one was asked for."
+    agreed: bool = True
+    "Whether all who have answered see this node's ring: if not, it may not know all holders."
+
+    @property
+    def settles(self) -> bool:
+        """Whether what none of them holds is certainly nowhere."""
+        return self.answered and self.agreed
 
 
 class Outcome(NamedTuple):
@@ -90,6 +97,7 @@ class _Open:
     versions: dict[NodeKey, Version] = field(default_factory=dict)
     unsure: set[NodeKey] = field(default_factory=set)
     ahead: bool = False
+    agreed: bool = True
 
     @property
     def over(self) -> bool:
@@ -145,13 +153,19 @@ class Questions:
             asked = asked[:1]
         return number, _fetches(number, key, asked)
 
-    def receive(self, peer: NodeKey, number: int, reply: FetchReply, now: Instant) -> Outcome:
-        """Take one answer; it may have been the last that mattered."""
+    def receive(
+        self, peer: NodeKey, number: int, reply: FetchReply, now: Instant, *, agreed: bool = True
+    ) -> Outcome:
+        """Take one answer; it may have been the last that mattered.
+
+        `agreed` says whether the peer sees the ring that this node sees.
+        """
         question = self._open.get(number)
         if question is None or peer not in question.waiting:
             return NOTHING_YET
         question.waiting.discard(peer)
         question.missing.discard(peer)
+        question.agreed = question.agreed and agreed
         believed = [record for record in reply.records if self._believable(question, record, now)]
         if len(believed) == len(reply.records):
             question.versions[peer] = believed[0].version if believed else NO_VERSION
@@ -230,7 +244,7 @@ class Questions:
         question = self._open.pop(number)
         return Verdict(
             number, question.newest, question.answered, question.versions, question.ahead,
-            question.enough,
+            question.enough, question.agreed,
         )  # fmt: skip
 
 

@@ -173,7 +173,7 @@ class Reads:
         if route:
             self._repair(waiting, verdict, now)
         if record is None:
-            certain = verdict.answered and waiting.settles and self._is_settled(waiting, verdict)
+            certain = waiting.settles and self.is_settled(waiting.slot, waiting.key, verdict)
             return [waiting.asker.answer(self._miss(certain=certain))]
         self.read_repairs += record.version != waiting.held
         return [
@@ -207,18 +207,17 @@ class Reads:
         alive = self._held.view.alive
         holders = [peer for peer in self._sync.holders(slot) if peer in alive]
         settles = self._sync.unsynced(slot).settles  # Else one that is down may have the value.
-        return verdict.answered and settles and all(peer in verdict.versions for peer in holders)
+        return verdict.settles and settles and all(peer in verdict.versions for peer in holders)
 
-    def _is_settled(self, waiting: _Waiting, verdict: Verdict) -> bool:
-        """Return whether an absence is still settled by those who have answered.
+    def is_settled(self, slot: int, key: bytes, verdict: Verdict) -> bool:
+        """Return whether `key`, which none of those who have answered has, is certainly nowhere.
 
-        What a quorum read has learnt (a newer version whose value was evicted) may raise a doubt
-        that there was not before.
+        Judged by what is known now: since the question was put the ring may have changed, or an
+        answer have told of a newer version whose value was evicted.
         """
-        if not waiting.route:
-            return True
-        doubt = self.doubt(waiting.slot, waiting.key)
-        return doubt.settles and all(peer in verdict.versions for peer in doubt.ask)
+        doubt = self.doubt(slot, key)
+        heard = all(peer in verdict.versions for peer in doubt.ask)
+        return verdict.settles and doubt.settles and heard
 
     def _repair(self, waiting: _Waiting, verdict: Verdict, now: Instant) -> None:
         """Send the newest version to the owners that have answered with an older one."""
@@ -260,6 +259,7 @@ class Reads:
         return asker.answer(reply)
 
     def _miss(self, *, certain: bool) -> GetReply:
+        certain = certain and not self._sync.lone
         if certain:
             self.misses += 1
         else:

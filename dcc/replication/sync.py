@@ -55,6 +55,9 @@ class SyncTable:
         """Whether others may have written without this node, since it stood still, did not lead, or
         they could not be reached: until it has caught up, what it holds may be old, not only what
         it lacks be missing."""
+        self.lone = True
+        """Whether this node has met nobody since it started, a short while ago: if it has no seeds
+        it founds a cluster of its own, while the one that it was restarted from looks for it."""
         self._pulled: dict[NodeKey, array[int]] = {}
         self._nudgers: dict[int, dict[NodeKey, int]] = {}  # slot -> who said to hold it, when
         self._verdicts: dict[int, Unsynced] = {}

@@ -136,7 +136,7 @@ class Writes:
             return [self.once.finish(waiting.client, waiting.asker, refusal)]
         key = waiting.write.key
         self._reads.best(waiting.slot, key, verdict, now)  # marks a ghost that nobody has
-        sure = verdict.answered and self._reads.doubt(waiting.slot, key).settles
+        sure = self._reads.is_settled(waiting.slot, key, verdict)
         return self._execute(
             waiting.client, waiting.asker, waiting.write, waiting.slot, waiting.until,
             sure=sure, now=now,

@@ -12,6 +12,7 @@ from dcc.client.core import ATTEMPT_MOST_NS
 from dcc.client.groups import CHUNK_BYTES, WRITE_CHUNK_KEYS, item_chunks
 from dcc.errors import MaybeStored, NodeUnavailable, Overloaded
 from dcc.limits import EXTRA_FRAMES_MAX, FRAME_BYTES_MAX, INLINE_VALUE_BYTES_MAX
+from dcc.types import NO_VERSION
 from dcc.units import SECOND
 from dcc.wire.codec import Codec, Header
 from dcc.wire.messages import (
@@ -20,6 +21,7 @@ from dcc.wire.messages import (
     Get,
     GetMany,
     GetManyReply,
+    GetReply,
     Message,
     Op,
     Outcome,
@@ -95,6 +97,22 @@ def test_keys_that_a_node_cannot_speak_for_alone_are_asked_singly() -> None:
     found = bench.do(GetMany(keys=KEYS))
     assert [sent.message for sent in bench.asked(Get)] == [Get(key=KEYS[0])]
     assert found == {key: value for key, value in VALUES.items() if key != KEYS[1]}
+
+
+def test_keys_that_are_unsure_to_a_node_that_sees_another_ring_are_asked_singly() -> None:
+    bench = filled()
+    peer = bench.peers["a:1"]
+    peer.data.clear()
+    peer.epoch = 4711
+
+    def answer(header: Header, message: Message) -> list[Message]:
+        if isinstance(message, GetMany):
+            statuses = bytes([Status.UNSURE]) * len(message.keys)
+            return [GetManyReply(first=0, statuses=statuses, values=(), last=True)]
+        return [GetReply(status=Status.UNSURE, version=NO_VERSION, value=b"", expires_at_ms=0)]
+
+    peer.answer = answer
+    assert bench.do(GetMany(keys=KEYS)) == VALUES
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,15 @@ def test_an_unsure_primary_is_believed() -> None:
     assert len(bench.asked(Get)) == 1
 
 
+def test_an_unsure_primary_that_sees_another_ring_makes_the_call_ask_the_other_owners() -> None:
+    bench = filled("abcd", replicas=2)
+    first, second = bench.order(KEY)[:2]
+    bench.peers[first].answer = unsure
+    bench.peers[first].epoch = 4711
+    assert bench.do(Get(key=KEY)).value == b"value"
+    assert [sent.address for sent in bench.asked(Get)] == [first, second]
+
+
 def test_an_unsure_replica_makes_the_call_ask_the_other_owners() -> None:
     bench = filled("abcd", replicas=2)
     first, second, third = bench.order(KEY)[:3]
