@@ -80,12 +80,14 @@ class Restart:
     silent: bool = False
     echo: int = 0
     "So many of the last frames of the earlier boot arrive again once the new one runs."
+    seedless: bool = False
+    "It starts without seeds: it founds a cluster of its own until the others have found it."
 
     def begin(self, world: World) -> None:
         world.kill(self.node, silent=self.silent)
 
     def end(self, world: World) -> None:
-        world.start(self.node)
+        world.start(self.node, seedless=self.seedless)
         world.echo(self.node, self.echo)
 
 

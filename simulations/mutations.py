@@ -120,6 +120,11 @@ def unready_answers(core: NodeCore) -> None:
     _replace(core.sync, "unsynced", lambda slot: IN_SYNC)
 
 
+def sure_alone(core: NodeCore) -> None:
+    """A node that was restarted without seeds takes itself for the whole cluster."""
+    _replace(core.lifecycle, "_is_lone", lambda at: False)
+
+
 def repair_resurrects(core: NodeCore) -> None:
     """Repair sends all that is held, and takes it, whatever was seen before."""
     store = core.held.store
@@ -187,6 +192,7 @@ MUTATIONS: Mapping[str, Plant] = {
         keeps_older, order_reversed, second_version, late_write, early_answer, forgotten_early,
         unready_answers, repair_resurrects, refill_without_mark, refill_without_list,
         no_retargeting, blind_expiry, no_eviction, one_stamp, no_exchange,
+        sure_alone,
     )
 }  # fmt: skip
 

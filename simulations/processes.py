@@ -65,6 +65,8 @@ class NodeProcess:
         self.life = 0
         self.alive = False
         self.paused = False
+        self.seedless = False
+        "Whether it was started without seeds this time."
         self.started_ns = 0
         self.slow_ns = 0
         "What one message costs; 0 = nothing worth simulating."

@@ -63,7 +63,7 @@ class Stage:
         # Whoever adds a node names one that is there and stays; the first ones may all be gone.
         others = [one for one in self.world.living() if one is not node]
         there = [one.request for one in others if not core_of(one).lifecycle.leaving][:1]
-        seeds = tuple(dict.fromkeys((*self.seeds, *there)))
+        seeds = () if node.seedless else tuple(dict.fromkeys((*self.seeds, *there)))
         config = self.scenario.node_config(node.name, node.request, node.gossip, seeds)
         core = self._make(config, boot=boot, rng=rng, now=now)
         self.observer.attach(node, core)

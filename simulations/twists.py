@@ -3,8 +3,8 @@
 Each makes one kind of trouble likely that a random mixture brings about once in hundreds of seeds:
 a slot's holders restarted one after another under load, deletions while a node is cut off and
 tombstones find no room, a write whose second copy has to go to a stand-in, stores of unequal size
-that evict while copies are lost, many nodes that join at once. A twist has a random stream of its
-own: scenarios without one stay what they were.
+that evict while copies are lost, many nodes that join at once, restarts without seeds. A twist has
+a random stream of its own: scenarios without one stay what they were.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ def twisted(scenario: Scenario) -> Scenario:
     growth = Random(f"{scenario.seed}/growing")
     if _one_in(growth, 12):
         return growing(scenario, growth)
+    lone = Random(f"{scenario.seed}/solitary")
+    if _one_in(lone, 16):
+        return seedless(scenario, lone)
     rng = Random(f"{scenario.seed}/twist")
     twist = TWISTS[_between(rng, 0, len(TWISTS) - 1)]
     scenario = twist(scenario, rng)
@@ -154,6 +157,30 @@ def growing(scenario: Scenario, rng: Random) -> Scenario:
     return replace(
         scenario, nodes=nodes, replicas=replicas, faults=tuple(joins), workload=workload,
         revive=(), memory_limits_bytes=(64 * MIB,), faults_ns=30 * SECOND,
+        links=replace(scenario.links, delay_ns=_between(rng, 1, 30) * MILLISECOND),
+    )  # fmt: skip
+
+
+def seedless(scenario: Scenario, rng: Random) -> Scenario:
+    """Start crashed nodes again without seeds, where two copies of every write were asked for."""
+    replicas = _between(rng, 1, 2)
+    nodes = replicas + _between(rng, 2, 3)
+    restarts = tuple(
+        f.Restart(
+            at_ns=WARM_UP_NS + (2 + 14 * turn) * SECOND + int(rng.random() * 4 * SECOND),
+            lasts_ns=_between(rng, 100, 9_000) * MILLISECOND, node=f"n{turn % nodes}",
+            silent=_one_in(rng, 4), seedless=True,
+        )
+        for turn in range(3)
+    )  # fmt: skip
+    workload = replace(
+        scenario.workload, clients=_between(rng, 3, 6), keys=_between(rng, 40, 120),
+        pause_ns=_between(rng, 20, 80) * MILLISECOND, w=(2, replicas + 1), value_bytes=48,
+    )  # fmt: skip
+    return replace(
+        scenario, nodes=nodes, replicas=replicas, faults=restarts, workload=workload,
+        revive=(), memory_limits_bytes=(64 * MIB,),
+        rebalance_delay_ns=(60 if _one_in(rng, 2) else 3) * SECOND,
         links=replace(scenario.links, delay_ns=_between(rng, 1, 30) * MILLISECOND),
     )  # fmt: skip
 

@@ -151,12 +151,14 @@ class World:
         """Return the clock of a client's machine."""
         return self._draw_clock(Random(f"{self.seed}/clock/{name}"))
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, *, seedless: bool = False) -> None:
         """Start a node that is not running; a name that is new gets a machine first."""
         node = self.nodes.get(name) or self.add_node(name)
         if not node.alive:
             self.counts["start"] += 1
             self.lives.append(Life(name, self.now_ns))
+            self.counts["start without seeds"] += seedless
+            node.seedless = seedless
             node.boot_up(self._make_core)
 
     def kill(self, name: str, *, silent: bool = False) -> None:

@@ -187,7 +187,18 @@ COPIES_LOST = replace(
         ),
     ),
 )
+SEEDLESS = replace(
+    QUIET,
+    nodes=4,
+    workload=WorkloadSettings(clients=6, keys=60, pause_ns=30 * MILLISECOND, w=(2,)),
+    faults=(
+        f.Restart(at_ns=at(14), lasts_ns=at(0.2), node="n1", seedless=True),
+        f.Restart(at_ns=at(24), lasts_ns=at(2), node="n2", seedless=True),
+    ),
+    rebalance_delay_ns=60 * SECOND,
+)
 CAUGHT = {
+    "sure-alone": (SEEDLESS, "promised writes survive"),
     "early-answer": (COPIES_LOST, "promised writes survive"),
     "no-retargeting": (PATIENT, "a write with enough nodes alive is acknowledged"),
     "refill-without-list": (FORGETFUL, "convergence"),
