@@ -16,7 +16,7 @@ from dcc.ring.hashing import slot_of
 from dcc.types import Standing
 from dcc.wire.messages import AuditGet, AuditReply, Code, ErrorReply
 from tests.client.bench import Bench
-from tests.client.peers import PeerThread
+from tests.client.peers import PeerThread, member
 
 SAME = SlotAudit(content=7, seen=5, items=3, ghosts=0)
 
@@ -109,6 +109,15 @@ def test_an_owner_without_an_answer_or_with_a_senseless_one_is_told() -> None:
     assert sorted(found.unreachable) == ["a", "b", "c"]
     assert (found.alone, found.compared) == (3, 0)
     assert not found.clean
+
+
+def test_an_owner_that_is_not_alive_keeps_an_audit_from_being_clean() -> None:
+    with PeerThread("a") as a, PeerThread("b") as b, Client(a.address) as cache:
+        a.peer.members = (a.peer.members[0], member("b", b.address, standing=Standing.DEAD))
+        found = cache.audit()
+        assert found.unreachable.keys() == {"b"}
+        assert not found.clean
+        assert b.peer.asked == []
 
 
 def test_what_differs_is_looked_at_once_more() -> None:

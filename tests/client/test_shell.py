@@ -27,7 +27,20 @@ from dcc.errors import (
 )
 from dcc.types import Version
 from dcc.wire.codec import Header
-from dcc.wire.messages import Get, GetMany, GetManyReply, Message, Status, TopologyGet, Write
+from dcc.wire.messages import (
+    Code,
+    ErrorReply,
+    Get,
+    GetMany,
+    GetManyReply,
+    Message,
+    Outcome,
+    Status,
+    TopologyGet,
+    Write,
+    WriteMany,
+    WriteManyReply,
+)
 from tests.client.peers import PeerThread
 from tests.processes import wait_until
 
@@ -118,6 +131,30 @@ def test_many_keys_large_values_and_a_scan() -> None:
         assert cache.get_many([]) == {}
         assert cache.put_many({}) == []
         assert cache.delete_many([]) == 0
+
+
+def test_deleting_many_is_no_definite_failure_once_something_was_deleted() -> None:
+    with PeerThread() as peer, Client(peer.address, timeout=0.3) as cache:
+        cache.put("gone", b"")
+
+        def answer(header: Header, message: Message) -> list[Message]:
+            if isinstance(message, WriteMany):
+                outcomes = [
+                    Outcome.DONE if key == b"gone" else Outcome.ELSEWHERE
+                    for key, _ in message.items
+                ]
+                return [WriteManyReply(outcomes=bytes(outcomes), stamp=9)]
+            if isinstance(message, Write):
+                return [ErrorReply(code=Code.NOT_READY, text="")]
+            return peer.peer.serve(header, message)
+
+        peer.peer.answer = answer
+        with pytest.raises(NodeUnavailable) as caught:
+            cache.delete_many(["gone", "left"])
+        assert (caught.value.definite, caught.value.partial) == (False, ["left"])
+        with pytest.raises(NodeUnavailable) as caught:
+            cache.delete_many(["left"])
+        assert (caught.value.definite, caught.value.partial) == (True, ["left"])
 
 
 def test_the_cluster_is_described() -> None:
