@@ -18,11 +18,12 @@ help:
 demo: .venv/installed
 	$(BIN)/python -m dcc.demo
 
-test: lint types
-	$(BIN)/python -m pytest --doctest-modules dcc tests
+# Processes are timed, so they have the machine to themselves; all else shares it.
+test: check
+	$(BIN)/python -m pytest -m 'process or slow' tests
 
 check: lint types
-	$(BIN)/python -m pytest --doctest-modules -m 'not process and not slow' dcc tests
+	$(BIN)/python -m pytest --numprocesses auto --doctest-modules -m 'not process and not slow' dcc tests
 
 lint: .venv/installed-for-tests
 	$(BIN)/ruff check .

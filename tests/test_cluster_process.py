@@ -82,13 +82,29 @@ def test_all_that_one_node_took_is_read_through_all_others(processes: Processes)
         for first in range(0, count, 200):
             some = {f"key-{i}": value_of(i) for i in range(first, first + 200)}
             assert client.put_many(some) == []
+        newer = range(0, count, 100)
+        for i in newer:
+            client.put(f"key-{i}", value_of(i + 1))
+            assert client.get(f"key-{i}") == value_of(i + 1), "the newest that was answered"
+
+    def expected(i: int) -> bytes:
+        return value_of(i + 1 if i in newer else i)
+
     for n, node in enumerate(nodes[1:]):
         with dcc.Client(node.address) as client:
             for first in range(0, count, 200):
-                wanted = {f"key-{i}": value_of(i) for i in range(first, first + 200)}
+                wanted = {f"key-{i}": expected(i) for i in range(first, first + 200)}
                 assert client.get_many(list(wanted)) == wanted
             for i in range(n, count, 97):
-                assert client.get(f"key-{i}") == value_of(i)
+                assert client.get(f"key-{i}") == expected(i)
+    with dcc.Client(nodes[0].address, timeout=10) as client:
+        wait_until(client.converged, 20)
+        assert client.audit().clean
+        assert client.stats().total.items == 3 * count, "each key and two copies"
+        for i in newer:
+            copies = client.inspect(f"key-{i}").values()
+            values = {copy.value if isinstance(copy, dcc.Entry) else copy for copy in copies}
+            assert (len(copies), values) == (3, {expected(i)})
 
 
 def test_a_request_sent_to_the_wrong_node_is_forwarded(processes: Processes) -> None:

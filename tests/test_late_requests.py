@@ -18,6 +18,7 @@ from dcc.wire.messages import (
     Outcome,
     Ping,
     Replicate,
+    ReplicateAck,
     Write,
     WriteMany,
     WriteReply,
@@ -54,6 +55,56 @@ def test_a_clear_read_at_its_deadline_clears(pair: Cores) -> None:
     replies = pair.ask("a", Clear(seen=0, issued_ms=0), at=pair.ms)
     assert [type(reply) for reply in replies] == [ClearReply]
     assert pair.held("a", key) is pair.held("b", key) is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Write(op=Op.PUT, key=b"k", value=b"v", direct=True),
+        WriteMany(op=Op.PUT, items=((b"k", b"v"), (b"l", b"v"))),
+    ],
+)
+def test_a_write_read_after_its_deadline_is_refused_and_writes_nothing(
+    pair: Cores, message: Message
+) -> None:
+    for name in ("a", "b"):
+        assert code_of(pair.ask(name, message, at=pair.ms - 1)) is Code.TOO_LATE
+    pair.run(1)
+    for name in ("a", "b"):
+        assert pair.held(name, b"k") is pair.held(name, b"l") is None
+    assert pair.ask("a", message, at=pair.ms), "in time it is done"
+    pair.run(1)
+    assert b"v" in (pair.held("a", b"k"), pair.held("b", b"k"))
+
+
+def test_a_repeated_write_gets_the_first_answer_and_is_not_executed_again(pair: Cores) -> None:
+    key = pair.key_of("a", "b")
+    add = Write(op=Op.INCR, key=key, delta=5)
+    first = pair.ask("a", add, request=4711)
+    again = pair.ask("a", add, request=4711)
+    assert [type(reply) for reply in first] == [WriteReply]
+    assert again == first
+    assert pair.held("a", key) == b"5"
+    assert pair.ask("a", add, request=4712) != first
+    assert pair.held("a", key) == b"10"
+
+
+@pytest.mark.parametrize("kind", [Replicate, ReplicateAck])
+def test_a_write_that_wants_two_owners_is_answered_when_two_have_it(
+    pair: Cores, kind: type[Message]
+) -> None:
+    key = pair.key_of("a", "b")
+    pair.lost = lambda _source, _to, message: isinstance(message, kind)
+    before = len(pair.replies)
+    pair.ask("a", Write(op=Op.PUT, key=key, value=b"v", w=2), at=pair.ms + 5_000)
+    pair.run(0.5)
+    assert len(pair.replies) == before, "one of the two has not said that it has the write"
+    pair.lost = lambda _source, _to, _message: False
+    pair.until(lambda: len(pair.replies) > before, 3)
+    reply = pair.replies[-1][1]
+    assert isinstance(reply, WriteReply)
+    assert reply.outcome is Outcome.DONE
+    assert pair.held("b", key) == b"v"
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from dcc.wire.messages import (
     PullReply,
     Replicate,
 )
+from tests.cores import Cores
 from tests.planes import Planes
 
 
@@ -67,13 +68,25 @@ def test_a_root_is_not_told_while_leaves_are_missing_and_their_groups_equal_noth
     assert set(differing(groups, groups)) == dirty
 
 
+def test_nodes_tell_their_roots_and_find_a_lost_write_long_before_the_round() -> None:
+    """The whole way: lost for good, told by pings and acks, looked into, pulled."""
+    cores = Cores("a", "b", replicas=1)
+    cores.settle()
+    key = cores.key_of("a", "b")
+    cores.lost = lambda _source, _to, message: isinstance(message, Replicate)
+    cores.put("a", key, b"v")
+    cores.run(5)  # Given up by the stream; no later write tells of a gap.
+    cores.lost = lambda _source, _to, message: isinstance(message, CompareRoot)  # No round either.
+    cores.until(lambda: cores.held("b", key) == b"v", 8)
+
+
 def test_an_idle_pair_compares_roots_alone_in_less_than_a_kilobyte_a_round() -> None:
     world = filled()
     world.run(130)
     world.carried.clear()
     world.run(61)
     assert {type(message) for message in world.carried} == {CompareRoot, CompareRootReply}
-    pairs = 3
+    pairs = 3  # Their roots ride on pings and acks, 9 bytes each, round or not.
     codec = Codec("dcc", sender=1 << 63, boot=1 << 57)
     size = sum(wire_bytes(codec, message) for message in world.carried)
     assert 0 < size / pairs < 1024, size

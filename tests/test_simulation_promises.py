@@ -58,7 +58,7 @@ def test_a_thousand_rounds_undo_no_eviction_and_end_in_silence() -> None:
             stage.play(60 * MILLISECOND)
             assert bytes_above_limit(stage) == []
         sent = stage.observer.sent - before
-        assert sent["CompareRoot"] + sent["Compare"] >= 1_000, "rounds"
+        assert sent["CompareRoot"] >= 1_000, "rounds"
         assert stage.world.counts["dropped copies"] > 50
         assert all(stage.core(f"n{i}").held.store.evicted_total > 20 for i in range(3))
         stage.play(5 * interval_ns)
