@@ -16,7 +16,7 @@ class NodeUnavailable(DccError, ConnectionError):
     """No node could be asked: nothing was sent, or nobody was ready. Retry later.
 
     `partial` holds what a call of many keys did get: a dict for `get_many`, a list of the keys
-    that failed for `put_many`; None for calls of one key.
+    that failed for `delete_many`; None for calls of one key.
     """
 
     partial: object = None

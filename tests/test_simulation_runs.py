@@ -220,6 +220,10 @@ CAUGHT = {
 
 def test_every_bug_that_can_be_planted_has_its_scenario() -> None:
     assert CAUGHT.keys() == MUTATIONS.keys()
+    told_of = (ROOT / "docs/simulation.md").read_text("utf-8")
+    assert [name for name in MUTATIONS if told_of.count(f"`{name}`") != 2] == [], (
+        "who sees it, when"
+    )
 
 
 @pytest.mark.parametrize("mutation", sorted(CAUGHT))

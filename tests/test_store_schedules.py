@@ -10,6 +10,10 @@ what has expired, or a version older than one that its clock covers. At the end,
 everybody back and all pulls done: equal digests, and nobody shows a version while anybody alive
 knows a newer one, deletions and expiries included.
 
+Three causes that such schedules have shown and that are mended: spans of what was seen travelled
+without the refill that belongs to them; a second late write below the mark replaced a ghost by a
+value; and forgetting did not wait for an older write that was still on its way.
+
     DCC_SCHEDULES=20000 python -m pytest tests/test_store_schedules.py   # a soak
 """
 

@@ -104,7 +104,7 @@ def test_copies_that_are_missing_degrade_and_say_what_to_wait_for() -> None:
         *cluster_of(a="alive", b="alive"), Convergence(False, 12, ("why",)), cluster="dcc"
     )
     assert judged.problems == ["12 copies of slots missing or not known to be complete"]
-    assert judged.copies.startswith("12 copies of slots missing, ")
+    assert judged.copies.startswith("12 copies of slots missing or not known to be complete, ")
     assert judged.next == "dcc converged --wait 60"
 
 

@@ -55,6 +55,12 @@ def _status_text(topology: Topology, found: ClusterStats, judged: Verdict) -> st
     return "\n".join(parts)
 
 
+def _used(mine: NodeStats) -> str:
+    """Return what counts towards the limit: the data with its bookkeeping."""
+    used = mine.detail.get("bytes_used")
+    return tables.size(used if isinstance(used, int) else mine.item_bytes)
+
+
 def _figures(mine: NodeStats | None) -> Row:
     if mine is None:
         return ("?",) * 7
@@ -62,7 +68,7 @@ def _figures(mine: NodeStats | None) -> Row:
     return (
         tables.share(owned) if isinstance(owned, int | float) else "?",
         tables.amount(mine.items),
-        f"{tables.size(mine.item_bytes)}/{tables.size(mine.memory_limit_bytes)}",
+        f"{_used(mine)}/{tables.size(mine.memory_limit_bytes)}",
         tables.share(mine.hit_ratio) if mine.hits + mine.misses + mine.unsure else "-",
         tables.amount(sum(mine.requests_per_second.values())),
         tables.span(mine.replication_lag_seconds),
@@ -130,7 +136,7 @@ def stats(client: Client, options: argparse.Namespace) -> int:
 
 def _node_text(name: str, mine: NodeStats) -> str:
     asked = f"hits {mine.hits}, misses {mine.misses}, unsure {mine.unsure}"
-    memory = f"{tables.size(mine.item_bytes)} of {tables.size(mine.memory_limit_bytes)}"
+    memory = f"{_used(mine)} of {tables.size(mine.memory_limit_bytes)}"
     lines = [
         name,
         f"  {asked}, hit ratio {tables.share(mine.hit_ratio)}",

@@ -82,8 +82,8 @@ def _judge_copies(found: ClusterStats, convergence: Convergence | None, judged: 
     elif not convergence.under_replicated:
         text = "copies on their way"
     else:
-        text = f"{convergence.under_replicated} copies of slots missing"
-        judged.problems.append(f"{text} or not known to be complete")
+        text = f"{convergence.under_replicated} copies of slots missing or not known to be complete"
+        judged.problems.append(text)
         judged.next = "dcc converged --wait 60"
     stale = total.stale_read_ratio
     judged.copies = (

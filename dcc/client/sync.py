@@ -290,7 +290,9 @@ class Client:
         names = {raw: name for name, raw in zip(*_names(keys), strict=True)}
         written = self._write_many(Op.DELETE, dict.fromkeys(names, b""), 0)
         if written.failed:
-            text = f"{len(written.failed)} keys failed, {written.done} were deleted"
+            text = (
+                f"{len(written.failed)} keys failed, {written.done} were deleted: {written.error}"
+            )
             if written.maybe:
                 raise MaybeStored(text) from written.error
             error = NodeUnavailable(text)
