@@ -189,19 +189,20 @@ def test_http_serves_probes_metrics_and_status(processes: Processes, ask: Asks) 
     http = node.ready["http"]
     asker = ask(node)
     asker.serves()
-    asker.ask(m.Get(key=b"absent"), 7)
+    asker.ask(m.Get(key=b"absent"), 7)  # Unsure: the node is alone, and has just begun.
     assert fetch(http, "/livez") == (200, "ok\n")
     wait_until(lambda: fetch(http, "/readyz") == (200, "ok\n"), 10, node.text)
     assert fetch(http, "/nonsense")[0] == 404
     wait_until(lambda: '"hits": 1' in fetch(http, "/api/v1/status")[1], 10, node.text)
     status = json.loads(fetch(http, "/api/v1/status")[1])
-    assert (status["name"], status["items"], status["misses"]) == ("web", 1, 1)
+    assert (status["name"], status["items"]) == ("web", 1)
+    assert (status["misses"], status["unsure"]) == (0, 1)
     assert status["members"] == {"web": "alive"}
     assert status["shell"]["bugs"] == 0
     metrics = fetch(http, "/metrics")[1].splitlines()
     for line in (
         'dcc_commands_total{command="get",status="hit"} 1.0',
-        'dcc_commands_total{command="get",status="miss"} 1.0',
+        'dcc_commands_total{command="get",status="unsure"} 1.0',
         'dcc_commands_total{command="put",status="answered"} 1.0',
         "dcc_items 1.0",
         "dcc_memory_limit_bytes 2.68435456e+08",
