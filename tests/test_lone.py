@@ -11,6 +11,8 @@ from dcc.wire.messages import (
     GetMany,
     GetManyReply,
     GetReply,
+    Scan,
+    ScanReply,
     Status,
     Topology,
     TopologyGet,
@@ -23,12 +25,15 @@ def test_a_founder_is_sure_of_what_it_lacks_once_others_must_have_looked_for_it(
     assert status_of(cores, "a", b"key") is Status.UNSURE
     assert statuses_of(cores, "a", b"key") == [Status.UNSURE]
     assert not told_ready(cores, "a"), "who knows another ring keeps it"
+    slot = slot_of(b"here")
     cores.put("a", b"here", b"value")
     assert status_of(cores, "a", b"here") is Status.HIT
+    assert listed(cores, "a", slot) == ((b"here",), (slot,)), "another owner may list more"
     config = cores["a"].config
     cores.run((config.reconnect_interval_ns + config.protocol_period_ns) / SECOND + 0.5)
     assert status_of(cores, "a", b"key") is Status.MISS
     assert statuses_of(cores, "a", b"key") == [Status.MISS]
+    assert listed(cores, "a", slot) == ((b"here",), ())
     assert told_ready(cores, "a")
 
 
@@ -64,35 +69,34 @@ def test_a_restart_without_seeds_makes_no_key_absent() -> None:
 
 
 def test_an_answer_from_another_ring_settles_no_absence() -> None:
-    cores = Cores("a", "b", "c", replicas=1)
-    cores.settle()
-    key = cores.key_of("a", "c")
-    cores.put("a", key, b"value", w=2)
-    cores.run(0.1)
-    cores.add("a", seeded=False)
-    cores.lost = lambda source, target, _m: node_key("c") in (source, target)  # a meets b only.
-    view = cores["a"].held.view
-    cores.until(lambda: node_key("b") in view.boots and node_key("c") not in view.boots)
+    cores, key = half_met()
     assert b"value" not in (cores.held("a", key), cores.held("b", key))
     assert settled_status(cores, "a", key) is not Status.MISS
 
 
 def test_a_miss_is_judged_by_the_ring_at_its_end() -> None:
+    cores, key = half_met()
+    a = cores["a"]
+    verdict = Verdict(1, None, True, {node_key("b"): NO_VERSION})
+    assert a.reads.is_settled(slot_of(key), key, verdict), "as far as it knew"
+    cores.lost = lambda _s, _t, _m: False
+    cores.until(lambda: node_key("c") in a.held.view.boots)
+    assert not a.reads.is_settled(slot_of(key), key, verdict)
+
+
+def half_met() -> tuple[Cores, bytes]:
+    """Return a cluster whose "a" was restarted and has met "b" only, and a key that "c" has."""
     cores = Cores("a", "b", "c", replicas=1)
     cores.settle()
     key = cores.key_of("a", "c")
     cores.put("a", key, b"value", w=2)
     cores.run(0.1)
     cores.add("a", seeded=False)
-    cores.lost = lambda source, target, _m: node_key("c") in (source, target)  # a meets b only.
-    a = cores["a"]
-    cores.until(lambda: node_key("b") in a.held.view.boots)
-    assert node_key("c") not in a.held.view.boots
-    verdict = Verdict(1, None, True, {node_key("b"): NO_VERSION})
-    assert a.reads.is_settled(slot_of(key), key, verdict), "as far as it knew"
-    cores.lost = lambda _s, _t, _m: False
-    cores.until(lambda: node_key("c") in a.held.view.boots)
-    assert not a.reads.is_settled(slot_of(key), key, verdict)
+    cores.lost = lambda source, target, _m: node_key("c") in (source, target)
+    view = cores["a"].held.view
+    cores.until(lambda: node_key("b") in view.boots)
+    assert node_key("c") not in view.boots
+    return cores, key
 
 
 def status_of(cores: Cores, name: str, key: bytes) -> Status:
@@ -117,6 +121,13 @@ def statuses_of(cores: Cores, name: str, *keys: bytes) -> list[int]:
     (reply,) = cores.ask(name, GetMany(keys=keys))
     assert isinstance(reply, GetManyReply)
     return list(reply.statuses)
+
+
+def listed(cores: Cores, name: str, slot: int) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
+    """Return the keys of a slot that a node lists, and the slots that it is unsure of."""
+    (reply,) = cores.ask(name, Scan(slots=(slot,), prefix=b""))
+    assert isinstance(reply, ScanReply)
+    return reply.keys, reply.unsure
 
 
 def told_ready(cores: Cores, name: str) -> bool:

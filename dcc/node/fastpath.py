@@ -15,7 +15,6 @@ from dcc.limits import BATCH_BYTES, BATCH_KEYS_MAX, INLINE_VALUE_BYTES_MAX, KEY_
 from dcc.replication.holdings import Instant
 from dcc.replication.served import EVERY as NAMED
 from dcc.replication.staleness import EVERY
-from dcc.replication.sync import IN_SYNC
 from dcc.ring.hashing import slot_of, slots_of
 from dcc.store.entry import Entry
 from dcc.types import NO_VERSION, Kind, Now, Version
@@ -165,7 +164,7 @@ class FastPath:
 
     def _is_absent(self, slot: int, key: bytes) -> bool:
         """Return whether a key that was not found is certainly nowhere."""
-        if self._sync.unsynced(slot) is not IN_SYNC or self._sync.lone:
+        if not self._sync.speaks_alone(slot):
             return False
         entry = self._store.peek(slot, key)
         return entry is None or entry.kind is not Kind.EVICTED or entry.asked

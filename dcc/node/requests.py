@@ -21,7 +21,6 @@ from dcc.node.settings import stamp_of_change
 from dcc.node.stats import statistics
 from dcc.replication.holdings import Asker, Instant
 from dcc.replication.staleness import EVERY
-from dcc.replication.sync import IN_SYNC
 from dcc.ring.hashing import slot_of
 from dcc.types import NodeKey, Record, Settings
 from dcc.units import MILLISECOND
@@ -282,7 +281,7 @@ class Requests:
                 break
             after = b""
             done += 1
-            if not held.view.is_primary(slot) or self._core.sync.unsynced(slot) is not IN_SYNC:
+            if not held.view.is_primary(slot) or not self._core.sync.speaks_alone(slot):
                 unsure.append(slot)
         reply = m.ScanReply(done=done, keys=tuple(keys), unsure=tuple(unsure))
         return [asker.answer(reply)]
@@ -364,7 +363,7 @@ class Requests:
     ) -> list[Effect]:
         slot = slot_of(message.key)
         self._held.store.get(slot, message.key, at.ms)  # turns what has expired into a record of it
-        confirmed = self._held.view.is_primary(slot) and self._core.sync.unsynced(slot) is IN_SYNC
+        confirmed = self._held.view.is_primary(slot) and self._core.sync.speaks_alone(slot)
         reply = m.InspectReply(records=self.held_record(message.key), confirmed=confirmed)
         return [asker.answer(reply)]
 

@@ -140,6 +140,13 @@ class SyncTable:
             found = self._verdicts[slot] = self._judge(slot)
         return found
 
+    def speaks_alone(self, slot: int) -> bool:
+        """Return whether what the primary, if that is this node, lacks of `slot` is nowhere; O(1).
+
+        But for ghosts of the key that nobody was asked about.
+        """
+        return not self.lone and self.unsynced(slot) is IN_SYNC
+
     def may_be_old(self, slot: int) -> bool:
         """Return whether others may have written `slot` without this node; O(1)."""
         return self.behind and bool(self.unsynced(slot).ask)
