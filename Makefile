@@ -6,7 +6,7 @@ SEEDS ?= 1000
 BIN := .venv/bin
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types sim soak clean
+.PHONY: help demo test check lint types sim soak peers bench clean
 
 help:
 	@echo 'make demo           three nodes, real clients, one kill -9, a report'
@@ -14,6 +14,8 @@ help:
 	@echo 'make check          lint, types, doctests and the tests that start no process'
 	@echo 'make sim SEED=7     one simulated cluster under the faults that the seed draws'
 	@echo 'make soak SEEDS=5000  many seeds, and the property tests with many examples'
+	@echo 'make peers          the test suites of Django, dogpile.cache and others, on real nodes'
+	@echo 'make bench          dcc beside Redis, Valkey and memcached clients, in one run'
 
 demo: .venv/installed
 	$(BIN)/python -m dcc.demo
@@ -23,7 +25,7 @@ test: check
 	$(BIN)/python -m pytest -m 'process or slow' tests
 
 check: lint types
-	$(BIN)/python -m pytest --numprocesses auto --doctest-modules -m 'not process and not slow' dcc tests
+	$(BIN)/python -m pytest --numprocesses auto --doctest-modules --doctest-ignore-import-errors -m 'not process and not slow' dcc tests
 
 lint: .venv/installed-for-tests
 	$(BIN)/ruff check .
@@ -39,6 +41,12 @@ soak: .venv/installed-for-tests
 	$(BIN)/python -m simulations run --seed $(SEED) --seeds $(SEEDS)
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m 'not process' --timeout 3600 dcc tests
 
+peers: .venv/installed-for-tests .venv/peers/installed
+	$(BIN)/python tests/peers/run.py
+
+bench: .venv/installed-for-bench
+	$(BIN)/python -m benchmarks.peers --json bench.json --chart bench.png
+
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -52,5 +60,17 @@ clean:
 	@touch $@
 
 .venv/installed-for-tests: setup.cfg pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,frameworks]'
 	@touch $@ .venv/installed
+
+.venv/installed-for-bench: setup.cfg pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@ .venv/installed
+
+# Fetched, with hashes, and never kept in the repository; build tools come as wheels.
+.venv/peers/installed: tests/peers/requirements.txt tests/peers/sources.txt setup.cfg | .venv/bin/python
+	$(PYTHON) -m venv .venv/peers
+	.venv/peers/bin/python -m pip install --quiet --disable-pip-version-check -e . -r tests/peers/requirements.txt
+	.venv/peers/bin/python -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps \
+		--no-binary django,cachelib,flask-caching,aiocache --dest .venv/peers/sources -r tests/peers/sources.txt
+	@touch $@

@@ -47,7 +47,8 @@ NOBLOCK, MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 ECHO = """
 import sys, zmq
 NOBLOCK, MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
-table = {b"key:%06d" % i: b"v" * 100 for i in range(1000)}
+value = b"v" * 100
+table = {b"key:%06d" % i: value for i in range(1000)}
 router = zmq.Context().socket(zmq.ROUTER)
 port = router.bind_to_random_port("tcp://127.0.0.1")
 print(port, flush=True)
@@ -59,7 +60,7 @@ while True:
             route = recv(NOBLOCK)
             key = recv(NOBLOCK)
             send(route, MORE)
-            send(look_up(key, b""), NOBLOCK)
+            send(look_up(key, value), NOBLOCK)
     except zmq.Again:
         pass
 """

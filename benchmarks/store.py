@@ -157,7 +157,7 @@ def with_and_without_clocks(count: int) -> dict[str, float]:
     ]
     taken: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
-        memory = Memory(8 * GIB, "lru", set())
+        memory = Memory(8 * GIB, "lru")
         plain, digested = Store(memory_limit_bytes=8 * GIB), Store(memory_limit_bytes=8 * GIB)
 
         def bare(slot: int, record: Record, now_ms: int, memory: Memory = memory) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dcc.client.async_client import AsyncClient
 from dcc.client.audit import Audit
 from dcc.client.results import (
     ClusterStats,
@@ -32,17 +34,23 @@ from dcc.errors import (
     SessionLapsed,
     ValueTooLarge,
     WrongCluster,
+    WrongLoop,
 )
 from dcc.types import Version
 
 if TYPE_CHECKING:
+    from dcc.contrib.async_cache import AsyncCache
+    from dcc.contrib.cache import Cache
     from dcc.local import LocalCluster, Node
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncCache",
+    "AsyncClient",
     "Audit",
     "AuthenticationFailed",
+    "Cache",
     "Client",
     "ClientClosed",
     "ClockSkew",
@@ -69,14 +77,22 @@ __all__ = [
     "ValueTooLarge",
     "Version",
     "WrongCluster",
+    "WrongLoop",
     "__version__",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # A process that is only a client need not load the node's parts.
-    if name in ("LocalCluster", "Node"):
-        from dcc import local
+_LATER = {
+    "AsyncCache": "dcc.contrib.async_cache",
+    "Cache": "dcc.contrib.cache",
+    "LocalCluster": "dcc.local",
+    "Node": "dcc.local",
+}
+"""Loaded when first named: a process that is only a client need not load the node's parts, and the
+caches are written with the names above."""
 
-        return getattr(local, name)
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module 'dcc' has no attribute {name!r}")

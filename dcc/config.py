@@ -9,7 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dcc.errors import ConfigError
-from dcc.limits import BATCH_KEYS_MAX, NAME_BYTES_MAX, REPLICAS_MAX, VALUE_BYTES_MAX
+from dcc.limits import (
+    BATCH_KEYS_MAX,
+    MEMBERS_MAX,
+    NAME_BYTES_MAX,
+    REPLICAS_MAX,
+    VALUE_BYTES_MAX,
+)
 from dcc.units import KIB, MIB, MILLISECOND, SECOND
 
 EVICTION_POLICIES = ("lru", "lfu")
@@ -52,6 +58,9 @@ class NodeConfig:
     found_alone_ns: int = 5 * SECOND
     "A node that is among its own seeds and hears nobody founds the cluster after this."
 
+    expect: int = 1
+    "Members that must be there at once before this node first calls itself ready."
+
     exchange_interval_ns: int = 60 * SECOND
     "Every pair of holders compares its clocks at least this often."
     move_bytes_per_second: int = 16 * MIB
@@ -69,6 +78,31 @@ class NodeConfig:
     queue_bytes_max: int = 16 * MIB
     "Bytes waiting for one peer; beyond it the peer is behind and the exchange fills the gap."
 
+    @property
+    def remembered_bytes_max(self) -> int:
+        """What the table of recent writes may take: a sixteenth of the memory limit."""
+        return self.memory_limit_bytes // 16
+
+    @property
+    def waiting_bytes_max(self) -> int:
+        """What requests that wait for other nodes may hold: an eighth; beyond it `Overloaded`."""
+        return self.memory_limit_bytes // 8
+
+    @property
+    def queues_bytes_max(self) -> int:
+        """What all queues to peers may hold together: a quarter."""
+        return self.memory_limit_bytes // 4
+
+    @property
+    def claims_bytes_max(self) -> int:
+        """What lists of holders that have forgotten may take while others are asked: a 32nd."""
+        return self.memory_limit_bytes // 32
+
+    @property
+    def replies_bytes_max(self) -> int:
+        """What replies that clients have not read yet may hold: an eighth."""
+        return self.memory_limit_bytes // 8
+
     def __post_init__(self) -> None:
         _check(0 < len(self.name.encode()) <= NAME_BYTES_MAX, f"name: 1..{NAME_BYTES_MAX} bytes")
         _check(self.name.isprintable(), "name: printable characters only")
@@ -76,6 +110,7 @@ class NodeConfig:
         _check(self.zone.isprintable(), "zone: printable characters only")
         _check(0 < len(self.cluster.encode()) <= NAME_BYTES_MAX, "cluster: 1..128 bytes")
         _check(0 <= self.replicas <= REPLICAS_MAX, f"replicas: 0..{REPLICAS_MAX}")
+        _check(1 <= self.expect <= MEMBERS_MAX, f"expect: 1..{MEMBERS_MAX}")
         _check(0 < self.weight <= 1e6, "weight: above 0, at most 1e6")
         _check(self.memory_limit_bytes >= 1 * MIB, "max-memory: at least 1 MiB")
         _check(0 < self.value_bytes_max <= VALUE_BYTES_MAX, "value_bytes_max: 1..16 MiB")

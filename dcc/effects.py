@@ -24,6 +24,8 @@ class Tell:
     message: Message
     request: int = 0
     "The request id for the header; an answer repeats the question's."
+    bulk: bool = False
+    "As in `Send`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,11 @@ class Send:
 
     to: NodeKey | str
     frames: list[bytes]
+    bulk: bool = False
+    """On the second connection, for what may take seconds on a slow link: nothing small waits
+    behind it. Each of the two keeps its order."""
+    request: int = 0
+    "A client's call: the number that the answer will repeat. 0 where no call waits for one."
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +92,9 @@ class Connect:
 
 @dataclass(frozen=True, slots=True)
 class Disconnect:
-    """Close DEALER and SUB to a member that is DEAD, REMOVED or LEFT."""
+    """Close DEALER and SUB to a member that is DEAD, REMOVED or LEFT, or what led to an address."""
 
-    key: NodeKey
+    key: NodeKey | str
 
 
 @dataclass(frozen=True, slots=True)

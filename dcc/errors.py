@@ -4,12 +4,20 @@ Each public error is also the matching builtin, so `except TimeoutError` works. 
 whether the operation surely did not happen and never will; when in doubt it is false.
 """
 
+from typing import Self
+
 
 class DccError(Exception):
     """Root of everything dcc raises on purpose."""
 
     definite = True
     "The operation surely did not happen, and will not."
+
+    def again(self) -> Self:
+        """Return an equal error for another call: each raises one of its own."""
+        other = type(self)(*self.args)
+        other.__dict__.update(self.__dict__)
+        return other
 
 
 class NodeUnavailable(DccError, ConnectionError):
@@ -69,6 +77,12 @@ class Overloaded(DccError):
 
 class SessionLapsed(DccError):
     """The session's causal past can no longer be checked; it starts anew with the next call."""
+
+
+class WrongLoop(DccError, RuntimeError):
+    """An `AsyncClient` was used from another event loop than the one of its first call, or in a
+    child process after a fork. Nothing was sent; make a client for each loop and process.
+    """
 
 
 class ClientClosed(DccError, RuntimeError):

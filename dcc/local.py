@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from dcc import green
 from dcc.config import NodeConfig
-from dcc.errors import NodeUnavailable, UsageError
+from dcc.errors import ConfigError, NodeUnavailable, UsageError
 from dcc.node.logs import level_of
 from dcc.node.loop import Loop, open_loop
 from dcc.node.options import OPTIONS, Given, parse
@@ -45,9 +46,17 @@ class Node:
         self._ready = threading.Event()
 
     def start(self) -> Self:
-        """Bind and run; return at once, joined or not. ConfigError if it cannot be bound."""
+        """Bind and run; return at once, joined or not.
+
+        Raises ConfigError if it cannot be bound, or where greenlets have replaced threads.
+        """
         if self._loop is not None:
             raise UsageError("a node is started once; make another one")
+        if green.threads_are_green():
+            raise ConfigError(
+                "a node needs a thread of its own, and gevent or eventlet has replaced threads in"
+                " this process: start `dcc node` beside it"
+            )
         self._loop = open_loop(self._options, log=_log, on_ready=self._ready.set, **self._tuning)
         name = f"dcc-node-{self._loop.config.name}"
         self._thread = threading.Thread(target=self._loop.run, name=name, daemon=True)

@@ -53,6 +53,35 @@ class Now(NamedTuple):
     "Nanoseconds since 1970 by the machine's clock; only the cluster clock looks at it."
 
 
+class Trust(IntEnum):
+    """How far cluster time is agreed upon; see `dcc.clock`."""
+
+    FREE = 0
+    "Nothing was stamped by it yet: it may step."
+    ANCHORED = 1
+    "It goes on as it is, until three clocks or more have been read."
+    CONFIRMED = 2
+    "More than half of three clocks or more agreed on it; own clocks count no more."
+
+
+class Claim(NamedTuple):
+    """What a member says of cluster time, relative to its own clock, in ms."""
+
+    offset_ms: int
+    "Cluster time minus the member's own clock, now."
+    target_ms: int
+    "Where the offset is being slewed to; the offset itself if it rests."
+    trust: Trust
+    ahead: bool
+    "Its stamps lie in the future: others should stamp for it."
+
+
+FREE_CLAIM = Claim(0, 0, Trust.FREE, False)
+
+NOT_HEARD = -(1 << 63)
+"In an `Ack` that answers no ping of the receiver's own."
+
+
 class Version(NamedTuple):
     """What makes a write newest: a total order, larger wins.
 
@@ -126,6 +155,14 @@ class Standing(IntEnum):
     LEFT = 4
 
 
+class Pace(IntEnum):
+    """What one member thinks of how fast another one answers, relative to the others."""
+
+    UNKNOWN = 0
+    WELL = 1
+    SLOW = 2
+
+
 class Member(NamedTuple):
     """One row of the membership table, and a rumor when it travels."""
 
@@ -149,6 +186,13 @@ class Member(NamedTuple):
     "SUSPECT and DEAD: who claims it, so that independent accusers can be counted. 0 = nobody."
     filling: bool = False
     "New, and has not pulled all its slots yet: owns them, but leads none that another owner can."
+    slow: bool = False
+    "The others found it many times slower than the rest: it leads nothing that another owner can."
+
+    @property
+    def follows(self) -> bool:
+        """Whether it comes behind the other owners in every route."""
+        return self.filling or self.slow
 
     @property
     def key(self) -> NodeKey:

@@ -18,7 +18,7 @@ from types import ModuleType
 
 from dcc.limits import BATCH_BYTES
 from dcc.node.core import NodeCore
-from dcc.replication.streams import WINDOW_BATCHES
+from dcc.replication.lane import WINDOW_BATCHES
 from dcc.store.memory import VALUELESS_SHARE
 from dcc.store.notes import NOTES_MAX
 from dcc.units import MIB

@@ -2,27 +2,48 @@
 
 It does one call at a time, as one thread of an application does. Its sockets keep what is sent
 while a connection is being made, and report what surely did not leave.
+
+An ordinary get goes by the production fast path where that would: one frame to the primary, and at
+the first surprise a call that goes on from there. What the fast path reads in an answer is compared
+with what the codec reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dcc.client.calls import Call, Operation
 from dcc.client.core import ClientCore
+from dcc.client.fastpath import FastPath
 from dcc.effects import Effect, Send
 from dcc.errors import DccError
-from dcc.types import NodeKey
+from dcc.ring.hashing import slot_of
+from dcc.types import NodeKey, Now
 from dcc.units import MILLISECOND, NEVER
-from simulations.network import REQUEST, Connection, Frames
+from dcc.wire.messages import Get, GetReply
+from simulations.answers import ANSWERING, Answer
+from simulations.network import REQUEST, Connection, Frames, State
+from simulations.observer import tag_of
 
 if TYPE_CHECKING:
     from simulations.world import World
 
 Done = Callable[[Any, DccError | None], None]
 "Told how a call ended: the outcome, or the error."
+
+
+class _Plain(NamedTuple):
+    """A get on the fast path: one question, and nothing else under way."""
+
+    key: bytes
+    address: str
+    request: int
+    epoch: int
+    sent: Now
+    due: int
+    "Monotonic ns until which the answer is waited for alone."
 
 
 class ClientProcess:
@@ -36,16 +57,22 @@ class ClientProcess:
         self.paused = False
         self.key: NodeKey = 0
         self.on_death: Callable[[], None] | None = None
+        self.answers: list[Answer] = []
+        "What the reads of the present call, or the last one, were answered by whom."
         self._nodes, self._timeout_ns = nodes, timeout_ns
         self._call: Call | None = None
+        self._plain: _Plain | None = None
         self._done: Done | None = None
         self._wake_ns = NEVER
+        self._first_request = 0
+        "Of the present call: replies to lower numbers are late."
         self._to: dict[str, Connection] = {}
         self._begin_life()
 
     def _begin_life(self) -> None:
         self.life += 1
         rng = Random(f"{self.world.seed}/client/{self.name}/{self.life}")
+        self._plain = None
         boot = (self.clock.read(self.world.now_ns).wall // MILLISECOND) << 16
         self.key = int(rng.random() * (1 << 53)) | 1
         self.core = ClientCore(
@@ -56,6 +83,7 @@ class ClientProcess:
             rng=rng,
             timeout_ns=self._timeout_ns,
         )
+        self._fast = FastPath(self.core.codec, sender=self.key, boot=self.core.boot)
 
     def restart(self) -> None:
         """Die in the middle of whatever is under way; a new client takes over the name."""
@@ -72,25 +100,90 @@ class ClientProcess:
     @property
     def busy(self) -> bool:
         """A call is under way."""
-        return self._call is not None
+        return self._call is not None or self._plain is not None
 
     def call(self, operation: Operation, done: Done) -> None:
         """Begin a call; `done` is told when it has ended."""
-        assert self._call is None, "one call at a time"
+        assert not self.busy, "one call at a time"
         now = self.clock.read(self.world.now_ns)
-        self._call, self._done = self.core.begin(operation, now), done
+        self.answers, self._first_request = [], self.core.next_request()
+        self._done = done
+        if isinstance(operation, Get) and self._ask_plainly(operation, now):
+            return
+        self._call = self.core.begin(operation, now)
         self._carry_out(self._call.start(now))
         self._after_input()
 
     def arrived(self, connection: Connection, frames: Frames) -> bool:
         """Take frames from the network, also when nobody waits for them any more."""
         now = self.clock.read(self.world.now_ns)
-        if self._call is None:
+        if self.world.observer is not None and tag_of(frames[0]) in ANSWERING:
+            number, told = self.world.observer.answers.taken(self, frames)
+            if number >= self._first_request:
+                self.answers += told
+        if self._plain is not None and connection.address == self._plain.address:
+            self._plainly_answered(self._plain, frames, now)
+        elif self._call is None:
             self._carry_out(self.core.receive(connection.address, frames, now))
         else:
             self._carry_out(self._call.receive(connection.address, frames, now))
             self._after_input()
         return True
+
+    # -------------------------------------------------------------- the fast path
+
+    def _ask_plainly(self, read: Get, now: Now) -> bool:
+        """Return whether the fast path takes a get; its question is sent then."""
+        core, view = self.core, self.core.view
+        if read.direct or read.r != 1 or view is None or now.mono >= core.due_at:
+            return False
+        address = view.primary(slot_of(read.key))
+        connection = self._to.get(address) if address else None
+        if address is None or connection is None or connection.state is not State.OPEN:
+            return False
+        if address in core.health.sick:
+            return False
+        request, epoch = core.next_request(), view.epoch
+        at = core.time_ms(now.mono + core.timeout_ns)
+        due = now.mono + core.hedging.wait_ms * MILLISECOND
+        self._plain = _Plain(read.key, address, request, epoch, now, due)
+        frame = self._fast.question(read.key, epoch, request, at)
+        self.world.network.send(connection, [frame])
+        self._wake_at(due)
+        self.world.counts["fast reads"] += 1
+        return True
+
+    def _plainly_answered(self, plain: _Plain, frames: Frames, now: Now) -> None:
+        core = self.core
+        answer = None
+        if len(frames) == 1:
+            answer = self._fast.answer(frames[0], plain.request, plain.epoch)
+        if answer is None:
+            self._go_on(plain, [frames], now)
+            return
+        _, reply = core.codec.decode(frames)
+        assert isinstance(reply, GetReply)
+        assert answer == (reply.value if reply.version.stamp else None, reply.version.stamp)
+        core.lost = False
+        core.heard_at[plain.address] = plain.sent.mono
+        core.hedging.answered(now.mono - plain.sent.mono)
+        core.saw(answer.stamp)
+        self._plain = None
+        done, self._done = self._done, None
+        assert done is not None
+        done(reply, None)
+
+    def _go_on(self, plain: _Plain, arrived: list[Frames], now: Now) -> None:
+        """Hand over to a call, which goes on where the fast path stands."""
+        self._plain = None
+        under_way = [(plain.address, plain.request, [plain.key])]
+        get = Get(key=plain.key)
+        self._call = self.core.resume(get, under_way, plain.sent, self.core.codec)
+        effects = self._call.start(now)
+        for frames in arrived:
+            effects += self._call.receive(plain.address, frames, now)
+        self._carry_out(effects)
+        self._after_input()
 
     def stray(self, frames: Frames) -> None:
         """Drop them: a client listens to nobody but those it connected to."""
@@ -102,7 +195,11 @@ class ClientProcess:
 
     def _undelivered(self, what: tuple[int, str, Frames]) -> None:
         life, address, frames = what
-        if life == self.life and self._call is not None:
+        if life != self.life:
+            return
+        if self._plain is not None and self._plain.address == address:
+            self._go_on(self._plain, [], self.clock.read(self.world.now_ns))
+        if self._call is not None:
             now = self.clock.read(self.world.now_ns)
             self._carry_out(self._call.undeliverable(address, now, frames))
             self._after_input()
@@ -113,7 +210,10 @@ class ClientProcess:
         if call.done:
             self._finish(call)
             return
-        at = max(self.clock.when(call.wake_at()), self.world.now_ns)
+        self._wake_at(call.wake_at())
+
+    def _wake_at(self, mono: int) -> None:
+        at = max(self.clock.when(mono), self.world.now_ns)
         if at < self._wake_ns or self._wake_ns <= self.world.now_ns:
             self._wake_ns = at
             self.world.at(at, self._woken, (self.life, at))
@@ -123,8 +223,13 @@ class ClientProcess:
         if life != self.life or at != self._wake_ns:
             return
         self._wake_ns = NEVER
-        if self._call is not None:
-            now = self.clock.read(self.world.now_ns)
+        now = self.clock.read(self.world.now_ns)
+        if self._plain is not None:
+            if now.mono < self._plain.due:
+                self._wake_at(self._plain.due)
+            else:
+                self._go_on(self._plain, [], now)
+        elif self._call is not None:
             if self._call.wake_at() <= now.mono:
                 self._carry_out(self._call.tick(now))
             self._after_input()

@@ -16,6 +16,11 @@ EPOCH_NS = 1_760_000_000 * 1_000_000_000
 PPM = 1_000_000
 
 
+def true_ms(at: int) -> int:
+    """Return what a perfect wall clock shows at world time `at`, in ms."""
+    return (EPOCH_NS + at) // 1_000_000
+
+
 class ProcessClock:
     """Monotonic and wall clock of one machine; survives restarts of the process on it."""
 

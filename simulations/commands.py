@@ -25,12 +25,14 @@ from simulations import crash_hits, membership
 from simulations.draws import draw_scenario
 from simulations.mutations import MUTATIONS, core_with
 from simulations.runs import Report, run
+from simulations.worlds import WORLDS
 
 
-def play(seed: int, mutation: str, slots: int) -> dict[str, Any]:
+def play(seed: int, mutation: str, slots: int, world: str) -> dict[str, Any]:
     """Run one seed and return its summary as plain data."""
     began = time.perf_counter()
-    report = run(replace(draw_scenario(seed), slots=slots), core_with(mutation))
+    scenario = draw_scenario(seed, world)
+    report = run(replace(scenario, slots=slots or scenario.slots), core_with(mutation))
     seconds = time.perf_counter() - began
     return summary(report) | {"seconds": round(seconds, 3)}
 
@@ -74,7 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument(
         "--mutate", choices=sorted(MUTATIONS), default="", help="plant this bug, stop when seen"
     )
-    runs.add_argument("--slots", type=int, default=64, help="hash slots (default 64; dcc: 16384)")
+    runs.add_argument("--world", choices=sorted(WORLDS), default="", help="play all in this one")
+    runs.add_argument(
+        "--slots", type=int, default=0, help="hash slots (default as drawn; dcc: 16384)"
+    )
     runs.add_argument("--jobs", type=int, default=1, help="processes side by side (default 1)")
     runs.add_argument("--json", action="store_true", help="one JSON object a seed")
     runs.set_defaults(command=_run)
@@ -95,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     seeds = range(options.seed, options.seed + options.seeds)
-    one = partial(play, mutation=options.mutate, slots=options.slots)
+    one = partial(play, mutation=options.mutate, slots=options.slots, world=options.world)
     failed = events = played = 0
     began = time.perf_counter()
     counts: Counter[str] = Counter()
@@ -133,7 +138,8 @@ def _line(result: dict[str, Any], options: argparse.Namespace) -> str:
     lines += [f"  {v['promise']}: {v['text']}" for v in result["violations"][:10]]
     again = f"python -m simulations run --seed {result['seed']}"
     again += f" --mutate {options.mutate}" if options.mutate else ""
-    again += f" --slots {options.slots}" if options.slots != 64 else ""
+    again += f" --world {options.world}" if options.world else ""
+    again += f" --slots {options.slots}" if options.slots else ""
     lines.append(f"  repeat with: {again}    (Python {sys.version.split()[0]})")
     return "\n".join(lines)
 

@@ -3,13 +3,14 @@
 Swarm testing: the options themselves are drawn, so that each seed explores another kind of world
 (two nodes or six, no copies or three, a clean network or a lossy one), and faults of one kind can
 be frequent in one run and absent in the next. Most scenarios are then given a twist (`twists`)
-that makes something rare likely.
+that makes something rare likely, and every second one a world (`worlds`) that asks one question.
 
 Source: Groce et al., "Swarm testing", ISSTA 2012, for leaving features out at random.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 from dcc.units import KIB, MIB, MICROSECOND, MILLISECOND, SECOND
@@ -19,11 +20,30 @@ from simulations.scenario import FAULTS_NS, WARM_UP_NS, Scenario
 from simulations.twists import twisted
 from simulations.workload import WorkloadSettings
 from simulations.world import ClockSettings
+from simulations.worlds import in_world
 
 
-def draw_scenario(seed: int) -> Scenario:
-    """Return the scenario of a seed: always the same one."""
+def draw_scenario(seed: int, world: str = "") -> Scenario:
+    """Return the scenario of a seed: always the same one; in the world of that name, if given."""
+    return in_world(_with_rare_calls(draw_twisted(seed)), world)
+
+
+def draw_twisted(seed: int) -> Scenario:
+    """Return the scenario of a seed with its twist, as it was before there were worlds."""
     return twisted(draw_plain(seed))
+
+
+def _with_rare_calls(scenario: Scenario) -> Scenario:
+    """Let clients of every second scenario do what `operations` lists, and ask for quorums."""
+    rng = Random(f"{scenario.seed}/rare")
+    if not _one_in(rng, 2):
+        return scenario
+    copies = tuple(_between(rng, 0, 3) for _ in range(3)) if _one_in(rng, 4) else ()
+    workload = replace(
+        scenario.workload, rare_permille=_between(rng, 20, 200),
+        r=(1, 1, 0, 2) if _one_in(rng, 2) else (), copies=copies,
+    )  # fmt: skip
+    return replace(scenario, workload=workload)
 
 
 def draw_plain(seed: int) -> Scenario:

@@ -10,6 +10,7 @@ Names: nodes are n0, n1, …; clients c0, c1, …
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
@@ -285,13 +286,37 @@ class Drop:
         world.drop_permille = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Narrow:
+    """A process sends and reads so many bytes a second to and from each other one, no more."""
+
+    at_ns: int
+    lasts_ns: int
+    node: str
+    bytes_per_second: int
+    only_reads: bool = False
+    "It reads slowly what is sent to it, and sends as fast as ever."
+
+    def begin(self, world: World) -> None:
+        wires = world.network.wires
+        wires.narrow_in[self.node] = self.bytes_per_second
+        if not self.only_reads:
+            wires.narrow_out[self.node] = self.bytes_per_second
+
+    def end(self, world: World) -> None:
+        wires = world.network.wires
+        wires.narrow_in.pop(self.node, None)
+        wires.narrow_out.pop(self.node, None)
+
+
 Fault = (
     Partition | Crash | Restart | Pause | Slow | Loss | Delay | Corrupt | ClockStep | ClockDrift
-    | Join | Leave | ClientDeath | Drop
+    | Join | Leave | ClientDeath | Drop | Narrow
 )  # fmt: skip
 
-GRAVE = (Partition, Pause, Slow, Loss, Delay, ClockStep, ClockDrift, Drop)
-"Faults during which a node may be wrong about who is alive; others only lose memory."
+GRAVE = (Partition, Pause, Slow, Loss, Delay, Narrow, Drop)
+"""Faults during which a node may be wrong about who is alive, or copies are lost; others only lose
+memory. A clock that is wrong excuses nothing: a node goes by the time of the others."""
 
 
 def until_ns(fault: Fault) -> int:
@@ -314,11 +339,11 @@ def mangle(rng: Random, frames: list[bytes]) -> list[bytes]:
     return [first + bytes(300 * 1024), *frames[1:]]
 
 
-def calm(faults: tuple[Fault, ...], from_ns: int, to_ns: int, settle_ns: int = 30 * SECOND) -> bool:
-    """Whether no grave fault touches the interval or ended less than `settle_ns` before it."""
+def calm(
+    faults: tuple[Fault, ...], from_ns: int, to_ns: int, over_ns: Callable[[Fault], int] = until_ns
+) -> bool:
+    """Whether no grave fault touches an interval; `over_ns` says until when each does."""
     return not any(
-        isinstance(fault, GRAVE)
-        and fault.at_ns <= to_ns
-        and (until_ns(fault) + settle_ns >= from_ns or isinstance(fault, ClockDrift | ClockStep))
+        isinstance(fault, GRAVE) and fault.at_ns <= to_ns and over_ns(fault) >= from_ns
         for fault in faults
     )

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from dcc.types import NO_VERSION, Version
+from simulations.answers import Answer
 
 
 class Violation(NamedTuple):
@@ -31,17 +32,23 @@ class End(Enum):
     UNKNOWN = "unknown"
 
 
+READING = ("get", "scan", "converged", "copies")
+"Verbs that change no key."
+
+
 @dataclass(slots=True, kw_only=True)
 class Entry:
     """One call of one client. Times are world ns."""
 
     client: str
     verb: str
-    "get, put, add, replace, delete, touch, incr; clear, of all keys."
+    "get, put, add, replace, delete, touch, incr; of all keys: clear, scan, converged, copies."
     key: bytes
     value: bytes = b""
     "What a write wanted to store; every value in a history is unique."
     w: int = 1
+    r: int = 1
+    "Owners whose word a get wanted; 0 is quorum, 255 all."
     ttl_ms: int = 0
     invoked_ns: int = 0
     deadline_ns: int = 0
@@ -56,6 +63,11 @@ class Entry:
     version: Version = NO_VERSION
     "Written, or found; of a clear the first above all that it made absent."
     number: int = 0
+    "Of an incr the sum; of copies how many there are to be beyond the primary."
+    listed: tuple[bytes, ...] = ()
+    "What a scan of the prefix `key` has listed."
+    answer: Answer | None = None
+    "Of an ok get: which node gave this answer, and what it could have known."
 
     @property
     def writes(self) -> bool:
@@ -63,7 +75,7 @@ class Entry:
 
         A delete where nobody knew of a value, and not all could be asked, leaves a tombstone.
         """
-        if self.verb == "get" or self.end is End.FAILED:
+        if self.verb in READING or self.end is End.FAILED:
             return False
         unsure = self.verb == "delete" and self.version != NO_VERSION
         return unsure or self.status != "not done"

@@ -14,6 +14,7 @@ from dcc.config import NodeConfig
 from dcc.node.core import NodeCore
 from dcc.replication.holdings import Instant
 from dcc.replication.sync import IN_SYNC
+from dcc.store.doubt import NOTHING_OWED
 from dcc.store.store import Applied
 from dcc.types import Boot, Now, Record
 from dcc.units import NEVER
@@ -67,8 +68,7 @@ def second_version(core: NodeCore) -> None:
     begin = once.begin
 
     def mutant(client: tuple[int, int], asker: Any, mono: int, *, again: bool) -> Any:
-        if client in once._clients:
-            once._clients[client].table.pop(asker.request, None)
+        once._remove(client, asker.request)
         return begin(client, asker, mono, again=again)
 
     _replace(once, "begin", mutant)
@@ -120,6 +120,17 @@ def unready_answers(core: NodeCore) -> None:
     _replace(core.sync, "unsynced", lambda slot: IN_SYNC)
 
 
+def serves_in_doubt(core: NodeCore) -> None:
+    """A node serves what it holds although others may have written without it."""
+    _replace(core.sync, "may_be_old", lambda slot: False)
+    _replace(core.reads, "before_hit", lambda slot, *, aside: ())
+
+
+def primary_uncounted(core: NodeCore) -> None:
+    """A write made aside is answered though the primary, which lives, does not have it."""
+    _replace(core.writes, "_primary_has", lambda write: True)
+
+
 def sure_alone(core: NodeCore) -> None:
     """A node that was restarted without seeds takes itself for the whole cluster."""
     _replace(core.lifecycle, "_is_lone", lambda at: False)
@@ -130,12 +141,12 @@ def repair_resurrects(core: NodeCore) -> None:
     store = core.held.store
     apply, lacking = store.apply, store.lacking
 
-    def mutant(slot: int, record: Record, now_ms: int) -> Applied:
-        applied = apply(slot, record, now_ms)
+    def mutant(slot: int, record: Record, now_ms: int, *more: Any, **named: Any) -> Applied:
+        applied = apply(slot, record, now_ms, *more, **named)
         return store.install(slot, record, now_ms) if applied is Applied.COVERED else applied
 
     _replace(store, "apply", mutant)
-    _replace(store, "lacking", lambda slot, clock, after=(0, 0, 0): lacking(slot, {}, after))
+    _replace(store, "lacking", lambda slot, clock, after=(0, 0, 0), *_: lacking(slot, {}, after))
 
 
 def refill_without_mark(core: NodeCore) -> None:
@@ -148,6 +159,17 @@ def refill_without_mark(core: NodeCore) -> None:
 def refill_without_list(core: NodeCore) -> None:
     """The clock of who forgot is taken over, and what it no longer lists is kept."""
     _replace(core.held.store, "refill", lambda *arguments: None)
+
+
+def evictions_believed(core: NodeCore) -> None:
+    """What a holder has evicted is taken for evicted here, whoever else may have it."""
+    _replace(core.exchange, "_unheard", lambda slot, now: [])
+    _replace(core.held.store, "owed", lambda slot: NOTHING_OWED)
+
+
+def released_unpaid(core: NodeCore) -> None:
+    """A former owner releases a slot to owners that have only seen it, and hold nothing."""
+    _replace(core.held.store, "owes", lambda slot, owed: False)
 
 
 def no_retargeting(core: NodeCore) -> None:
@@ -169,6 +191,61 @@ def no_eviction(core: NodeCore) -> None:
     _replace(core.held.store._memory, "make_room", lambda keep=None: True)
 
 
+def remembers_all(core: NodeCore) -> None:
+    """The table of recent writes keeps to no budget in bytes."""
+    _replace(core.writes.once, "_fit", lambda: None)
+
+
+def no_reserve(core: NodeCore) -> None:
+    """What grows beside the store is counted by nobody."""
+    _replace(core.footprint, "settle", lambda: None)
+    _replace(core.footprint, "wake_at", lambda turn_at: NEVER)
+
+
+def time_by_votes(core: NodeCore) -> None:
+    """Time is the median of the clocks that are there now, whoever comes or goes."""
+    clock = core.clock
+    _replace(clock, "_anchor", lambda: None)
+    _replace(clock, "_anchored", lambda: [])
+
+
+def corrected_at_once(core: NodeCore) -> None:
+    """A founder whose clock was wrong is corrected by a step instead of slowly."""
+    clock = core.clock
+    follow = clock.follow
+
+    def mutant(mono: int) -> None:
+        clock._offset_ms = clock._target_ms
+        follow(mono)
+
+    _replace(clock, "follow", mutant)
+
+
+def impatient(core: NodeCore) -> None:
+    """A batch that was not acknowledged for a while is taken for lost."""
+    streams = core.streams
+    tick = streams.tick
+
+    def mutant(now: Instant) -> Any:
+        for stream in streams._streams.values():
+            for lane in stream.lanes:
+                for batch in lane.flight.values():
+                    batch.lost = batch.lost or batch.resend_at <= now.mono
+        return tick(now)
+
+    _replace(streams, "tick", mutant)
+
+
+def late_read(core: NodeCore) -> None:
+    """A read is answered however late it is read."""
+    _replace(core.lateness, "before", lambda at: 0)
+
+
+def gray_leads(core: NodeCore) -> None:
+    """A node that the others find slow leads its slots all the same."""
+    _replace(core.membership._pace, "is_slow", lambda alive, now, slow: False)
+
+
 def one_stamp(core: NodeCore) -> None:
     """Two writes in one millisecond get one stamp."""
     clock = core.clock
@@ -186,13 +263,28 @@ def no_exchange(core: NodeCore) -> None:
     _replace(core.exchange, "receive_reply", lambda *arguments: [])
 
 
+def forgets_unseen(core: NodeCore) -> None:
+    """That a member is forgotten is told to nobody who judges by the members."""
+    membership = core.membership
+    forget = membership._forget
+
+    def mutant() -> None:
+        before = membership._table.changes
+        forget()
+        membership._table.changes = before
+
+    _replace(membership, "_forget", mutant)
+
+
 MUTATIONS: Mapping[str, Plant] = {
     plant.__name__.replace("_", "-"): plant
     for plant in (
         keeps_older, order_reversed, second_version, late_write, early_answer, forgotten_early,
         unready_answers, repair_resurrects, refill_without_mark, refill_without_list,
+        evictions_believed, released_unpaid,
         no_retargeting, blind_expiry, no_eviction, one_stamp, no_exchange,
-        sure_alone,
+        sure_alone, serves_in_doubt, primary_uncounted, remembers_all, no_reserve, time_by_votes,
+        corrected_at_once, gray_leads, impatient, late_read, forgets_unseen,
     )
 }  # fmt: skip
 

@@ -1,9 +1,11 @@
 """The network between simulated processes: connections that behave as ZeroMQ's over TCP do.
 
 Request plane: a connection from a DEALER to a ROUTER. Frames stay in order and are never lost
-while it lives; a lost segment only makes them late. A cut (or a stopped process) first holds the
-frames back; when it outlasts the heartbeat the connection breaks, what was in flight is gone, and
-from then on a send is reported as undeliverable until a reconnect succeeds.
+while it lives; a lost segment only makes them late, and so does a link's bandwidth (`wires`): what
+is sent behind a large frame waits for it, and a frame that takes longer than the heartbeat's
+time-out breaks its connection, since nothing whole arrives meanwhile. A cut (or a stopped process)
+first holds the frames back; when it outlasts the heartbeat the connection breaks, what was in
+flight is gone, and from then on a send is reported as undeliverable until a reconnect succeeds.
 
 Gossip plane: a SUB connects to a PUB; from then on it receives what is published under its own
 topic or under everybody's. Any message may be lost, repeated or overtaken.
@@ -25,13 +27,17 @@ from typing import Any, Protocol
 
 from dcc.types import TOPIC_ALL, NodeKey
 from dcc.units import MICROSECOND, MILLISECOND, SECOND
+from simulations.wires import Wires
 
 GOSSIP = "gossip"
 REQUEST = "request"
 BOTH_PLANES = (GOSSIP, REQUEST)
 
 HEARTBEAT_NS = 3 * SECOND
-"ZMTP heartbeat time-out of the shell's sockets: a silent connection lives this long."
+"A connection lives so long when nothing passes: TCP_MAXRT of the shell's sockets."
+FRAME_NS = 30 * SECOND
+"""How long one frame may be on the wire, and a stopped process leave heartbeats unanswered: their
+time-out, by which only whole frames are life."""
 BACKOFF_MIN_NS = 100 * MILLISECOND
 BACKOFF_MAX_NS = 5 * SECOND
 RETRANSMIT_NS = 200 * MILLISECOND
@@ -86,6 +92,8 @@ class LinkSettings:
     "Gossip: lost. Request plane: late by retransmissions."
     duplicate_permille: int = 0
     "Gossip only: TCP delivers once."
+    bytes_per_second: int = 0
+    "From each process to each other one; 0 = unbounded."
 
 
 class State(Enum):
@@ -129,6 +137,7 @@ class Network:
     def __init__(self, world: Scheduler, seed: str, settings: LinkSettings) -> None:
         self._world, self._seed = world, seed
         self.settings = settings
+        self.wires = Wires(settings.bytes_per_second)
         self._streams: dict[str, Random] = {}
         self._bound: dict[tuple[str, str], Endpoint] = {}
         self._connections: list[Connection] = []
@@ -172,7 +181,8 @@ class Network:
 
     def paused(self, endpoint: Endpoint) -> None:
         """Note that a process stopped: its I/O threads answer no heartbeat any more."""
-        self._watch(one for one in self._connections if endpoint in (one.source, one.target))
+        mine = [one for one in self._connections if endpoint in (one.source, one.target)]
+        self._watch(mine, FRAME_NS)
 
     # -------------------------------------------------------------- connections
 
@@ -270,6 +280,11 @@ class Network:
         if one is not None and one.state is State.OPEN:
             self._fly(one, False, frames)
 
+    def opener(self, route: bytes) -> Endpoint | None:
+        """Return who opened the connection that a ROUTER knows as `route`, if it still exists."""
+        one = self._routes.get(route)
+        return None if one is None else one.source
+
     def publish(self, endpoint: Endpoint, topic: bytes, payload: bytes) -> None:
         """Send to whoever is connected to this PUB and subscribes `topic`."""
         subscribers = self._subscribers[endpoint.name]
@@ -288,9 +303,10 @@ class Network:
         if self.mangle is not None and self._chance(sender, self.mangle_permille):
             frames = [frames[0], *self.mangle(self._stream(sender), frames[1:])]
         flight = (one, one.generation, False, frames)
+        wired = self._wire_ns(one, False, (sender, one.source.name), frames)
         copies = 1 + self._chance(sender, self.settings.duplicate_permille)
         for _ in range(copies):
-            late = self._delay_ns(sender, one.source.name)
+            late = wired + self._delay_ns(sender, one.source.name)
             self._world.at(self._world.now_ns + late, self._land, flight)
 
     def _fly(self, one: Connection, towards_target: bool, frames: Frames) -> None:
@@ -307,7 +323,18 @@ class Network:
             garbage = self.mangle(self._stream(sender), frames)
             to = one.target if towards_target else one.source
             self._world.at(self._world.now_ns + late, to.stray, garbage)
-        self._queue(one, towards_target, frames, late)
+        wired = self._wire_ns(one, towards_target, (sender, receiver), frames)
+        self._queue(one, towards_target, frames, late + wired)
+
+    def _wire_ns(
+        self, one: Connection, towards_target: bool, ends: tuple[str, str], frames: Frames
+    ) -> int:
+        """Return how much later all of a message arrives for its size, behind those before it."""
+        now, size = self._world.now_ns, sum(map(len, frames))
+        start, end = self.wires.occupy(*ends, (one, one.generation, towards_target), size, now)
+        if (end - start) * max(map(len, frames)) > FRAME_NS * size and one.plane == REQUEST:
+            self._world.at(start + FRAME_NS, self._break, (one, one.generation))
+        return end - now
 
     def _queue(self, one: Connection, towards_target: bool, frames: Frames, late: int) -> None:
         at = max(self._world.now_ns + late, one.floor_ns[towards_target] + 1)
@@ -370,14 +397,15 @@ class Network:
         self.extra_loss.clear()
         self.extra_delay_ns.clear()
         self.mangle_permille = 0
+        self.wires.mend_all()
         self.settings = replace(
             self.settings, spike_permille=0, loss_permille=0, duplicate_permille=0
         )
 
-    def _watch(self, connections: Iterable[Connection]) -> None:
+    def _watch(self, connections: Iterable[Connection], least_ns: int = HEARTBEAT_NS) -> None:
         for one in list(connections):
             if one.state is State.OPEN:
-                wait = self._heartbeat_wait(one)
+                wait = least_ns + self._uniform(one.source.name, 1 * SECOND)
                 self._world.at(self._world.now_ns + wait, self._heartbeat, (one, one.generation))
 
     def _heartbeat_wait(self, one: Connection) -> int:

@@ -15,9 +15,19 @@ from dcc.errors import PeerError
 from dcc.node.core import NodeCore
 from dcc.ring.hashing import slot_of
 from dcc.types import PREV_UNKNOWN, Kind, Record, Version
-from dcc.wire.codec import Codec
-from dcc.wire.messages import TAG, WIRE, FetchReply, InspectReply, PullReply, Replicate
+from dcc.wire.codec import HEADER_FIELDS, Codec, unpack_items
+from dcc.wire.messages import (
+    TAG,
+    WIRE,
+    ConvergedReply,
+    FetchReply,
+    InspectReply,
+    PullReply,
+    Replicate,
+)
+from simulations.answers import ANSWERING, FETCH, Answers, Process
 from simulations.checkers import monotony
+from simulations.checkers.sendings import Link, Sendings
 from simulations.history import Violation
 
 if TYPE_CHECKING:
@@ -25,7 +35,9 @@ if TYPE_CHECKING:
 
 CARRIERS = frozenset(TAG[kind] for kind in (Replicate, PullReply, FetchReply, InspectReply))
 STREAMED = frozenset(TAG[kind] for kind in (Replicate, PullReply))
+CONVERGED_REPLY = TAG[ConvergedReply]
 PULL_REPLY = TAG[PullReply]
+REPLICATE = TAG[Replicate]
 ARRAY16 = 0xDC
 
 
@@ -57,6 +69,17 @@ def held_record(node: NodeProcess, key: bytes) -> Record | None:
     return None if entry is None else entry.record(PREV_UNKNOWN)
 
 
+def batch_of(frames: list[bytes]) -> int:
+    """Return the number of a batch of replication."""
+    number = unpack_items(frames[0])[HEADER_FIELDS]
+    assert isinstance(number, int)
+    return number
+
+
+def _link(sender: Process, receiver: Process) -> Link:
+    return (sender.name, sender.life, receiver.name, receiver.life)
+
+
 class Observer:
     """Reads what is sent and what is held; decides nothing for the nodes."""
 
@@ -69,6 +92,7 @@ class Observer:
         "Stamped by a node that was not the primary by its own view."
         self.violations: list[Violation] = []
         self.monotony = monotony.Monotony()
+        self.sendings = Sendings()
         self.now_ns = 0
         self.records = 0
         self.repaired = 0
@@ -77,12 +101,22 @@ class Observer:
         "Messages of nodes on the request plane to each other, by name."
         self.on_held: Callable[[Record], None] | None = None
         "Told of every record that a node writes, or holds behind a message."
+        self.on_converged: Callable[[NodeProcess], None] | None = None
+        "Told when a node says that the cluster has converged."
+        self.answers = Answers(self._codec)
+        self._evicted: set[tuple[str, int, Version]] = set()
         self._message: tuple[bytes, ...] = ()
         self._held: list[Record | None] = []
 
-    def frames(self, frames: list[bytes]) -> None:
-        """Note the records in a message between nodes, if it carries any."""
+    def frames(self, node: NodeProcess, to: NodeProcess | None, frames: list[bytes]) -> None:
+        """Note a message of `node` on its way to another one, and the records it carries."""
         tag = tag_of(frames[0])
+        if to is not None and tag == FETCH:
+            self.answers.fetched(node, to, frames)
+        elif to is not None and tag in ANSWERING:
+            self.answers.leaving(node, to, frames)
+        if to is not None and tag == REPLICATE:
+            self.sendings.sent(_link(node, to), batch_of(frames), frames[0])
         if tag in WIRE:
             self.sent[WIRE[tag].__name__] += 1
         if tag in CARRIERS:
@@ -108,7 +142,9 @@ class Observer:
         def noted(slot: int, record: Record, *more: Any) -> Any:
             applied = write(slot, record, *more)
             self.saw((record,))
-            if not core.held.view.is_primary(slot):
+            aside = not core.held.view.is_primary(slot)
+            self.answers.written(node, record.version, aside=aside)
+            if aside:
                 self.aside.add(record.version)
             place = (node.name, node.life, record.key)
             covers = partial(store.covers, slot)
@@ -118,16 +154,41 @@ class Observer:
             return applied
 
         store.write = noted
+        evict = store._memory.evict
 
-    def before(self, node: NodeProcess, frames: list[bytes]) -> None:
-        """Remember what a node holds of the keys in a message of replication or repair."""
+        def evicting(entry: Any) -> None:
+            self._evicted.add((node.name, node.life, entry.version))
+            evict(entry)
+
+        store._memory.evict = evicting
+
+    def answering(self, node: NodeProcess, asker: Process, frames: list[bytes]) -> None:
+        """Note a reply of `node` on its way back to whoever asked."""
+        tag = tag_of(frames[0])
+        if tag in ANSWERING:
+            self.answers.leaving(node, asker, frames)
+        elif tag == CONVERGED_REPLY and self.on_converged is not None:
+            _, said = self._codec.decode(frames)
+            if isinstance(said, ConvergedReply) and said.converged:
+                self.on_converged(node)
+
+    def before(self, node: NodeProcess, asker: Process | None, frames: list[bytes]) -> None:
+        """Look at a node before it takes a message of the request plane that `asker` sent.
+
+        What it holds of the keys in a message of replication or repair is remembered.
+        """
         self._message = ()
-        if tag_of(frames[0]) not in STREAMED:
+        tag = tag_of(frames[0])
+        self.answers.coming_in(node, tag, asker, frames)
+        if tag not in STREAMED:
             return
         try:
             records = self.records_in(frames)
         except PeerError:
             return  # Garbage by a fault; the node will see it too.
+        if asker is not None and tag == REPLICATE:
+            now_ns = node.world.now_ns
+            self.sendings.arrived(_link(asker, node), batch_of(frames), frames[0], now_ns)
         self._message = tuple(record.key for record in records)
         self._held = [held_record(node, key) for key in self._message]
 
@@ -137,7 +198,10 @@ class Observer:
             return
         now_ns = node.world.now_ns
         after = [held_record(node, key) for key in self._message]
-        self.violations += monotony.check_repair(node.name, self._held, after, now_ns)
+        self.violations += monotony.check_repair(
+            node.name, self._held, after, now_ns,
+            lambda version: (node.name, node.life, version) in self._evicted,
+        )  # fmt: skip
         for key, record in zip(self._message, after, strict=True):
             self._watch(node, key, record)
             if record is not None and self.on_held is not None:
@@ -157,6 +221,8 @@ class Observer:
         covers = partial(core.held.store.covers, slot_of(key))
         place = (node.name, node.life, key)
         self.monotony.observe(place, record, covers, node.world.now_ns)
+        if record is not None:
+            self.answers.held(node, record.version)
 
     def survey(self, node: NodeProcess, keys: Iterable[bytes]) -> dict[bytes, Record]:
         """Return what a node holds of `keys`, and note it."""

@@ -2,12 +2,11 @@
 
 A shell does here what the loop over sockets does in production, and nothing else: hand bytes and
 the process's own clocks to the core, carry out the effects, wake the core when it asked. Stopped
-or slow processes let their input queue up, in order, within a bound.
+or slow processes let their input queue up, by connection, within a bound (`inbox`).
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,13 +15,12 @@ from dcc.effects import Connect, Disconnect, Effect, Notify, Publish, Reply, Sen
 from dcc.types import Boot, NodeKey, Now, node_key
 from dcc.units import MILLISECOND, NEVER
 from simulations.clocks import ProcessClock
+from simulations.inbox import Inbox
 from simulations.network import GOSSIP, REQUEST, Connection, Frames
 
 if TYPE_CHECKING:
     from simulations.world import World
 
-INBOX_MAX = 2_000
-"Messages waiting for a stopped or slow process: the sum of its sockets' high-water marks."
 TURN_MAX = 64
 "Messages that the loop drains before it lets the core do its timed work."
 UNDELIVERABLE = "undeliverable"
@@ -73,8 +71,10 @@ class NodeProcess:
         self.boot: Boot = 0
         self._core: Core | None = None
         self._to: dict[NodeKey | str, Connection] = {}
+        self._bulk: dict[NodeKey, Connection] = {}
+        "The second connection to a member, opened when first needed."
         self._subscribed: dict[NodeKey, tuple[tuple[str, str], Connection]] = {}
-        self._inbox: deque[Input] = deque()
+        self._inbox: Inbox[Input] = Inbox()
         self._turn_due = False
         self._wake_ns = NEVER
         self._leave_until_ns = NEVER
@@ -113,6 +113,7 @@ class NodeProcess:
         self.alive, self.paused = False, False
         self._core = None
         self._to.clear()
+        self._bulk.clear()
         self._subscribed.clear()
         self._inbox.clear()
         self.world.network.died(self, silent=silent)
@@ -142,7 +143,7 @@ class NodeProcess:
         # Whatever comes back on an own DEALER has no route to answer to.
         inbound = connection.plane == REQUEST and connection.target is self
         route = connection.route if inbound else b""
-        return self._accept((connection.plane, route, frames))
+        return self._accept(connection, (connection.plane, route, frames))
 
     def undeliverable(self, connection: Connection, frames: Frames) -> None:
         """Learn, one turn later, that a send did not leave."""
@@ -152,17 +153,16 @@ class NodeProcess:
     def _undelivered(self, what: tuple[int, NodeKey | str, Frames]) -> None:
         life, to, frames = what
         if self.alive and self.life == life:
-            self._accept((UNDELIVERABLE, to, frames))
+            self._accept(UNDELIVERABLE, (UNDELIVERABLE, to, frames))
 
-    def _accept(self, one: Input) -> bool:
+    def _accept(self, source: object, one: Input) -> bool:
         if not self.paused and not self.slow_ns and not self._inbox:
             now = self.now()
             self._take(one, now)
             self._after_input(now)
             return True
-        if len(self._inbox) >= INBOX_MAX:
+        if not self._inbox.put(source, one):
             return False
-        self._inbox.append(one)
         if not self.paused:
             self._turn_soon(self.slow_ns)
         return True
@@ -179,7 +179,7 @@ class NodeProcess:
         now = self.now()
         for _ in range(1 if self.slow_ns else TURN_MAX):
             if self._inbox:
-                self._take(self._inbox.popleft(), now)
+                self._take(self._inbox.take(), now)
         if self._inbox:
             self._turn_soon(self.slow_ns)
         self._after_input(now)
@@ -191,11 +191,12 @@ class NodeProcess:
         if kind == GOSSIP:
             effects = core.receive_gossip(frames, now)
         elif kind == REQUEST:
-            self.world.before_input(self, frames)
+            self.world.before_input(self, where, frames)
             if len(frames) == 1:
                 reply = core.serve(where, frames[0], now)
                 if reply is not None:
-                    self.world.network.answer(where, [reply])
+                    if reply:  # Else it came too late.
+                        self._answer(where, [reply])
                     return
             effects = core.receive(where, frames, now)
         else:
@@ -207,7 +208,7 @@ class NodeProcess:
     def stray(self, frames: Frames) -> None:
         """Take frames from a connection that nobody knows, or has any more."""
         if self.alive:
-            self._accept((REQUEST, STRAY_ROUTE, frames))
+            self._accept(STRAY_ROUTE, (REQUEST, STRAY_ROUTE, frames))
 
     # -------------------------------------------------------------- timers and effects
 
@@ -247,11 +248,11 @@ class NodeProcess:
         network = self.world.network
         for effect in effects:
             if isinstance(effect, Send):
-                self._send(effect.to, effect.frames)
+                self._send(effect)
             elif isinstance(effect, Publish):
                 network.publish(self, effect.topic, effect.payload)
             elif isinstance(effect, Reply):
-                network.answer(effect.route, effect.frames)
+                self._answer(effect.route, effect.frames)
             elif isinstance(effect, Connect):
                 self._connect(effect)
             elif isinstance(effect, Disconnect):
@@ -260,7 +261,8 @@ class NodeProcess:
                 assert isinstance(effect, Notify), f"{effect} must not leave a core"
                 self.world.notified(self, effect)
 
-    def _send(self, to: NodeKey | str, frames: Frames) -> None:
+    def _send(self, effect: Send) -> None:
+        to, frames = effect.to, effect.frames
         if self.world.drops(self, to, frames):
             return
         self.world.sent(self, to, frames)
@@ -271,7 +273,19 @@ class NodeProcess:
                 return
             connection = self.world.network.connect(self, to, REQUEST, to)
             self._to[to] = connection
+        if effect.bulk and isinstance(to, int):
+            connection = self._bulk_to(to, connection.address)
         self.world.network.send(connection, frames)
+
+    def _answer(self, route: bytes, frames: Frames) -> None:
+        self.world.answering(self, route, frames)
+        self.world.network.answer(route, frames)
+
+    def _bulk_to(self, to: NodeKey, address: str) -> Connection:
+        connection = self._bulk.get(to)
+        if connection is None:
+            connection = self._bulk[to] = self.world.network.connect(self, address, REQUEST, to)
+        return connection
 
     def _connect(self, to: Connect) -> None:
         addresses = (to.request, to.gossip)
@@ -283,10 +297,13 @@ class NodeProcess:
         self._to[to.key] = network.connect(self, to.request, REQUEST, to.key)
         self._subscribed[to.key] = (addresses, network.connect(self, to.gossip, GOSSIP, to.key))
 
-    def _disconnect(self, key: NodeKey) -> None:
-        request = self._to.pop(key, None)
-        if request is not None:
-            self.world.network.close(request)
+    def _disconnect(self, key: NodeKey | str) -> None:
+        bulk = self._bulk.pop(key, None) if isinstance(key, int) else None
+        for opened in (self._to.pop(key, None), bulk):
+            if opened is not None:
+                self.world.network.close(opened)
+        if isinstance(key, str):
+            return
         known = self._subscribed.pop(key, None)
         if known is not None:
             self.world.network.close(known[1])

@@ -31,12 +31,16 @@ class Scenario:
     rebalance_delay_ns: int = 5 * SECOND
     exchange_interval_ns: int = 5 * SECOND
     push_pull_interval_ns: int = 30 * SECOND
+    forget_after_ns: int = 24 * 3600 * SECOND
+    move_bytes_per_second: int = 16 * MIB
     memory_limits_bytes: tuple[int, ...] = (64 * MIB,)
     "Of the nodes in turn, round and round: one for all, or unequal ones."
     eviction: str = "lru"
     zones: int = 1
     links: LinkSettings = field(default_factory=LinkSettings)
     clocks: ClockSettings = field(default_factory=ClockSettings)
+    wrong_clocks: tuple[tuple[str, int], ...] = ()
+    "Nodes whose machine's wall clock is so many ns ahead of where it would be."
     budgets: Budgets = field(default_factory=Budgets)
     workload: WorkloadSettings = field(default_factory=WorkloadSettings)
     faults: tuple[f.Fault, ...] = ()
@@ -70,6 +74,8 @@ class Scenario:
             rebalance_delay_ns=self.rebalance_delay_ns,
             exchange_interval_ns=self.exchange_interval_ns,
             push_pull_interval_ns=self.push_pull_interval_ns,
+            forget_after_ns=self.forget_after_ns,
+            move_bytes_per_second=self.move_bytes_per_second,
             leave_timeout_ns=f.LEAVE_TIMEOUT_NS,
         )
 

@@ -42,7 +42,7 @@ class Stage:
         self.scenario = scenario
         self.world = World(
             scenario.seed, self._make_core, links=scenario.links, clocks=scenario.clocks,
-            check_every=scenario.check_every,
+            wrong_clocks=dict(scenario.wrong_clocks), check_every=scenario.check_every,
         )  # fmt: skip
         self.world.copies_min = scenario.replicas
         self.observer = self.world.observer = Observer("dcc")
@@ -79,7 +79,9 @@ class Stage:
         self.world.run(WARM_UP_NS)
 
     def play(self, for_ns: int) -> None:
-        """Let this much time pass."""
+        """Let this much time pass; ValueError if it is negative, since time runs forwards."""
+        if for_ns < 0:
+            raise ValueError(f"for_ns: time runs forwards, got {for_ns}")
         self.world.run(self.world.now_ns + for_ns)
 
     # -------------------------------------------------------------- calls

@@ -7,16 +7,29 @@ time to live. Every value is unique and says who wrote it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
+from dcc import limits
 from dcc.client.calls import Operation
 from dcc.errors import DccError
 from dcc.types import Version
 from dcc.units import MILLISECOND
-from dcc.wire.messages import Clear, ClearReply, Get, GetReply, Op, Outcome, Write, WriteReply
+from dcc.wire.messages import (
+    Clear,
+    ClearReply,
+    Get,
+    GetReply,
+    Op,
+    Outcome,
+    Write,
+    WriteMany,
+    WriteReply,
+)
+from simulations import operations
 from simulations.clients import ClientProcess
+from simulations.crowds import Bursts, Crowd
 from simulations.history import End, Entry, History
 from simulations.world import World
 
@@ -52,6 +65,17 @@ class WorkloadSettings:
     "So many percent more of the calls on p keys delete."
     clears_permille: int = 0
     "Of all calls: so many make everything absent."
+    crowds: int = 0
+    "Clients besides, a0, a1, …, each on an event loop with many calls at a time (`crowds`)."
+    readers: int = 0
+    "Clients besides, r0, r1, …, that do nothing but read."
+    reader_pause_ns: int = 30 * MILLISECOND
+    rare_permille: int = 0
+    "Of all calls: so many are of many keys, of all keys, or about the cluster (`operations`)."
+    r: tuple[int, ...] = ()
+    "Owners whose word reads want, drawn for each; 0 is quorum, 255 all. None: 1."
+    copies: tuple[int, ...] = ()
+    "What the number of copies beyond the primary may be set to; none: it stays."
     w: tuple[int, ...] = (1, 1, 2)
     "Drawn for each write; 0 is quorum, 255 all."
 
@@ -71,13 +95,22 @@ class Workload:
         self._written = 0
         self._stopped = False
         for index in range(settings.clients):
-            name = f"c{index}"
-            client = ClientProcess(world, name, nodes, settings.timeout_ns)
-            world.clients[name] = client
-            rng = Random(f"{world.seed}/workload/{name}")
-            worker = _Worker(self, client, rng)
-            client.on_death = worker.died
-            world.at(world.now_ns + worker.pause_ns(), worker.step, client.life)
+            self._hire(f"c{index}", nodes, settings.pause_ns)
+        for index in range(settings.readers):
+            self._hire(f"r{index}", nodes, settings.reader_pause_ns)
+        for index in range(settings.crowds):
+            crowd = Crowd(world, f"a{index}", nodes, settings.timeout_ns)
+            world.clients[crowd.name] = crowd
+            Bursts(self, crowd, settings.pause_ns)
+
+    def _hire(self, name: str, nodes: tuple[str, ...], pause_ns: int) -> None:
+        """Let a client begin to work."""
+        world = self._world
+        client = ClientProcess(world, name, nodes, self._settings.timeout_ns)
+        world.clients[name] = client
+        worker = _Worker(self, client, Random(f"{world.seed}/workload/{name}"), pause_ns)
+        client.on_death = worker.died
+        world.at(world.now_ns + worker.pause_ns(), worker.step, client.life)
 
     def stop(self) -> None:
         """Begin no further call."""
@@ -90,6 +123,12 @@ class Workload:
 
     def begin(self, client: ClientProcess, operation: Operation, value_ttl_ms: int = 0) -> Entry:
         """Begin a call of a client that is not busy, and return its entry."""
+        entry = self.entry(client, operation, value_ttl_ms)
+        client.call(operation, lambda outcome, error: self.ended(client, entry, outcome, error))
+        return entry
+
+    def entry(self, client: ClientProcess, operation: Operation, value_ttl_ms: int) -> Entry:
+        """Return the entry of a call that begins now."""
         assert isinstance(operation, Get | Write | Clear)
         write = operation if isinstance(operation, Write) else None
         entry = Entry(
@@ -98,15 +137,37 @@ class Workload:
             key=b"" if isinstance(operation, Clear) else operation.key,
             value=write.value if write else b"",
             w=write.w if write else 1,
+            r=operation.r if isinstance(operation, Get) else 1,
             ttl_ms=value_ttl_ms,
             invoked_ns=self._world.now_ns,
             deadline_ns=self._world.now_ns + self._settings.timeout_ns,
         )
         self.history.append(entry)
-        client.call(operation, lambda outcome, error: self._ended(entry, outcome, error))
         return entry
 
-    def _ended(self, entry: Entry, outcome: Any, error: DccError | None) -> None:
+    def begin_rare(self, client: ClientProcess, operation: operations.Rare) -> None:
+        """Begin a call of many keys, of all keys, or about the cluster."""
+        now_ns = self._world.now_ns
+        deadline_ns = now_ns + self._settings.timeout_ns
+        blank = Entry(
+            client=client.name, verb="", key=b"", invoked_ns=now_ns, deadline_ns=deadline_ns
+        )
+        begun = operations.entries(operation, blank)
+        self.history += begun
+
+        def end(outcome: Any, error: DccError | None) -> None:
+            for entry in begun:
+                entry.ended_ns = self._world.now_ns
+            observer = self._world.observer
+            versions_of = observer.versions_of if observer is not None else {}
+            operations.ended(begun, outcome, error, client.answers, versions_of)
+
+        client.call(operation, end)
+
+    def ended(
+        self, client: ClientProcess, entry: Entry, outcome: Any, error: DccError | None
+    ) -> None:
+        """Write down how a call has ended."""
         entry.ended_ns = self._world.now_ns
         if error is not None:
             definite = error.definite or entry.verb == "get"
@@ -116,6 +177,9 @@ class Workload:
             entry.end, entry.status = End.OK, outcome.status.name.lower()
             if entry.status == "hit":
                 entry.found, entry.version = outcome.value, outcome.version
+            said = (entry.key, outcome.status, outcome.version)
+            told = [answer for answer in client.answers if answer[2:5] == said]
+            entry.answer = told[-1] if told else None
         elif isinstance(outcome, ClearReply):
             entry.end, entry.status = End.OK if outcome.everywhere else End.UNKNOWN, "done"
             entry.version = Version(outcome.stamp + 1, 0, 0)
@@ -125,8 +189,32 @@ class Workload:
             entry.status = "done" if outcome.outcome is Outcome.DONE else "not done"
             entry.version, entry.number = outcome.version, outcome.number
 
+    def draw_rare(self, client: ClientProcess, rng: Random) -> operations.Rare | None:
+        """Return one of the rare operations now and then, drawn from a stream of their own."""
+        settings = self._settings
+        if client.name.startswith("r") or rng.random() * 1000 >= settings.rare_permille:
+            return None
+        w = settings.w[int(rng.random() * len(settings.w))]
+        drawn = operations.draw(
+            rng, self._keys, slots=limits.SLOT_COUNT, w=w, seen=client.core.seen,
+            copies=settings.copies,
+        )  # fmt: skip
+        if isinstance(drawn, WriteMany) and drawn.op is Op.PUT:
+            items = tuple((key, self._value(client, rng)) for key, _ in drawn.items)
+            return replace(drawn, items=items)
+        return drawn
+
+    def wanted(self, operation: Operation, rng: Random) -> Operation:
+        """Return a read with the number of owners that it wants, other operations as they are."""
+        among = self._settings.r
+        if not among or not isinstance(operation, Get):
+            return operation
+        return replace(operation, r=among[int(rng.random() * len(among))])
+
     def draw(self, client: ClientProcess, rng: Random) -> tuple[Operation, int]:
         """Return the next operation of a client, and its time to live."""
+        if client.name.startswith("r"):
+            return Get(key=self._keys[int(rng.random() * len(self._keys))]), 0
         clears = self._settings.clears_permille
         if clears and rng.random() * 1000 < clears:
             return Clear(seen=client.core.seen), 0
@@ -159,29 +247,38 @@ class Workload:
 class _Worker:
     """One client's loop: pause, call, pause."""
 
-    def __init__(self, workload: Workload, client: ClientProcess, rng: Random) -> None:
+    def __init__(
+        self, workload: Workload, client: ClientProcess, rng: Random, pause_ns: int
+    ) -> None:
         self._workload, self._client, self._rng = workload, client, rng
+        self._pause_ns = pause_ns
+        self._rare = Random(f"{workload._world.seed}/rare/{client.name}")
 
     def pause_ns(self) -> int:
-        return int(self._rng.random() * 2 * self._workload._settings.pause_ns) + 1
+        return int(self._rng.random() * 2 * self._pause_ns) + 1
 
     def step(self, life: int) -> None:
         world = self._workload._world
         if life != self._client.life or self._workload.stopped:
             return
         if not self._client.busy:
+            rare = self._workload.draw_rare(self._client, self._rare)
             operation, ttl_ms = self._workload.draw(self._client, self._rng)
-            self._workload.begin(self._client, operation, ttl_ms)
+            if rare is not None:
+                self._workload.begin_rare(self._client, rare)
+            else:
+                operation = self._workload.wanted(operation, self._rare)
+                self._workload.begin(self._client, operation, ttl_ms)
         world.at(world.now_ns + self.pause_ns(), self.step, life)
 
     def died(self) -> None:
         """The client died: whatever was open stays unknown, and its successor goes on."""
         for entry in reversed(self._workload.history):
             if entry.client == self._client.name:
-                if entry.end is End.OPEN:
-                    entry.end, entry.ended_ns = End.UNKNOWN, self._workload._world.now_ns
-                    entry.error = "ClientDied"
-                break
+                if entry.end is not End.OPEN:
+                    break
+                entry.end, entry.ended_ns = End.UNKNOWN, self._workload._world.now_ns
+                entry.error = "ClientDied"
         world = self._workload._world
         world.at(world.now_ns + self.pause_ns(), self.step, self._client.life)
 

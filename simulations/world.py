@@ -11,7 +11,7 @@ their digests are.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from random import Random
@@ -21,11 +21,10 @@ from xxhash import xxh3_128
 
 from dcc.effects import Notify
 from dcc.units import NEVER, SECOND
-from dcc.wire.codec import HEADER_FIELDS, unpack_items
 from dcc.wire.messages import TAG, Replicate
 from simulations.clocks import ProcessClock
 from simulations.network import Frames, LinkSettings, Network
-from simulations.observer import tag_of
+from simulations.observer import batch_of, tag_of
 from simulations.processes import CoreMaker, NodeProcess
 
 if TYPE_CHECKING:
@@ -72,6 +71,7 @@ class World:
         *,
         links: LinkSettings | None = None,
         clocks: ClockSettings | None = None,
+        wrong_clocks: Mapping[str, int] | None = None,
         check_every: int = 100,
     ) -> None:
         self.seed = str(seed)
@@ -92,8 +92,11 @@ class World:
         "Of replication batches; the same ones each time they are sent."
         self.observer: Observer | None = None
         self.on_notify: Callable[[NodeProcess, Notify], None] | None = None
+        self.on_turn: Callable[[NodeProcess], None] | None = None
+        "Called at the end of each turn of a node."
         self._make_core = make_core
         self._clocks = clocks or ClockSettings()
+        self._wrong_clocks = wrong_clocks or {}
         self._check_every = check_every
         self._heap: list[tuple[int, float, int, Callable[[Any], None], Any]] = []
         self._tie = Random(f"{self.seed}/ties").random
@@ -114,6 +117,7 @@ class World:
 
     def run(self, until_ns: int) -> None:
         """Let everything happen up to and including world time `until_ns`."""
+        assert until_ns >= self.now_ns, "time runs forwards"
         heap = self._heap
         while heap and heap[0][0] <= until_ns:
             time_ns, _, _, action, argument = heappop(heap)
@@ -133,6 +137,7 @@ class World:
         """Return a machine for the node `name`, not yet started."""
         rng = Random(f"{self.seed}/clock/{name}")
         clock = self._draw_clock(rng)
+        clock.step_wall(self._wrong_clocks.get(name, 0))
         node = NodeProcess(self, len(self.nodes), name, clock)
         self.nodes[name] = node
         self._by_key[node.key] = node
@@ -238,7 +243,7 @@ class World:
         """Return whether frames are a batch of replication that is to be lost for good."""
         if not self.drop_permille or tag_of(frames[0]) != REPLICATE:
             return False
-        batch = unpack_items(frames[0])[HEADER_FIELDS]
+        batch = batch_of(frames)
         chance = Random(f"{self.seed}/drop/{node.name}/{to}/{batch}").random()
         lost = chance * 1000 < self.drop_permille
         self.counts["dropped copies"] += lost
@@ -246,12 +251,17 @@ class World:
 
     def sent(self, node: NodeProcess, to: object, frames: Frames) -> None:
         """Note frames that a node sends on the request plane."""
+        target = self._by_key.get(to) if isinstance(to, int) else None
         if self.observer is not None:
-            self.observer.frames(frames)
-        if isinstance(to, int):
-            target = self._by_key.get(to)
-            if target is not None:
-                self._sent[node.name].append((target, frames))
+            self.observer.frames(node, target, frames)
+        if target is not None:
+            self._sent[node.name].append((target, frames))
+
+    def answering(self, node: NodeProcess, route: bytes, frames: Frames) -> None:
+        """Let the observer see a reply that leaves a node through its ROUTER."""
+        asker = self.network.opener(route)
+        if self.observer is not None and asker is not None:
+            self.observer.answering(node, asker, frames)
 
     def digest_input(self, index: int, kind: str, frames: Frames) -> None:
         """Add one input of one process to the trace."""
@@ -265,13 +275,15 @@ class World:
         """Count an event that a core reports."""
         self.counts[note.event] += 1
         self._digest.update(note.event.encode())
+        if self.observer is not None and note.event == "view_changed":
+            self.observer.answers.view_changed(node)
         if self.on_notify is not None:
             self.on_notify(node, note)
 
-    def before_input(self, node: NodeProcess, frames: Frames) -> None:
+    def before_input(self, node: NodeProcess, route: bytes, frames: Frames) -> None:
         """Let the observer look at a node before it takes a message of the request plane."""
         if self.observer is not None:
-            self.observer.before(node, frames)
+            self.observer.before(node, self.network.opener(route), frames)
 
     def after_input(self, node: NodeProcess) -> None:
         """Let it look again."""
@@ -279,7 +291,9 @@ class World:
             self.observer.after(node)
 
     def checked(self, node: NodeProcess) -> None:
-        """Assert the core's own invariants, every so many turns."""
+        """Let limits be judged at the end of a turn, and the core's invariants at every so many."""
+        if self.on_turn is not None:
+            self.on_turn(node)
         self._turns += 1
         if self._turns >= self._check_every:
             self._turns = 0

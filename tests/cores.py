@@ -13,6 +13,7 @@ from itertools import count
 
 from dcc.config import NodeConfig
 from dcc.effects import Effect, Publish, Reply, Send
+from dcc.errors import PeerError
 from dcc.node.core import NodeCore
 from dcc.ring.hashing import slot_of
 from dcc.types import TOPIC_ALL, NodeKey, Now, node_key, topic_of
@@ -34,8 +35,12 @@ FRESH = count()
 class Cores:
     """Nodes by name, all seeded with the first; `run` until they are one cluster."""
 
-    def __init__(self, *names: str, replicas: int, max_skew_ms: int = 500) -> None:
+    def __init__(
+        self, *names: str, replicas: int, max_skew_ms: int = 500, memory_limit_bytes: int = 8 << 20,
+        expect: int = 1,
+    ) -> None:  # fmt: skip
         self.mono = 1_000 * SECOND
+        self.memory_limit_bytes, self.expect = memory_limit_bytes, expect
         self.replicas, self.max_skew_ms = replicas, max_skew_ms
         self.nodes: dict[str, NodeCore] = {}
         self.stopped: set[str] = set()
@@ -65,7 +70,8 @@ class Cores:
         seeds = tuple(f"{other}:1" for other in list(self.nodes)[:1] if seeded)
         config = NodeConfig(
             name=name, request=f"{name}:1", gossip=f"{name}:2", seeds=seeds,
-            replicas=self.replicas, max_skew_ms=self.max_skew_ms, memory_limit_bytes=8 << 20,
+            replicas=self.replicas, max_skew_ms=self.max_skew_ms,
+            memory_limit_bytes=self.memory_limit_bytes, expect=self.expect,
         )  # fmt: skip
         boot = self.ms << 16 | len(self.nodes)
         core = NodeCore(config, boot=boot, rng=random.Random(name), now=self.now)
@@ -126,6 +132,8 @@ class Cores:
         before = len(self.replies)
         core = self.nodes[name]
         served = core.serve(route, frames[0], self.now) if len(frames) == 1 else None
+        if served == b"":
+            return []  # It came too late.
         if served is not None:
             self.replies.append((name, self.client.decode([served])[1]))
         else:
@@ -192,7 +200,10 @@ class Cores:
         for name, core in self.nodes.items():
             if send.to not in (core.key, core.config.request) or name in self.stopped:
                 continue
-            _header, message = core.codec.decode(send.frames)
+            try:
+                message = core.codec.decode(send.frames)[1]
+            except PeerError:  # Of which the receiver takes what it can read.
+                message = core.codec.salvage(send.frames)[1]
             if not self.lost(self.nodes[source].key, core.key, message):
                 route = b"\1" + source.encode()
                 self.carry(name, core.receive(route, send.frames, self.now))

@@ -185,7 +185,8 @@ class Net:
                 case Connect(key, request, gossip):
                     node.linked[key] = (request, gossip, self.now + CONNECT_NS)
                 case Disconnect(key):
-                    del node.linked[key]
+                    if isinstance(key, int):
+                        del node.linked[key]
                 case Gossip(to, message):
                     self._gossip(node, to, message)
                 case Tell(to, message, request):

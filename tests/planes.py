@@ -164,7 +164,7 @@ class Planes:
         if type(message) in handlers:
             return handlers[type(message)](source.key, tell.request, epoch, message, self.at)
         if isinstance(message, Nudge):
-            target.exchange.nudged(source.key, message.slots, self.at)
+            target.exchange.agenda.nudged(source.key, message.slots, self.at)
         elif isinstance(message, Replicate):
             for record in message.records:
                 target.held.clock.witness(record.version.stamp)

@@ -8,94 +8,263 @@ from pathlib import Path
 
 import pytest
 
-from dcc.clock import WINDOW_NS, ClusterClock
+from dcc.clock import APART_NS, SETTLE_NS, ClusterClock
 from dcc.node import loop
-from dcc.types import Now
+from dcc.types import FREE_CLAIM, Claim, Now, Trust
 from dcc.units import MILLISECOND, SECOND
 
 START_MS = 1_700_000_000_000
 BOOT = START_MS << 16
 
 
+FREE, ANCHORED, CONFIRMED = Trust
+
+
 def clock(ahead_ms: int = 0) -> ClusterClock:
     return ClusterClock(Now(0, (START_MS + ahead_ms) * MILLISECOND), max_skew_ms=500)
 
 
+def hear(
+    one: ClusterClock,
+    member: int,
+    ahead_ms: int,
+    at: int = 0,
+    *,
+    offset_ms: int = 0,
+    target_ms: int | None = None,
+    trust: Trust = FREE,
+    trip_ms: int = 0,
+) -> None:
+    """Let `one` hear a member whose own clock is `ahead_ms` of the right time.
+
+    Args:
+        trip_ms: each way.
+    """
+    claim = Claim(offset_ms, offset_ms if target_ms is None else target_ms, trust, False)
+    right = START_MS + at // MILLISECOND + ahead_ms
+    heard_ms = right - one.own_ms(at) + trip_ms
+    one.observe(member, BOOT, right - trip_ms, at, claim=claim, heard_ms=heard_ms)
+
+
+def agreed(one: ClusterClock, at: int = 0) -> int:
+    """Return cluster time at `at`, minus the right time."""
+    return one.agreed_ms(one.cluster_ms(at)) - START_MS - at // MILLISECOND
+
+
+def anchored(ahead_ms: int, *others_ms: int) -> ClusterClock:
+    """Return a clock that has stamped, beside members whose own clocks are that much ahead."""
+    one = clock(ahead_ms)
+    for member, other_ms in enumerate(others_ms, start=1):
+        hear(one, member, other_ms)
+    assert one.settle(range(1, len(others_ms) + 1), 0)
+    one.next_stamp(one.cluster_ms(0))
+    return one
+
+
+# ------------------------------------------------------------------ before the first stamp
+
+
 def test_a_wrong_clock_follows_the_majority() -> None:
     wrong = clock(ahead_ms=5_000)
-    wrong.observe(1, BOOT, START_MS, 0)
-    wrong.observe(2, BOOT, START_MS + 10, 0)
-    assert wrong.cluster_ms(0) == START_MS + 10
+    hear(wrong, 1, 0)
+    hear(wrong, 2, 10)
+    assert agreed(wrong) == 10
 
 
 def test_two_nodes_agree_whoever_is_wrong() -> None:
     one, two = clock(), clock(ahead_ms=49_000)
-    one.observe(2, two.own_ms(0) << 16, two.own_ms(0), 0)
-    two.observe(1, one.own_ms(0) << 16, one.own_ms(0), 0)
-    assert one.cluster_ms(0) == two.cluster_ms(0)
+    hear(one, 2, 49_000)
+    hear(two, 1, 0)
+    assert agreed(one) == agreed(two) == 0
 
 
-@pytest.mark.parametrize("ahead_ms", [-60_000, 60_000])
-def test_of_two_nodes_the_one_that_has_been_up_for_longer_is_followed(ahead_ms: int) -> None:
-    up_ns = 60 * SECOND
-    elder = clock()
-    younger = ClusterClock(Now(up_ns, (START_MS + ahead_ms) * MILLISECOND + up_ns), max_skew_ms=500)
-    later = up_ns + SECOND
-    boot = younger.own_ms(up_ns) << 16
-    elder.observe(2, boot, younger.own_ms(later), later)
-    younger.observe(1, BOOT, elder.own_ms(later), later)
-    assert elder.cluster_ms(later) == younger.cluster_ms(later) == elder.own_ms(later)
+@pytest.mark.parametrize("ahead_ms", [-3_600_000, 1_000, 120_000])
+def test_a_node_that_starts_takes_over_the_time_of_those_who_have_stamped(ahead_ms: int) -> None:
+    late = clock()
+    hear(late, 1, 0, offset_ms=ahead_ms, trust=ANCHORED)
+    hear(late, 2, 70_000, offset_ms=ahead_ms - 70_000, trust=ANCHORED)
+    hear(late, 3, 0)
+    assert late.settle((1, 2, 3, 4), 0)
+    assert agreed(late) == ahead_ms
+    assert late.trust is ANCHORED
+
+
+def test_a_node_that_starts_goes_along_with_a_correction_under_way() -> None:
+    late = clock(ahead_ms=300)
+    hear(late, 1, 0, offset_ms=120_000, target_ms=0, trust=CONFIRMED)
+    assert late.settle((1,), 0)
+    late.follow(0)
+    late.follow(120 * SECOND)
+    assert agreed(late, 120 * SECOND) == 110_000
+    assert late.trust is CONFIRMED
 
 
 def test_another_boot_is_another_clock() -> None:
     right = clock()
-    right.observe(2, BOOT, START_MS, 0)
-    right.observe(3, BOOT, START_MS, 0)
-    later_ms = START_MS + 1_000
-    right.observe(2, (later_ms - 60_000) << 16, later_ms - 60_000, SECOND)
+    hear(right, 2, 0)
+    right.observe(2, BOOT + 1, START_MS + 1_000 - 60_000, SECOND)
     assert right.skews_ms()[2] == -60_000, "not the best of what its former life said"
 
 
-def test_a_node_left_alone_keeps_the_offset_it_had() -> None:
-    wrong = clock(ahead_ms=5_000)
-    for member in (1, 2):
-        wrong.observe(member, BOOT, START_MS, 0)
-    for member in (1, 2):
-        wrong.forget(member)
-    assert wrong.cluster_ms(0) == START_MS
-
-
-def test_messages_that_were_read_late_do_not_move_the_clock() -> None:
-    """A loop that stood still for 700 ms reads everything in its inbox as that much too old."""
+def test_time_on_the_way_cancels_out() -> None:
     right = clock()
     for member in (1, 2):
-        right.observe(member, BOOT, START_MS, 0)
-        right.observe(member, BOOT, START_MS + 10, 710 * MILLISECOND)
-    assert right.cluster_ms(SECOND) == START_MS + 1_000
+        hear(right, member, 40, trip_ms=300)
+    assert agreed(right) == 40
 
 
-def test_a_clock_that_really_goes_slow_is_believed_after_two_windows() -> None:
+def test_a_node_alone_knows_the_time_at_once() -> None:
+    assert clock().settle((), 0)
+
+
+def test_a_starting_node_waits_for_all_unless_two_who_have_stamped_agree() -> None:
+    joining = clock()
+    assert not joining.settle((1, 2, 3), 0)
+    hear(joining, 1, 0)
+    hear(joining, 2, 0)
+    assert not joining.settle((1, 2, 3), SECOND), "the third may be the only one to know"
+    assert joining.unheard((1, 2, 3)) == [3]
+    assert joining.settle((1, 2, 3), SETTLE_NS), "nobody waits for the silent for ever"
+
+
+def test_one_who_has_stamped_is_not_enough_among_many() -> None:
+    joining = clock()
+    hear(joining, 1, 0, offset_ms=9_000, trust=ANCHORED)
+    assert not joining.settle((1, 2, 3), 0)
+
+
+# ------------------------------------------------------------------ once something was stamped
+
+
+@pytest.mark.parametrize("wrong_ms", [-3_600_000, -1_000, 1_000, 120_000])
+def test_whoever_goes_the_time_stays(wrong_ms: int) -> None:
+    right = anchored(0, wrong_ms, 0)
+    assert right.trust is CONFIRMED
+    right.forget(2)
+    for second in range(1, 60):
+        hear(right, 1, wrong_ms, second * SECOND, offset_ms=-wrong_ms, trust=CONFIRMED)
+        right.follow(second * SECOND)
+        assert agreed(right, second * SECOND) == 0
+    right.forget(1)
+    right.follow(60 * SECOND)
+    assert agreed(right, 60 * SECOND) == 0
+
+
+def test_own_clocks_of_those_who_come_count_no_more_once_three_had_agreed() -> None:
+    right = anchored(0, 0, 0)
+    for member in range(3, 9):
+        hear(right, member, 120_000)
+    for second in range(1, 30):
+        right.follow(second * SECOND)
+    assert agreed(right, 29 * SECOND) == 0
+
+
+@pytest.mark.parametrize("wrong_ms", [-120_000, 120_000])
+def test_a_founder_with_a_wrong_clock_is_corrected_by_a_twelfth(wrong_ms: int) -> None:
+    founder = anchored(wrong_ms)
+    assert founder.trust is ANCHORED
+    for member in (1, 2):
+        hear(founder, member, 0, offset_ms=wrong_ms, trust=ANCHORED)
+    founder.follow(0)
+    assert founder.trust is CONFIRMED
+    for member in (1, 2):
+        hear(founder, member, 0, offset_ms=wrong_ms, target_ms=0, trust=CONFIRMED)
+    before = founder.cluster_ms(0)
+    for tenth in range(1, 600):
+        now = tenth * SECOND // 10
+        founder.follow(now)
+        assert abs(founder.cluster_ms(now) - before - 100) <= 9, "it never steps"
+        before = founder.cluster_ms(now)
+    assert abs(agreed(founder, 60 * SECOND)) == pytest.approx(120_000 - 5_000, abs=150)
+
+
+def test_two_clocks_do_not_correct_each_other() -> None:
+    founder = anchored(120_000)
+    hear(founder, 1, 0, offset_ms=120_000, trust=ANCHORED)
+    for second in range(60):
+        founder.follow(second * SECOND)
+    assert agreed(founder, 60 * SECOND) == 120_000
+
+
+def test_one_member_that_claims_anything_moves_nothing() -> None:
+    right = anchored(0, 0, 0)
+    for second in range(60):
+        now = second * SECOND
+        hear(right, 1, 0, now, trust=CONFIRMED)
+        hear(right, 2, 86_400_000, now, offset_ms=86_400_000, trust=CONFIRMED)
+        right.follow(now)
+        assert agreed(right, now) == 0
+        assert right.cluster_ms(now) == START_MS + second * 1_000
+
+
+def test_who_meets_a_majority_that_is_ahead_stamps_by_it_and_expires_nothing() -> None:
+    behind = anchored(-120_000)
+    before = behind.cluster_ms(0)
+    for member in (1, 2):
+        hear(behind, member, 0, trust=CONFIRMED)
+    behind.follow(0)
+    assert agreed(behind) == 0
+    assert behind.cluster_ms(0) == before, "what expires goes by the earlier time"
+    assert behind.next_stamp(before) == START_MS << 16
+    assert not behind.too_far_ahead((START_MS + 500) << 16, before)
+    behind.follow(12 * SECOND)
+    assert behind.cluster_ms(12 * SECOND) == before + 13_000, "it catches up by a twelfth"
+
+
+def test_who_meets_a_majority_that_is_behind_steps_back_and_leaves_stamping_to_others() -> None:
+    ahead = anchored(120_000)
+    for member in (1, 2):
+        hear(ahead, member, 0, trust=CONFIRMED)
+    ahead.follow(0)
+    now_ms = ahead.cluster_ms(0)
+    assert now_ms == START_MS
+    assert ahead.is_ahead(now_ms)
+    assert ahead.claim(now_ms).ahead
+    assert ahead.next_stamp(now_ms) > (START_MS + 119_000) << 16, "no stamp goes back"
+    assert not ahead.is_ahead(now_ms + 120_000)
+
+
+def test_of_two_that_have_stamped_the_slower_is_followed_if_it_stays_there() -> None:
+    ahead, behind = anchored(60_000), anchored(0)
+    for second in range(5):
+        now = second * SECOND
+        hear(ahead, 2, 0, now, trust=ANCHORED)
+        hear(behind, 1, 60_000, now, trust=ANCHORED)
+        ahead.follow(now)
+        behind.follow(now)
+        assert ahead.cluster_ms(now) == behind.cluster_ms(now), "nothing expires by the faster"
+        assert agreed(behind, now) == 0
+        assert agreed(ahead, now) == (60_000 if now < APART_NS else 0)
+
+
+def test_messages_that_are_long_under_way_move_nothing() -> None:
+    """A loop that stands still for 700 ms reads everything in its inbox as that much too old."""
+    right = anchored(0, 0, 0)
+    for second in range(1, 60):
+        for member in (1, 2):
+            hear(right, member, 0, second * SECOND, trust=CONFIRMED, trip_ms=700)
+        right.follow(second * SECOND)
+        assert agreed(right, second * SECOND) == 0
+
+
+@pytest.mark.parametrize("drifted_ms", [-800, 800])
+def test_a_clock_that_drifted_is_brought_back_to_the_others(drifted_ms: int) -> None:
+    right = anchored(0, 0, 0)
+    for second in range(1, 45):
+        for member in (1, 2):
+            hear(right, member, drifted_ms, second * SECOND, trust=CONFIRMED)
+        right.follow(second * SECOND)
+    assert agreed(right, 44 * SECOND) == drifted_ms
+
+
+def test_clocks_that_nothing_can_show_are_not_read() -> None:
     right = clock()
-    for second in range(0, 45, 5):
-        for member in (1, 2):
-            slow = START_MS + second * 1_000 - (800 if second else 0)
-            right.observe(member, BOOT, slow, second * SECOND)
-    assert 2 * WINDOW_NS < 40 * SECOND
-    assert right.offset_ms == -800
+    for at_ms in (0, 1 << 47, (1 << 64) - 1):
+        right.observe(1, BOOT, at_ms, 0, claim=FREE_CLAIM)
+    assert right.skews_ms() == {}
 
 
-def test_a_node_that_reads_everything_late_does_not_call_all_clocks_slow() -> None:
-    """Seed 394: 48 ms for each message made an inbox of seconds, and writes were stamped late."""
-    busy = clock()
-    for second in range(0, 45, 5):
-        for member in (1, 2):
-            then = START_MS + second * 1_000 - (2_400 if second else 0)
-            busy.observe(member, BOOT, then, second * SECOND, late=second > 0)
-    assert busy.offset_ms == 0
-    for second in range(45, 80, 5):
-        for member in (1, 2):
-            busy.observe(member, BOOT, START_MS + second * 1_000 - 300, second * SECOND)
-    assert busy.offset_ms == -300, "once it keeps up again it believes what it reads"
+# ------------------------------------------------------------------ stamps
 
 
 def test_steps_of_the_wall_clock_after_the_start_have_no_effect() -> None:
@@ -123,18 +292,6 @@ def test_stamps_beyond_the_skew_bound_are_refused() -> None:
     right = clock()
     assert not right.too_far_ahead((START_MS + 500) << 16, START_MS)
     assert right.too_far_ahead((START_MS + 501) << 16, START_MS)
-
-
-def test_a_starting_node_is_settled_when_two_others_or_all_were_read() -> None:
-    assert clock().settle(1)
-    joining = clock()
-    assert not joining.settle(5)
-    joining.observe(1, BOOT, START_MS, 0)
-    assert not joining.settle(5)
-    joining.observe(2, BOOT, START_MS, 0)
-    assert joining.settle(5)
-    joining.forget(1)
-    assert joining.settle(5)
 
 
 def test_the_shells_clock_goes_on_while_the_machine_is_suspended() -> None:

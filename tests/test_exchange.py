@@ -35,7 +35,7 @@ def test_all_are_in_sync_after_the_first_exchange_and_then_it_is_silent() -> Non
         world.put("b", key, b"v")
     world.run(3)
     for plane in world.planes.values():
-        assert plane.exchange.caught_up
+        assert plane.exchange.agenda.caught_up
         for key in keys(50):
             assert not plane.sync.unsynced(slot_of(key)).ask
     world.run(60)

@@ -17,7 +17,7 @@ import msgpack
 import pytest
 
 from dcc.errors import PeerError
-from dcc.types import Settings, node_key
+from dcc.types import FREE_CLAIM, Settings, node_key
 from dcc.wire import messages as m
 from dcc.wire.codec import PREFIX_BYTES, Codec
 from tests.cores import Cores
@@ -192,7 +192,9 @@ def test_settings_from_the_future_are_not_believed(
     stamp = (1 << 64) - 1 if ahead_ms is None else (cores.ms + ahead_ms) << 16
     forged = Settings(0, stamp, stamp)
     rows = tuple(b.membership.members.values())
-    parts = {"rumors": (), "members": rows, "joining": False, "settings": forged}
+    parts = {
+        "rumors": (), "members": rows, "joining": False, "settings": forged, "clock": FREE_CLAIM
+    }  # fmt: skip
     message = carrier(**{f.name: parts[f.name] for f in fields(carrier)})
     frames = b.codec.encode(message, epoch=b.held.view.epoch, request=3, at=cores.ms)
     cores.feed("a", frames)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dcc.config import NodeConfig
-from dcc.gossip.deadlines import Deadlines
+from dcc.deadlines import Deadlines
 from dcc.gossip.dissemination import RumorQueue, packed_bytes, retransmit_limit
 from dcc.gossip.joining import Seeds
 from dcc.gossip.suspicion import Suspicions, timeout_ns

@@ -38,8 +38,8 @@ def filled(count: int = 200) -> Planes:
 def test_nodes_that_have_seen_the_same_have_equal_roots() -> None:
     world = filled()
     a, b, c = world["a"], world["b"], world["c"]
-    assert a.exchange.root(b.key) == b.exchange.root(a.key) != NOT_KNOWN
-    assert b.exchange.root(c.key) == c.exchange.root(b.key) != NOTHING
+    assert a.exchange.trees.root(b.key) == b.exchange.trees.root(a.key) != NOT_KNOWN
+    assert b.exchange.trees.root(c.key) == c.exchange.trees.root(b.key) != NOTHING
 
 
 @pytest.mark.parametrize("lost", [{7}, set(range(20)), {3, 31, 314}])
@@ -61,7 +61,7 @@ def test_a_root_is_not_told_while_leaves_are_missing_and_their_groups_equal_noth
     a, b = world["a"], world["b"]
     for key in keys(4 * REFRESH_SLOTS):
         world.put("a", b"more-" + key, b"v")
-    assert a.exchange.root(b.key) == NOT_KNOWN
+    assert a.exchange.trees.root(b.key) == NOT_KNOWN
     groups = a.exchange.trees.groups(b.key)
     dirty = {slot % GROUP_COUNT for slot in a.store.changed}
     assert {group for group, one in enumerate(groups) if one == NOT_KNOWN} == dirty
@@ -108,7 +108,7 @@ def test_a_root_that_goes_on_to_differ_is_looked_into_long_before_the_round() ->
     assert b.value(b"lost", world.at) is None
     began = world.mono
     while b.value(b"lost", world.at) is None and world.mono < began + 10 * SECOND:
-        b.exchange.root_heard(a.key, a.exchange.root(b.key), world.at)
+        b.exchange.root_heard(a.key, a.exchange.trees.root(b.key), world.at)
         world.run(0.2)
     assert world.mono - began < 2 * SECOND
     assert b.exchange.divergences == 1
@@ -118,9 +118,9 @@ def test_a_difference_that_goes_away_by_itself_costs_nothing() -> None:
     world = filled()
     a, b = world["a"], world["b"]
     world.put("a", b"under way", b"v")
-    b.exchange.root_heard(a.key, a.exchange.root(b.key), world.at)
+    b.exchange.root_heard(a.key, a.exchange.trees.root(b.key), world.at)
     world.run(0.5)
-    b.exchange.root_heard(a.key, a.exchange.root(b.key), world.at)
+    b.exchange.root_heard(a.key, a.exchange.trees.root(b.key), world.at)
     world.carried.clear()
     world.run(3)
     assert not [m for m in world.carried if isinstance(m, CompareRoot | Compare | Pull)]

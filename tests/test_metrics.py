@@ -80,7 +80,10 @@ def test_latencies_become_a_cumulative_histogram() -> None:
 def test_a_node_is_ready_once_joined_with_its_slots_filled() -> None:
     assert not_ready({"ready": True, "filling": False}) == []
     assert "slots" in not_ready({"ready": True, "filling": True})[0]
-    assert "joined" in not_ready({"ready": False, "filling": True})[0]
+    alone: dict[str, list[str]] = {"lacks": []}
+    lacks = {"lacks": ["1 of 3 expected members are there"]}
+    assert "joined" in not_ready({"ready": False, "filling": True, "detail": alone})[0]
+    assert "expected" in not_ready({"ready": False, "filling": True, "detail": lacks})[0]
 
 
 def test_a_node_stays_ready_while_it_compares_with_one_that_came() -> None:

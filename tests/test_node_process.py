@@ -323,10 +323,15 @@ def test_garbage_on_the_gossip_plane_is_dropped_and_survived(
     asker = ask(node)
     asker.serves()
     rng = random.Random(11)
-    with zmq.Context() as context, context.socket(zmq.PUB) as pub:
+    with (
+        zmq.Context() as context,
+        context.socket(zmq.PUB) as pub,
+        context.socket(zmq.ROUTER) as router,
+    ):
         pub.setsockopt(zmq.LINGER, 0)
+        router.setsockopt(zmq.LINGER, 0)
         port = pub.bind_to_random_port("tcp://127.0.0.1")
-        join(asker, f"127.0.0.1:{port}")
+        join(asker, f"127.0.0.1:{port}", router)
 
         def hostile() -> bool:
             for topic in (TOPIC_ALL, topic_of(node_key("victim"))):
@@ -347,22 +352,34 @@ def test_garbage_on_the_gossip_plane_is_dropped_and_survived(
     assert not node.events("bug"), node.text()
 
 
-def join(asker: Asker, gossip: str) -> None:
-    """Make the node believe in a member whose PUB is at `gossip` and that owns next to nothing."""
+def join(asker: Asker, gossip: str, router: zmq.Socket[bytes]) -> None:
+    """Make the node believe in a member whose PUB is at `gossip` and that owns next to nothing.
+
+    A newcomer is believed once it answers a ping, which it does here through `router`.
+    """
     import time
 
     from dcc.types import Member, Settings, Standing
 
+    port = router.bind_to_random_port("tcp://127.0.0.1")
+    router.setsockopt(zmq.RCVTIMEO, 20_000)
     now_ms = time.time_ns() // 1_000_000
     boot = now_ms << 16
     codec = Codec("dcc", sender=node_key("evil"), boot=boot)
     me = Member(
-        "evil", "127.0.0.1:1", gossip, "", 1e-6, boot, now_ms, Standing.ALIVE, now_ms, False
+        "evil", f"127.0.0.1:{port}", gossip, "", 1e-6, boot, now_ms, Standing.ALIVE, now_ms, False
     )
     view = m.PushPull(members=(me,), settings=Settings(1, 0, 0), joining=True)
     asker.socket.send_multipart(codec.encode(view, request=77, at=now_ms))
     while not isinstance(codec.decode(asker.socket.recv_multipart())[1], m.PushPullReply):
         pass
+    while True:
+        route, *frames = router.recv_multipart()
+        header, message = codec.decode(frames)
+        if isinstance(message, m.Ping):
+            ack = codec.encode(m.Ack(seq=message.seq), request=header.request, at=now_ms)
+            router.send_multipart([route, *ack])
+            return
 
 
 def test_a_full_standard_error_never_stops_a_node(ask: Asks) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import tracemalloc
+from random import Random
+
 from dcc.effects import Answer, Effect
 from dcc.replication.holdings import Asker
-from dcc.replication.once import CLIENTS_MAX, KEEP_NS, REQUESTS_MAX, Once
+from dcc.replication.once import CLIENT_BYTES, CLIENTS_MAX, KEEP_NS, REQUESTS_MAX, Once
 from dcc.types import Version
-from dcc.wire.messages import Code, ErrorReply, Outcome, WriteReply
+from dcc.wire.messages import Code, ErrorReply, Outcome, WriteManyReply, WriteReply
 
 CLIENT = (7, 1)
 REPLY = WriteReply(outcome=Outcome.DONE, version=Version(1, 1, 1))
@@ -57,7 +61,8 @@ def test_the_table_is_bounded_per_client_over_clients_and_in_time() -> None:
     aged = Once()
     aged.begin(CLIENT, asker(1), 0)
     aged.begin(CLIENT, asker(2), KEEP_NS + 1)
-    assert len(aged._clients[CLIENT].table) == 1
+    aged.tick(KEEP_NS + 1)
+    assert len(aged) == 1
 
 
 def refused_as_forgotten(effects: list[Effect] | None) -> bool:
@@ -78,7 +83,7 @@ def test_a_repetition_of_what_fell_out_for_its_age_is_not_executed_again() -> No
     once = Once()
     once.begin(CLIENT, asker(1), 0)
     once.finish(CLIENT, asker(1), REPLY)
-    once.begin(CLIENT, asker(2), KEEP_NS + 1)
+    once.tick(KEEP_NS + 1)
     assert refused_as_forgotten(once.begin(CLIENT, asker(1), KEEP_NS + 1, again=True))
 
 
@@ -90,3 +95,64 @@ def test_a_repetition_by_a_client_that_may_have_fallen_out_is_not_executed_again
         once.begin((client, 5), asker(1), 0)
     assert refused_as_forgotten(once.begin(CLIENT, asker(1), 1, again=True))
     assert once.begin(CLIENT, asker(2), 1) is None, "a first sending is new whoever sends it"
+
+
+def test_requests_of_clients_that_are_gone_leave_when_their_minute_is_over() -> None:
+    once = Once()
+    for client in range(50):
+        for request in range(1, 101):
+            once.begin((client, 5), asker(request), client * 1_000)
+    assert once.wake_at() == KEEP_NS
+    while once.wake_at() <= KEEP_NS + 24_000:
+        once.tick(KEEP_NS + 24_000)
+    once.check()
+    assert len(once) == 25 * 100
+    once.tick(2 * KEEP_NS)
+    once.tick(2 * KEEP_NS)
+    assert once.bytes_used == 50 * CLIENT_BYTES, "their floors stay: they may repeat"
+    assert refused_as_forgotten(once.begin((3, 5), asker(100), 2 * KEEP_NS, again=True))
+
+
+def test_the_budget_in_bytes_holds_and_the_oldest_go_first() -> None:
+    once = Once(bytes_max=100_000)
+    for client in range(300):
+        for request in range(1, 11):
+            once.begin((client, 5), asker(request), client)
+            once.finish((client, 5), asker(request), REPLY)
+            assert once.bytes_used <= 100_000
+    once.check()
+    assert once.begin((299, 5), asker(10, b"x"), 300, again=True) == [Answer(b"x", REPLY, 10)]
+    assert refused_as_forgotten(once.begin((0, 5), asker(1), 300, again=True))
+
+
+def test_what_is_counted_is_what_is_allocated_or_more() -> None:
+    rng = Random(1)
+    once = Once(bytes_max=1 << 30)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(40):
+            who = (rng.getrandbits(63), rng.getrandbits(63))
+            for request in range(500):
+                one = Asker(rng.randbytes(5), 0, (1 << 40) + request, "put", 1 << 50)
+                reply = WriteReply(
+                    outcome=Outcome.DONE, version=Version((1 << 60) + request, 1 << 63, 5)
+                )
+                once.begin(who, one, (1 << 50) + request)
+                once.finish(who, one, reply)
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert 0.7 * once.bytes_used < taken < once.bytes_used
+
+
+def test_an_answer_that_names_stamps_is_counted_with_them_and_given_again() -> None:
+    once = Once()
+    stamps = tuple((1 << 57) + n for n in range(100))
+    told = WriteManyReply(outcomes=bytes(100), stamp=7, stamps=stamps)
+    once.begin(CLIENT, asker(1), 0)
+    before = once.bytes_used
+    once.finish(CLIENT, asker(1), told)
+    assert once.bytes_used - before == 100 + 100 * (sys.getsizeof(stamps[0]) + 8)
+    assert once.begin(CLIENT, asker(1), 1, again=True) == [Answer(b"route", told, 1)]
+    once.check()

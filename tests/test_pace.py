@@ -1,109 +1,107 @@
-"""How fast copies move: by bytes, and by the time that pulls take from clients."""
+"""Who is slow: by what the others measure, with hysteresis, and by more than half of them."""
 
 from __future__ import annotations
 
-from dcc.replication.answerer import RECORDS_MAX
-from dcc.replication.pace import ANSWER_NS, PAUSE_MAX_NS, SERVING_NS, Pace
-from dcc.units import MIB, MILLISECOND, SECOND
-from dcc.wire.messages import PullReply, Replicate
-from tests.planes import Planes
+from dcc.gossip.pace import CALM_NS, SAMPLES, VOICE_NS, PaceJudge
+from dcc.types import Pace
+from dcc.units import MILLISECOND, SECOND
 
-TOOK = 1 * MILLISECOND
-SHARE = 10  # A pause of nine times as long: one part in so many.
+A, B, C, D = 1, 2, 3, 4
 
 
-def test_bytes_are_paced_by_the_rate_whoever_is_served() -> None:
-    pace = Pace(MIB, 10)
-    pace.arrived(MIB // 2, 0, serving=False)
-    pace.turned(0, 0)
-    assert pace.free_at == SECOND // 2
-    pace.arrived(MIB // 2, 0, serving=False)
-    assert pace.free_at == SECOND, "what came together is paid for together"
+def measured(**milliseconds: int) -> PaceJudge:
+    judge = PaceJudge()
+    for name, took in milliseconds.items():
+        measure(judge, {"b": B, "c": C, "d": D}[name], took)
+    return judge
 
 
-def test_while_clients_are_served_pulls_get_a_tenth_of_the_time() -> None:
-    pace = Pace(1 << 40, 10)
-    pace.arrived(100, SECOND, serving=False)
-    assert pace.open
-    pace.turned(1, SECOND + TOOK)
-    assert not pace.open
-    assert pace.free_at == SECOND + SHARE * TOOK
+def measure(judge: PaceJudge, key: int, milliseconds: int, times: int = SAMPLES) -> None:
+    for _ in range(times):
+        judge.took(key, milliseconds * MILLISECOND)
+    judge.check()
 
 
-def test_a_node_that_serves_nobody_does_not_pause() -> None:
-    pace = Pace(1 << 40, 10)
-    pace.turned(5, 0)
-    now = SERVING_NS + 1
-    pace.arrived(100, now, serving=False)
-    pace.turned(5, now + TOOK)
-    assert pace.free_at <= now + TOOK
+def test_who_takes_ten_times_as_long_as_the_others_is_slow() -> None:
+    judge = measured(b=4, c=4, d=41)
+    assert [judge.of(key) for key in (B, C, D)] == [Pace.WELL, Pace.WELL, Pace.SLOW]
 
 
-def test_who_pulls_from_a_node_that_serves_clients_pauses_too() -> None:
-    pace = Pace(1 << 40, 10)
-    pace.arrived(100, SECOND, serving=True)
-    pace.turned(0, SECOND + TOOK)
-    assert pace.free_at == SECOND + SHARE * TOOK
-    assert not pace.serves(SECOND + TOOK), "that others serve is not said of this node"
-    later = SECOND + SERVING_NS
-    pace.arrived(100, later, serving=False)
-    pace.turned(0, later + TOOK)
-    assert pace.free_at <= later + TOOK
+def test_who_is_slow_itself_finds_all_alike() -> None:
+    judge = measured(b=100, c=120, d=90)
+    assert [judge.of(key) for key in (B, C, D)] == [Pace.WELL] * 3
 
 
-def test_answers_of_one_turn_pause_once_for_all_of_it() -> None:
-    pace = Pace(1 << 40, 10)
-    pace.arrived(100, 0, serving=False)
-    pace.arrived(100, TOOK, serving=False)
-    pace.turned(1, 2 * TOOK)
-    assert pace.free_at == 2 * TOOK + (SHARE - 1) * 2 * TOOK
+def test_a_few_milliseconds_are_never_slow() -> None:
+    assert measured(b=1, c=1, d=25).of(D) is Pace.WELL
 
 
-def test_a_larger_share_pauses_less() -> None:
-    pace = Pace(1 << 40, 50)
-    pace.arrived(100, SECOND, serving=False)
-    pace.turned(1, SECOND + TOOK)
-    assert pace.free_at == SECOND + 2 * TOOK
-    everything = Pace(1 << 40, 100)
-    everything.arrived(100, SECOND, serving=False)
-    everything.turned(1, SECOND + TOOK)
-    assert everything.free_at <= SECOND + TOOK
+def test_of_two_members_none_is_slow_and_few_pings_tell_nothing() -> None:
+    judge = measured(b=500)
+    assert judge.of(B) is Pace.UNKNOWN
+    measure(judge, C, 1, times=2)
+    assert (judge.of(B), judge.of(C)) == (Pace.UNKNOWN, Pace.UNKNOWN)
+    measure(judge, C, 1, times=1)
+    assert (judge.of(B), judge.of(C)) == (Pace.SLOW, Pace.WELL)
 
 
-def test_a_pause_has_an_end_however_long_a_turn_takes() -> None:
-    pace = Pace(1 << 40, 10)
-    pace.arrived(100, SECOND, serving=False)
-    pace.turned(1, 2 * SECOND)
-    assert pace.free_at == 2 * SECOND + PAUSE_MAX_NS
+def test_one_long_ping_is_forgiven_and_a_third_of_them_is_not() -> None:
+    judge = measured(b=1, c=1)
+    measure(judge, C, 400, times=1)
+    assert judge.of(C) is Pace.WELL
+    measure(judge, C, 400, times=1)
+    assert judge.of(C) is Pace.SLOW
 
 
-def test_while_clients_are_served_peers_are_pulled_from_one_by_one() -> None:
-    pace = Pace(1 << 40, 10)
-    pace.turned(1, SECOND)
-    pace.asked(SECOND)
-    assert pace.free_at == SECOND + ANSWER_NS, "whoever is silent holds the others up no longer"
-    pace.arrived(0, SECOND + MILLISECOND, serving=False)
-    assert pace.free_at == SECOND + MILLISECOND
-    pace.turned(1, SECOND + MILLISECOND + TOOK)
-    assert pace.free_at == SECOND + MILLISECOND + SHARE * TOOK
+def test_between_the_bounds_a_judgement_stays_what_it_was() -> None:
+    for before, expected in ((1, Pace.WELL), (200, Pace.SLOW)):
+        judge = measured(b=5, c=before)
+        judge.of(C)
+        measure(judge, C, 25)
+        assert judge.of(C) is expected
+    measure(judge, C, 14)
+    assert judge.of(C) is Pace.WELL
 
 
-def test_a_node_that_serves_nobody_pulls_from_all_at_once() -> None:
-    pace = Pace(1 << 40, 10)
-    pace.asked(SECOND)
-    assert pace.free_at <= SECOND
+def test_a_member_that_is_forgotten_begins_anew() -> None:
+    judge = measured(b=1, c=100)
+    assert judge.of(C) is Pace.SLOW
+    judge.forget(C)
+    judge.check()
+    measure(judge, C, 20)
+    assert judge.of(C) is Pace.WELL
 
 
-def test_many_small_records_come_in_short_answers() -> None:
-    """A turn that takes thousands of them would keep readers waiting; see `benchmarks.moves`."""
-    world = Planes("a", "b", replicas=1)
-    world.run(1)
-    world.lost = lambda _a, _to, message: isinstance(message, Replicate)
-    keys = [b"small-%d" % i for i in range(40 * RECORDS_MAX)]
-    for key in keys:
-        world.put("a", key, b"v")
-    world.run(130)
-    replies = [len(m.records) for m in world.carried if isinstance(m, PullReply)]
-    assert sum(replies) == len(keys)
-    assert max(replies) <= RECORDS_MAX
-    assert all(world["b"].value(key, world.at) == b"v" for key in keys)
+def test_more_than_half_of_those_who_judge_must_say_so_and_two_at_least() -> None:
+    alive = (A, B, C, D)
+    for said, expected in (
+        ({A: Pace.SLOW}, False),
+        ({A: Pace.SLOW, B: Pace.SLOW}, True),
+        ({A: Pace.SLOW, B: Pace.SLOW, C: Pace.WELL}, True),
+        ({A: Pace.SLOW, B: Pace.SLOW, C: Pace.WELL, D: Pace.WELL}, False),
+        ({A: Pace.SLOW, B: Pace.SLOW, C: Pace.UNKNOWN, D: Pace.UNKNOWN}, True),
+        ({A: Pace.SLOW, 9: Pace.SLOW}, False),
+    ):
+        judge = PaceJudge()
+        for voter, pace in said.items():
+            judge.heard(voter, pace, 0)
+        assert judge.is_slow(alive, 1, slow=False) is expected
+
+
+def test_who_was_slow_stays_so_until_all_have_been_calm_for_a_while() -> None:
+    judge, alive = PaceJudge(), (A, B)
+    for voter in alive:
+        judge.heard(voter, Pace.SLOW, 0)
+    assert judge.is_slow(alive, SECOND, slow=False)
+    for voter in alive:
+        judge.heard(voter, Pace.WELL, 2 * SECOND)
+    assert judge.is_slow(alive, SECOND + CALM_NS - 1, slow=True)
+    assert not judge.is_slow(alive, SECOND + CALM_NS, slow=True)
+
+
+def test_a_judgement_does_not_count_for_ever() -> None:
+    judge, alive = PaceJudge(), (A, B)
+    for voter in alive:
+        judge.heard(voter, Pace.SLOW, 0)
+    assert judge.is_slow(alive, VOICE_NS - 1, slow=False)
+    assert not judge.is_slow(alive, VOICE_NS + CALM_NS, slow=True)

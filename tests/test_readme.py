@@ -86,18 +86,21 @@ class Session:
 
 
 def test_the_readme_has_what_these_tests_look_for() -> None:
-    assert len(blocks(README, "python")) == 2
+    assert len(blocks(README, "python")) == 3
     lines = commands(README)
     assert sum(is_node(shlex.split(line)) for line in lines) == 3
     assert len(lines) >= 12
 
 
 @pytest.mark.process
-def test_the_readmes_python_blocks_run(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("document", ["README.md", "docs/asyncio.md"])
+def test_the_python_blocks_of_a_document_run(
+    document: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with LocalCluster(2) as cluster:
         monkeypatch.setenv("DCC_NODES", ",".join(node.address for node in cluster.nodes))
-        for block in blocks(README, "python"):
-            exec(compile(block, "README.md", "exec"), {})
+        for block in blocks((ROOT / document).read_text("utf-8"), "python"):
+            exec(compile(block, document, "exec"), {})
 
 
 @pytest.mark.process

@@ -110,7 +110,7 @@ PLACES = st.lists(
         weight=st.sampled_from([0.25, 1.0, 1.0, 3.0]),
         zone=st.sampled_from(["", "a", "b", "ü"]),
         draining=st.sampled_from([False, False, False, True]),
-        filling=st.sampled_from([False, False, False, True]),
+        follows=st.sampled_from([False, False, False, True]),
     ),
     max_size=24,
     unique_by=lambda place: place.key,
@@ -140,12 +140,12 @@ def test_stand_ins_are_the_next_live_members_of_the_order(
 ) -> None:
     ring = mapped(places, replicas, lazy=True)
     keys = [place.key for place in places]
-    filling = {place.key for place in places if place.filling}
+    follows = {place.key for place in places if place.follows}
     alive = {key for key in keys if data.draw(st.booleans())}
     for slot in SOME_SLOTS:
         targets = route_by_definition(ring, places, slot, alive)
         expected = [k for k in ring.order(slot) if k in targets]
-        late = [k for k in expected if k in filling and k in ring.owners(slot)]
+        late = [k for k in expected if k in follows and k in ring.owners(slot)]
         early = [k for k in expected if k in ring.owners(slot) and k not in late]
         stand_ins = [k for k in expected if k not in ring.owners(slot)]
         assert ring.route(slot, alive) == (*early, *late, *stand_ins)
@@ -189,7 +189,7 @@ def changed(places: list[Place], rng: Random) -> list[Place]:
         elif what == 4:
             after[at] = after[at]._replace(weight=rng.choice([1.0, 1.0, 2.0]))
         elif what == 5:
-            after[at] = after[at]._replace(filling=not after[at].filling)
+            after[at] = after[at]._replace(follows=not after[at].follows)
         else:
             after[at] = after[at]._replace(zone=rng.choice("abc"), boot=rng.getrandbits(40))
     return after
@@ -437,7 +437,7 @@ def test_the_epoch_depends_on_every_input_and_on_no_sequence() -> None:
         {"weight": 2.0},
         {"zone": "x"},
         {"draining": True},
-        {"filling": True},
+        {"follows": True},
     ):
         other = [places[0]._replace(**field), *places[1:]]
         epochs.append(mapped(other, 1, lazy=True).epoch)

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from dcc.types import Kind, Member, Record, Standing, Version, node_key
+from dcc.client.many import Written
+from dcc.errors import NodeUnavailable
+from dcc.node.footprint import Row
+from dcc.types import NO_VERSION, Kind, Member, Record, Standing, Version, node_key
+from dcc.wire.messages import GetMany, Op, Status, WriteMany
+from simulations import faults as f
+from simulations import operations
+from simulations.answers import Answer
 from simulations.checkers import (
     acknowledgement,
+    age,
     clearing,
     convergence,
     deadlines,
+    gray,
     limits,
+    listing,
     monotony,
     provenance,
+    sendings,
     silence,
     survival,
+    truth,
     views,
 )
 from simulations.history import End, Entry
@@ -69,6 +81,23 @@ def test_a_lost_value_is_no_convergence_unless_memory_was_short() -> None:
     assert not converged(record(V2), ghost, covered=True, may_evict=False)
     assert converged(record(V2), ghost, covered=True, may_evict=True)
     assert not converged(record(V2), None, covered=True, may_evict=False)
+
+
+def test_who_evicted_nothing_lacks_no_value_that_another_owner_holds() -> None:
+    ghost, value = record(V2, Kind.EVICTED), record(V2)
+    for mine, other, kept_all, count in (
+        (ghost, value, True, 1),
+        (ghost, value, False, 0),
+        (None, value, True, 1),
+        (ghost, ghost, True, 0),
+        (value, ghost, True, 0),
+    ):
+        held = {"n0": {} if mine is None else {b"p1": mine}, "n1": {b"p1": other}}
+        found = convergence.check(
+            {b"p1": record(V2)}, {b"p1": ["n0", "n1"]}, held, lambda node, key, version: True,
+            may_evict=True, kept_all={"n0": kept_all, "n1": False}.__getitem__,
+        )  # fmt: skip
+        assert len(found) == count
 
 
 def test_a_tombstone_may_be_forgotten_only_by_who_has_seen_it() -> None:
@@ -157,6 +186,151 @@ def test_a_write_of_which_nothing_is_left_is_seen() -> None:
     assert survival.check_rest(history, (2 * S,), 2, lambda entry: True, 9 * S) == []
     assert len(survival.check_rest(history, (2 * S,), 2, lambda entry: False, 9 * S)) == 1
     assert survival.check_rest(history, (2 * S, 3 * S), 2, lambda entry: False, 9 * S) == []
+
+
+def answered(
+    read: Entry,
+    *,
+    leads: bool = True,
+    known: Version = NO_VERSION,
+    value: Version = NO_VERSION,
+    asked: bool = False,
+    evicted: bool = False,
+) -> Entry:
+    status = Status.MISS if read.found is None else Status.HIT
+    read.answer = Answer(
+        "n0", read.ended_ns, read.key, status, read.version, leads, known, value, asked, evicted
+    )
+    return read
+
+
+def test_a_certain_miss_is_a_fault_in_any_world_if_its_node_could_know() -> None:
+    write = put(1, b"a", V1)
+    for miss, may_evict, count in (
+        (answered(get(5, None), value=V1), False, 1),
+        (answered(get(5, None), value=NO_VERSION), False, 0),
+        (answered(get(5, None), value=V1), True, 1),
+        (answered(get(5, None), value=V1, evicted=True), True, 0),
+    ):
+        found = survival.check_reads(
+            [write, miss], (), 2, lambda start, end: False, S, may_evict=may_evict
+        )
+        assert len(found) == count
+
+
+def test_where_memory_is_short_a_miss_in_a_calm_world_is_no_proof() -> None:
+    history = [put(1, b"a", V1), answered(get(5, None))]
+    assert survival.check_reads(history, (), 2, lambda s, e: True, S, may_evict=True) == []
+
+
+# ------------------------------------------------------------------ age of hits
+
+
+def old(
+    hit: Entry, *, w: int = 2, calm: bool = False, losses: tuple[int, ...] = (), aside: bool = False
+) -> int:
+    """Return how often `hit`, which finds V1, is called old although V2 was written at 1 s."""
+    history = [put(0, b"a", V1), put(1, b"b", V2, w=w), hit]
+    return len(age.check(history, losses, 2, lambda s, e: calm, {V2} if aside else ()))
+
+
+def test_a_hit_older_than_what_its_node_could_know_is_seen() -> None:
+    assert old(answered(get(5, b"a"), known=V2)) == 1
+    assert old(answered(get(5, b"b", V2), known=V2)) == 0, "it is the newest"
+    assert old(answered(get(1, b"a"), known=V2)) == 0, "the write had not been answered yet"
+
+
+def test_who_is_cut_off_or_has_asked_in_vain_may_serve_what_it_has() -> None:
+    assert old(answered(get(5, b"a"), known=V1)) == 0
+    assert old(answered(get(5, b"a"), known=V1, asked=True), calm=True) == 0
+
+
+def test_in_a_calm_world_there_is_no_older_hit() -> None:
+    assert old(answered(get(5, b"a"), known=V1), calm=True) == 1
+
+
+def test_a_hit_may_be_old_once_as_many_memories_were_lost_as_had_acknowledged() -> None:
+    for w, count in ((1, 0), (2, 1)):
+        assert old(answered(get(5, b"a"), known=V2), w=w, losses=(3 * S,)) == count
+    assert old(answered(get(5, b"a"), known=V2), losses=(3 * S, 4 * S)) == 0
+
+
+def test_a_read_of_any_owner_may_lag_behind_as_long_as_a_copy_takes() -> None:
+    lagging = answered(get(2, b"a"), leads=False, known=V2)
+    late = answered(get(5, b"a"), leads=False, known=V2)
+    assert old(lagging, calm=True) == 0
+    assert old(late, calm=True) == 1
+    assert old(late) == 0, "longer while links are bad"
+    assert old(late, calm=True, losses=(3 * S,)) == 0, "or its writer is gone"
+    late.r = 0
+    assert old(late) == 1, "but a quorum meets the newest"
+
+
+def test_one_acknowledgement_aside_is_read_once_its_copy_has_arrived() -> None:
+    soon, late = answered(get(2, b"a"), known=V2), answered(get(5, b"a"), known=V2)
+    assert old(soon, w=1, calm=True, aside=True) == 0
+    assert old(late, w=1, calm=True, aside=True) == 1
+    assert old(soon, w=2, aside=True) == 1
+
+
+# ------------------------------------------------------------------ what nodes say
+
+
+def test_converged_is_compared_with_what_the_owners_hold() -> None:
+    for held, count in ((record(V2), 0), (record(V1), 1)):
+        found = truth.check(
+            {b"p1": record(V2)}, {b"p1": ["n0"]}, {"n0": {b"p1": held}},
+            lambda node, key, version: True, "n1", 0, may_evict=False,
+        )  # fmt: skip
+        assert [one.promise for one in found] == [truth.PROMISE] * count
+
+
+def scanned(*listed: bytes, at_s: int = 5, prefix: bytes = b"") -> Entry:
+    return Entry(
+        client="c1", verb="scan", key=prefix, end=End.OK, status="listed", listed=listed,
+        invoked_ns=at_s * S, deadline_ns=at_s * S + S, ended_ns=at_s * S + S // 2,
+    )  # fmt: skip
+
+
+def test_a_scan_lists_each_key_that_is_there_once_and_no_other() -> None:
+    for scan, calm, count in (
+        (scanned(b"p1"), True, 0),
+        (scanned(), True, 1),
+        (scanned(), False, 0),
+        (scanned(prefix=b"q"), True, 0),
+        (scanned(b"p1", b"p1"), True, 1),
+        (scanned(b"p1", b"p7"), True, 1),
+        (scanned(at_s=1), True, 0),
+    ):
+        always = (lambda start, end: True) if calm else (lambda start, end: False)
+        assert len(listing.check([put(1, b"a", V1), scan], (), 2, always, S)) == count
+    deleted = put(2, b"", V2)
+    deleted.verb = "delete"
+    assert listing.check([put(1, b"a", V1), deleted, scanned()], (), 2, lambda s, e: True, S) == []
+
+
+def test_a_call_of_many_keys_is_many_entries() -> None:
+    blank = Entry(client="c0", verb="", key=b"")
+    begun = operations.entries(GetMany(keys=(b"p1", b"p2", b"p3")), blank)
+    sure = answered(get(1, None))
+    assert sure.answer is not None
+    answers = [sure.answer._replace(key=b"p2")]
+    operations.ended(begun, {b"p1": b"a"}, None, answers, {b"a": [V1]})
+    assert [(one.status, one.version) for one in begun] == [
+        ("hit", V1), ("miss", NO_VERSION), ("unsure", NO_VERSION),
+    ]  # fmt: skip
+
+
+def test_of_many_writes_each_key_ends_in_its_own_way() -> None:
+    items = ((b"p1", b"a"), (b"p2", b"b"), (b"p3", b"c"))
+    begun = operations.entries(
+        WriteMany(op=Op.PUT, items=items), Entry(client="c0", verb="", key=b"")
+    )
+    error = NodeUnavailable("gone")
+    written = Written(1, (b"p2", b"p3"), frozenset((b"p3",)), error)
+    operations.ended(begun, written, None, (), {b"a": [V1]})
+    assert [one.end for one in begun] == [End.OK, End.FAILED, End.UNKNOWN]
+    assert begun[0].version == V1
 
 
 # ------------------------------------------------------------------ acknowledgement
@@ -296,8 +470,9 @@ def test_another_life_and_a_released_slot_begin_anew() -> None:
 
 def test_an_eviction_undone_by_repair_is_seen() -> None:
     ghost, value = record(V1, Kind.EVICTED), record(V1)
-    assert len(monotony.check_repair("n0", [ghost], [value], 0)) == 1
-    assert monotony.check_repair("n0", [ghost, None], [record(V2), value], 0) == []
+    assert len(monotony.check_repair("n0", [ghost], [value], 0, lambda _: True)) == 1
+    assert monotony.check_repair("n0", [ghost], [value], 0, lambda _: False) == [], "heard of"
+    assert monotony.check_repair("n0", [ghost, None], [record(V2), value], 0, lambda _: True) == []
 
 
 def member(name: str, standing: Standing = Standing.ALIVE, boot: int = 1) -> Member:
@@ -321,6 +496,12 @@ def test_a_store_above_its_limit_is_seen() -> None:
     assert len(limits.check({"n0": 11, "n1": 11}, {"n0": 10, "n1": 11}, 0)) == 1
 
 
+def test_limits_are_those_of_every_row() -> None:
+    rows = [Row("fits", 10, lambda: 10, within=True), Row("grows", 10, lambda: 11, within=False)]
+    [found] = limits.check_rows("n0", rows, 0)
+    assert found.text == "n0: grows 11 bytes, at most 10"
+
+
 def test_repair_that_goes_on_at_rest_is_seen() -> None:
     assert silence.check(0, 0) == []
     assert len(silence.check(3, 0)) == 1
@@ -331,3 +512,52 @@ def test_at_rest_nothing_but_roots_travels() -> None:
     assert silence.check_traffic(roots, 0) == []
     assert len(silence.check_traffic(roots | {"Pull": 1}, 0)) == 1
     assert len(silence.check_traffic(roots | {"Compare": 1}, 0)) == 1
+
+
+# ------------------------------------------------------------------ what is sent, and waited for
+
+
+def test_a_batch_that_is_sent_again_while_the_first_is_under_way_is_seen() -> None:
+    link = ("n0", 1, "n1", 1)
+    first, second = (bytes([1, number]) for number in (1, 2))
+    for order, count in (
+        ("send 1, land 1, send 2, land 2", 0),
+        ("send 1, send 2, land 2", 0),  # The first was lost with its connection.
+        ("send 1, send 2, land 1, land 2", 1),
+        ("land 1", 0),
+    ):
+        watch = sendings.Sendings()
+        for step in order.split(", "):
+            verb, number = step.split()
+            frame = first if number == "1" else second
+            if verb == "send":
+                watch.sent(link, 7, frame)
+            else:
+                watch.arrived(link, 7, frame, 0)
+        assert [one.promise for one in watch.violations] == [sendings.AGAIN] * count
+
+
+def test_a_late_read_that_is_answered_is_seen() -> None:
+    assert [one.promise for one in sendings.check_late([("n0 answered c0", 5)])] == [sendings.LATE]
+
+
+def test_writes_that_wait_for_a_gray_node_once_it_was_found_out_are_seen() -> None:
+    slow = f.Delay(at_ns=0, lasts_ns=60 * S, node="n1", extra_ns=S // 10)
+    loss = f.Loss(at_ns=0, lasts_ns=60 * S, node="n1", permille=100)
+    crash = f.Crash(at_ns=0, node="n2")
+
+    def waited(at_s: int, late: int, w: int = 2) -> list[Entry]:
+        writes = [put(at_s, b"%d" % number, V1, w=w) for number in range(40)]
+        for write in writes[late:]:
+            write.ended_ns = write.invoked_ns + S // 100
+        return writes
+
+    for history, faults, count in (
+        (waited(30, 20), (slow, loss), 1),
+        (waited(30, 3), (slow, loss), 0),
+        (waited(5, 20), (slow, loss), 0),
+        (waited(30, 20, w=3), (slow, loss), 0),
+        (waited(30, 20), (slow, crash), 0),
+        (waited(30, 20), (loss,), 0),
+    ):
+        assert len(gray.check(history, faults, 3)) == count

@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from dcc.ring.hashing import slot_of
 from dcc.units import KIB, MIB, MILLISECOND, SECOND
 from dcc.wire.messages import Clear, Op, WriteMany
 from simulations.budgets import Budgets
@@ -64,6 +65,37 @@ def test_a_thousand_rounds_undo_no_eviction_and_end_in_silence() -> None:
         stage.play(5 * interval_ns)
         assert silence.check_traffic(stage.traffic_in(20 * interval_ns), 0) == []
         assert stage.observer.violations == []
+
+
+@pytest.mark.parametrize("change", ["join", "restart"])
+def test_what_a_small_node_evicted_no_join_and_no_restart_loses(change: str) -> None:
+    """n0 has room for a fifth and has long forgotten the rest; the others have evicted nothing."""
+    nodes = 2 if change == "join" else 3
+    scenario = Scenario(
+        seed=1, nodes=nodes, replicas=nodes - 1, slots=64, exchange_interval_ns=2 * SECOND,
+        rebalance_delay_ns=60 * SECOND, memory_limits_bytes=(MIB, 64 * MIB, 64 * MIB),
+    )  # fmt: skip
+    with Stage(scenario) as stage:
+        stage.warm_up()
+        keys = [b"k%d" % i for i in range(3_000)]
+        for first in range(0, len(keys), 250):
+            items = tuple((key, b"v" * 500) for key in keys[first : first + 250])
+            stage.call("c0", WriteMany(op=Op.PUT, items=items, w=255))
+            stage.play(50 * MILLISECOND)
+        stage.play(10 * SECOND)
+        assert stage.core("n0").held.store.evicted_total > 1_000
+        if change == "join":
+            stage.world.start("n2")
+        else:
+            stage.world._begin(Restart(at_ns=0, lasts_ns=100 * MILLISECOND, node="n2"))
+        stage.play(30 * SECOND)
+        assert stage.core("n2").slots_ready
+        for name in ("n1", "n2"):
+            core = stage.core(name)
+            owned = [key for key in keys if core.held.view.owns(slot_of(key))]
+            assert core.held.store.evicted_total == 0
+            assert [key for key in owned if name not in stage.values(key)] == []
+        assert silence.check_traffic(stage.traffic_in(10 * SECOND), 0) == []
 
 
 # ------------------------------------------------------------------ expiry
@@ -141,7 +173,8 @@ def test_clear_holds_when_a_node_that_missed_it_returns(away: Fault) -> None:
         begin(away)
         stage.play(8 * SECOND)
         stage.call("c0", Clear(seen=stage.client("c0").core.seen))
-        stage.put("c0", KEYS[0], b"new")
+        # By a client that knows who is there: one that was silent so long may try the stopped node.
+        stage.put("c1", KEYS[0], b"new")
         stage.play(away.lasts_ns)
         end(away)
         stage.play(10 * SECOND)

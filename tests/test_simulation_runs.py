@@ -163,6 +163,7 @@ PATIENT = replace(
 )
 FORGETFUL = replace(
     QUIET,
+    seed=2,  # At seed 1 a hit is old just after the cut began, before anybody is suspected.
     replicas=2,
     slots=8,
     budgets=Budgets(valueless_share=64 * MIB // 1000),
@@ -187,6 +188,30 @@ COPIES_LOST = replace(
         ),
     ),
 )
+ONE_IS_SMALL = replace(
+    QUIET,
+    replicas=2,
+    slots=16,
+    memory_limits_bytes=(MIB, 64 * MIB, 64 * MIB),
+    budgets=Budgets(valueless_share=256),
+    workload=WorkloadSettings(
+        clients=4, keys=120, pause_ns=40 * MILLISECOND, value_bytes=100 * KIB, w=(3,)
+    ),
+    faults=(f.Restart(at_ns=at(23.7), lasts_ns=at(0.2), node="n2"),),
+    faults_ns=12 * SECOND,
+)
+MET_LATE = replace(
+    ONE_IS_SMALL,
+    nodes=2,
+    replicas=1,
+    slots=64,
+    workload=replace(ONE_IS_SMALL.workload, pause_ns=60 * MILLISECOND, w=(2, 1, 1)),
+    faults=(
+        f.Pause(at_ns=at(18), lasts_ns=at(7), node="n1"),
+        f.Join(at_ns=at(22), node="n2"),
+    ),
+    faults_ns=13 * SECOND,
+)
 SEEDLESS = replace(
     QUIET,
     nodes=4,
@@ -197,12 +222,86 @@ SEEDLESS = replace(
     ),
     rebalance_delay_ns=60 * SECOND,
 )
+WRONG_CLOCK = Scenario(
+    seed=1,
+    nodes=1,
+    wrong_clocks=(("n0", 120 * SECOND),),
+    workload=WorkloadSettings(clients=3, keys=24, pause_ns=50 * MILLISECOND),
+    faults=(
+        f.Join(at_ns=WARM_UP_NS + 2 * SECOND, node="n1"),
+        f.Join(at_ns=WARM_UP_NS + 4 * SECOND, node="n2"),
+        f.Restart(at_ns=WARM_UP_NS + 9 * SECOND, lasts_ns=100 * MILLISECOND, node="n1"),
+    ),
+    faults_ns=15 * SECOND,
+)
+GRAY = Scenario(
+    seed=1,
+    nodes=3,
+    replicas=2,
+    links=LinkSettings(delay_ns=MILLISECOND),
+    workload=WorkloadSettings(clients=3, keys=24, pause_ns=50 * MILLISECOND, w=(2,)),
+    faults=(
+        f.Delay(at_ns=at(13), lasts_ns=at(45), node="n1", extra_ns=100 * MILLISECOND),
+        f.Loss(at_ns=at(13), lasts_ns=at(45), node="n1", permille=100),
+    ),
+    faults_ns=46 * SECOND,
+)
+NARROW = replace(
+    QUIET,
+    workload=replace(BUSY, value_bytes=64 * KIB, timeout_ns=4 * SECOND),
+    faults=(f.Narrow(at_ns=at(13), lasts_ns=at(8), node="n1", bytes_per_second=64 * KIB),),
+)
+AWAY = replace(
+    QUIET,
+    replicas=2,
+    workload=replace(BUSY, clients=4, w=(2,), pause_ns=40 * MILLISECOND),
+    faults=(
+        f.Partition(
+            at_ns=at(13), lasts_ns=at(12), left=("n0", "c0"), right=("n1", "n2", "c1", "c2", "c3")
+        ),
+    ),
+    faults_ns=25 * SECOND,
+    links=LinkSettings(delay_ns=20 * MILLISECOND),
+)
+ASIDE = replace(
+    QUIET,
+    replicas=2,
+    workload=replace(BUSY, clients=4, w=(2,), pause_ns=20 * MILLISECOND),
+    faults=(
+        f.Partition(at_ns=at(14), lasts_ns=at(6), left=("c0", "c1"), right=("n0",)),
+        f.Partition(
+            at_ns=at(14), lasts_ns=at(3), left=("n1",), right=("n0",), one_way=True,
+            planes=(REQUEST,),
+        ),
+        f.Partition(
+            at_ns=at(17), lasts_ns=at(3), left=("n2",), right=("n0",), one_way=True,
+            planes=(REQUEST,),
+        ),
+    ),
+)  # fmt: skip
+FORGOTTEN = replace(
+    QUIET,
+    forget_after_ns=5 * SECOND,
+    rebalance_delay_ns=2 * SECOND,
+    faults=(f.Crash(at_ns=at(13), node="n2"),),
+    faults_ns=25 * SECOND,
+)
 CAUGHT = {
+    "forgets-unseen": (FORGOTTEN, "the ring is laid over the members there are"),
+    "serves-in-doubt": (AWAY, "no hit is older than what its node could have known"),
+    "primary-uncounted": (ASIDE, "no hit is older than what its node could have known"),
+    "impatient": (NARROW, "nothing is sent again while it is on its way"),
+    "late-read": (STOPPED, "late reads are not served"),
+    "gray-leads": (GRAY, "a gray node is gone round"),
+    "time-by-votes": (WRONG_CLOCK, "time does not jump"),
+    "corrected-at-once": (WRONG_CLOCK, "time does not jump"),
     "sure-alone": (SEEDLESS, "promised writes survive"),
     "early-answer": (COPIES_LOST, "promised writes survive"),
     "no-retargeting": (PATIENT, "a write with enough nodes alive is acknowledged"),
     "refill-without-list": (FORGETFUL, "convergence"),
-    "refill-without-mark": (FORGETFUL, "repair falls silent"),
+    "refill-without-mark": (MET_LATE, "convergence"),
+    "evictions-believed": (ONE_IS_SMALL, "convergence"),
+    "released-unpaid": (MET_LATE, "convergence"),
     "blind-expiry": (QUIET, "provenance"),
     "forgotten-early": (SPLIT, "a version never falls"),
     "keeps-older": (QUIET, "convergence"),
@@ -212,6 +311,8 @@ CAUGHT = {
     "second-version": (STOPPED, "a write happens once"),
     "no-exchange": (COPIES_LOST, "convergence"),
     "no-eviction": (FULL, "limits hold"),
+    "no-reserve": (FULL, "limits hold"),
+    "remembers-all": (FULL, "limits hold"),
     "repair-resurrects": (SPLIT_AND_FULL, "repair undoes no eviction"),
     "unready-answers": (GROWING, "promised writes survive"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simulations.draws import draw_plain, draw_scenario
+from simulations.draws import draw_plain, draw_twisted
 from simulations.runs import run
 
 PLAIN = {
@@ -49,4 +49,4 @@ def test_a_plain_seed_that_once_failed_is_clean(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", TWISTED)
 def test_a_seed_that_once_failed_is_clean(seed: int) -> None:
-    assert run(draw_scenario(seed)).violations == []
+    assert run(draw_twisted(seed)).violations == []

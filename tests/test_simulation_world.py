@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,8 @@ from simulations.clocks import ProcessClock
 from simulations.faults import ClockStep, Loss, Partition, Pause, Restart, mangle
 from simulations.network import REQUEST, LinkSettings
 from simulations.processes import NodeProcess
+from simulations.scenario import Scenario
+from simulations.stage import Stage
 from simulations.world import World
 
 
@@ -179,6 +182,14 @@ def test_a_timer_fires_on_the_nodes_own_clock() -> None:
     world.run(world.now_ns + SECOND)
     assert core.woken
     assert due <= core.woken[0] < due + 2
+
+
+def test_time_never_runs_backwards() -> None:
+    with Stage(Scenario(seed=1, nodes=1)) as stage:
+        stage.play(SECOND)
+        with pytest.raises(ValueError, match="time runs forwards"):
+            stage.play(-1)
+        assert stage.world.now_ns == SECOND
 
 
 def test_faults_end_when_the_world_heals() -> None:

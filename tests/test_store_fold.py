@@ -28,6 +28,7 @@ from dcc.store.clocks import (
     clock_includes,
     clock_seen,
 )
+from dcc.store.doubt import Listing
 from dcc.types import NO_VERSION, PREV_UNKNOWN, Kind, Origin, Record, Stamp, Version
 from dcc.units import MIB
 
@@ -189,7 +190,7 @@ def test_a_write_that_only_the_base_covers_is_refused() -> None:
     store = Store(memory_limit_bytes=1 * MIB)
     for stamp in (5, 6):
         store.apply(SLOT, value(stamp, A, stamp - 1 if stamp > 5 else 0), 0)
-    store.refill(SLOT, frozenset(), {A: 6})
+    store.refill(SLOT, [Listing({A: 6}, (), 0)])
     assert fold_all(store, A) == 1
     assert store.clock(SLOT) == {BASE: 6}
     for prev in (5, PREV_UNKNOWN):
@@ -339,7 +340,7 @@ class Peers:
         for store in peer.stores:
             values = [e.version for e in store.tables[SLOT].values() if e.kind is Kind.VALUE]
             self.evicted[peer.node].update(v for v in values if store.covers(SLOT, v))
-            store.refill(SLOT, frozenset(), store.clock(SLOT))
+            store.refill(SLOT, [Listing(store.clock(SLOT), (), 0)])
 
     def fold(self) -> int:
         """One peer folds, by the rule: level with all, gone and older than what may come."""

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 
 from dcc.config import EVICTION_POLICIES
 from dcc.store import Applied, Store
+from dcc.store.doubt import Listing
 from dcc.types import PREV_UNKNOWN, Kind, Origin, Record, Stamp, Version
 
 ME: Origin = (1, 10)
@@ -169,7 +170,7 @@ class StoreModel(RuleBasedStateMachine):
     @rule(slot=slots)
     def an_empty_holder_that_saw_all_refills_it(self, slot: int) -> None:
         clock = dict.fromkeys((*ORIGINS, ME), self.stamp)
-        self.store.refill(slot, frozenset(), clock)
+        self.store.refill(slot, [Listing(clock, (), 0)])
         assert not self.store.keys(slot, self.now_ms)
 
     @rule(slot=slots)
@@ -245,7 +246,7 @@ class StoreModel(RuleBasedStateMachine):
     def barren(self, slot: int, record: Record) -> bool:
         """A ghost whose value nobody has: it is not listed to whom it would only mislead."""
         entry = self.store.peek(slot, record.key)
-        return entry is not None and entry.kind is Kind.EVICTED and entry.asked
+        return entry is not None and entry.kind is Kind.EVICTED and bool(entry.asked)
 
     @invariant()
     def a_slot_whose_digest_changed_is_named(self) -> None:

@@ -28,17 +28,18 @@ import pytest
 
 from dcc.replication.answerer import (
     answer_pull,
-    is_below,
     pack_clock,
     unpack_clock,
     unpack_spans,
 )
+from dcc.replication.claims import Claim, Claims
 from dcc.store import Applied, Store
 from dcc.store import store as store_module
+from dcc.store.doubt import NOTHING_OWED, Listing
 from dcc.types import NO_VERSION, Kind, Origin, Record, Stamp, Version
 from dcc.units import MIB
 from dcc.wire.messages import Pull, PullReply
-from dcc.wire.shapes import SlotAsk
+from dcc.wire.shapes import SlotAsk, SlotOwed
 
 SCHEDULES = int(os.environ.get("DCC_SCHEDULES", "200"))
 STEPS = 120
@@ -72,6 +73,10 @@ class Replica:
         self.store._memory.valueless_bytes_max = budget.valueless * ENTRY_COST
         self.in_sync: dict[int, int] = {}
         "Peer -> when the last complete pull from it began."
+        self.pulled: dict[tuple[int, int], int] = {}
+        "The same by slot and peer, whoever was reached since."
+        self.owed_since: dict[int, int] = {}
+        self.claims = Claims(8 * MIB)
         self.evicted: set[Version] = set()
         self.known: dict[tuple[int, bytes], Version] = {}
         "The newest version of a key that this life was ever given."
@@ -96,6 +101,7 @@ class Flight:
     record: Record | None = None
     reply: PullReply | None = None
     began: int = 0
+    owed: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -172,7 +178,7 @@ class World:
         if flight.record is not None:
             self.repair(target, flight.slot, flight.record)
         elif flight.reply is not None:
-            self._take(target, source, flight.reply, flight.began)
+            self._take(target, source, flight.reply, flight.began, flight.owed)
 
     def deliver_all(self, replica: Replica, _one: int, _two: int) -> None:
         """All replication on its way to one replica arrives in order."""
@@ -189,57 +195,96 @@ class World:
             f for f in self.flights
             if not (f.reply and (f.source, f.target) == (other.origin, replica.origin))
         ]  # fmt: skip
-        reply = self._answer(replica, other)
-        self.flights.append(Flight(other.origin, replica.origin, reply=reply, began=self.turn))
+        reply, owed = self._answer(replica, other)
+        began = self.turn
+        self.flights.append(Flight(other.origin, replica.origin, 0, None, reply, began, owed))
 
     def pull(self, replica: Replica, pick: int, _: int) -> None:
         """A pull that is answered and taken within the turn."""
         others = [r for r in self.replicas.values() if r is not replica]
         other = others[pick % len(others)]
         if self.linked(other.node, replica.node):
-            self._take(replica, other, self._answer(replica, other), self.turn)
+            reply, owed = self._answer(replica, other)
+            self._take(replica, other, reply, self.turn, owed)
 
-    def _answer(self, asker: Replica, answerer: Replica) -> PullReply:
+    def _answer(self, asker: Replica, answerer: Replica) -> tuple[PullReply, frozenset[int]]:
         origins: dict[Origin, int] = {}
-        asks = [
-            SlotAsk(slot, NO_VERSION, pack_clock(asker.store.clock(slot), origins),
-                    asker.store.mark(slot))
-            for slot in SLOTS
-        ]  # fmt: skip
+        asks: list[SlotAsk] = []
+        owing: list[SlotOwed] = []
+        for slot in SLOTS:
+            owed = asker.store.owed(slot)
+            if asker.pulled.get((slot, answerer.node), -1) >= asker.owed_since.get(slot, 0):
+                owed = NOTHING_OWED
+            if owed.high:
+                owing.append(SlotOwed(slot, *owed))
+            clock = pack_clock(asker.store.clock(slot), origins)
+            asks.append(SlotAsk(slot, NO_VERSION, clock, asker.store.mark(slot)))
         for slot in SLOTS:
             answerer.store.note_covered(slot, asker.boot, asker.store.clock(slot))
-        reply = answer_pull(answerer.store, Pull(origins=tuple(origins), slots=tuple(asks)))
+        pull = Pull(origins=tuple(origins), slots=tuple(asks), owed=tuple(owing))
+        reply = answer_pull(answerer.store, pull)
         assert all(answer.complete for answer in reply.slots)
-        return reply
+        return reply, frozenset(one.slot for one in owing)
 
-    def _take(self, asker: Replica, answerer: Replica, reply: PullReply, began: int) -> None:
+    def _take(
+        self, asker: Replica, answerer: Replica, reply: PullReply, began: int, owed: frozenset[int]
+    ) -> None:
         slot_of = {record.version: slot for slot, record in self.records()}
+        clocks = {one.slot: unpack_clock(one.clock, reply.origins) for one in reply.slots}
         for record in reply.records:
-            self.repair(asker, slot_of[record.version], record)
+            slot = slot_of[record.version]
+            self.repair(asker, slot, record, clocks[slot], owed=slot in owed)
         store = asker.store
         for answer in reply.slots:
-            slot, clock = answer.slot, unpack_clock(answer.clock, reply.origins)
+            slot = answer.slot
             spans = unpack_spans(answer.spans, reply.origins)
-            if answer.refill or is_below(store.clock(slot), clock, answer.mark, spans):
-                store.refill(slot, set(answer.refill), clock, answer.mark)
-            store.merge_clock(slot, clock, answer.mark)
-            store.merge_spans(slot, spans)
+            listing = Listing(clocks[slot], spans, answer.mark, answer.refill)
+            if store.is_below(slot, listing) or store.misses(slot, listing.clock):
+                asker.claims.add(slot, answerer.node, Claim(listing, began, True))
+            else:
+                self._take_over(asker, slot, answerer.node, Claim(listing, began, True), 0)
         asker.in_sync[answerer.node] = began
+        for slot in asker.claims.slots():
+            self._settle(asker, slot)
+
+    def _take_over(self, asker: Replica, slot: int, node: int, claim: Claim, mark: Stamp) -> None:
+        asker.store.merge_clock(slot, claim.listing.clock, mark)
+        asker.store.merge_spans(slot, claim.listing.spans)
+        asker.pulled[slot, node] = claim.sent_at
+
+    def _settle(self, asker: Replica, slot: int) -> None:
+        """Take claims over once everybody who can be reached was pulled from or claims, too."""
+        since = asker.claims.since(slot)
+        for node in NODES:
+            heard = asker.pulled.get((slot, node), -1) >= since or node in asker.claims.of(slot)
+            if node != asker.node and self.linked(node, asker.node) and not heard:
+                return
+        store, claims = asker.store, asker.claims.take(slot)
+        below = [node for node, claim in claims.items() if store.is_below(slot, claim.listing)]
+        if store.refill(slot, [claims[node].listing for node in below]):
+            since = self.turn
+        for node, claim in claims.items():
+            self._take_over(asker, slot, node, claim, claim.listing.mark if node in below else 0)
+        if store.owed(slot).high:
+            asker.owed_since[slot] = since
 
     def records(self) -> Iterator[tuple[int, Record]]:
         for (slot, _key), records in self.written.items():
             for record in records:
                 yield slot, record
 
-    def repair(self, replica: Replica, slot: int, record: Record) -> None:
+    def repair(
+        self, replica: Replica, slot: int, record: Record,
+        sender: dict[Origin, Stamp] | None = None, *, owed: bool = False,
+    ) -> None:  # fmt: skip
         """Apply what came from another node; it must not bring back what went here."""
         before = replica.store.peek(slot, record.key)
         shown = before is not None and before.kind is Kind.VALUE
         covered = replica.store.covers(slot, record.version)
-        replica.store.apply(slot, record, self.now_ms)
+        replica.store.apply(slot, record, self.now_ms, sender, owed=owed)
         after = replica.store.peek(slot, record.key)
         if after is not None and after.kind is Kind.VALUE and after.version == record.version:
-            assert shown or not covered, f"{replica.origin} took {record} again"
+            assert shown or not covered or owed, f"{replica.origin} took {record} again"
             back = record.version in replica.evicted and not shown
             assert not back, f"{replica.origin} evicted {record}"
         replica.learn(slot, record)
@@ -277,6 +322,8 @@ class World:
         self.replicas[replica.node] = self.fresh(replica.node)
         for other in self.replicas.values():
             other.in_sync.pop(replica.node, None)
+            for slot in SLOTS:
+                other.pulled.pop((slot, replica.node), None)
 
     def tidy(self, replica: Replica, fold: int, age: int) -> None:
         """Forget, close gaps and fold by the rules of `Tidying`."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dcc.effects import Effect, Tell
 from dcc.limits import BATCH_BYTES
-from dcc.replication.streams import GIVE_UP_NS, MOVED_RESEND_NS, RESEND_NS, WINDOW_BATCHES, Streams
+from dcc.replication.lane import PROBE_MOST_NS, RESEND_NS, WINDOW_BATCHES
+from dcc.replication.streams import GIVE_UP_NS, MOVED_RESEND_NS, Streams
 from dcc.ring.hashing import slot_of
 from dcc.types import Record, Standing
+from dcc.units import MIB, SECOND
 from dcc.wire.messages import Replicate, ReplicateAck
 from tests.planes import Plane, Planes
 
@@ -47,18 +49,82 @@ def test_what_was_written_in_a_turn_goes_out_in_one_batch() -> None:
     assert streams.flush(planes.at) == []
 
 
-def test_an_unacknowledged_batch_is_sent_again_and_given_up_in_the_end() -> None:
+def found_lost(planes: Planes, streams: Streams) -> None:
+    """Let the peer answer a probe and nothing that was sent before it."""
+    planes.mono += PROBE_MOST_NS
+    [(to, probe)] = [one for one in batches(streams.tick(planes.at)) if not one[1].records]
+    assert streams.acknowledged(to, ReplicateAck(seq=probe.seq, moved=()), planes.mono) == []
+
+
+def test_a_batch_that_may_be_on_its_way_is_not_sent_again_and_counts_however_late() -> None:
+    planes = world()
+    _plane, streams, record = written(planes, owned_by(planes, "a", "b"))
+    [(to, batch)] = batches(streams.flush(planes.at))
+    probes = 0
+    for _ in range(600):
+        planes.mono += SECOND // 10
+        sent = batches(streams.tick(planes.at))
+        assert all(not again.records for _to, again in sent)
+        probes += len(sent)
+        streams.check()
+    assert 10 < probes < 30, "a few bytes every four seconds"
+    ack = ReplicateAck(seq=batch.seq, moved=())
+    assert streams.acknowledged(to, ack, planes.mono) == [record.version]
+    streams.check()
+
+
+def test_a_lost_batch_is_sent_again_and_given_up_in_the_end() -> None:
     planes = world()
     _plane, streams, record = written(planes, owned_by(planes, "a", "b"))
     first = batches(streams.flush(planes.at))
-    planes.mono += RESEND_NS
+    found_lost(planes, streams)
     assert batches(streams.tick(planes.at)) == first
-    planes.mono += GIVE_UP_NS
+    found_lost(planes, streams)
     assert streams.tick(planes.at) == []
     assert (streams.dropped, streams.queued_total()) == (1, 0)
     late = ReplicateAck(seq=first[0][1].seq, moved=())
     assert streams.acknowledged(planes["b"].key, late, planes.mono) == []
     assert record.version
+
+
+def test_what_was_sent_before_an_acknowledged_batch_is_lost() -> None:
+    planes = world()
+    key = owned_by(planes, "a", "b")
+    _plane, streams, record = written(planes, key)
+    [(to, lost)] = batches(streams.flush(planes.at))
+    planes.put("a", key, b"again")
+    [(_, batch)] = batches(streams.flush(planes.at))
+    assert streams.acknowledged(to, ReplicateAck(seq=batch.seq, moved=()), planes.mono)
+    assert streams.tick(planes.at) == [], "not at once"
+    planes.mono += RESEND_NS
+    assert batches(streams.tick(planes.at)) == [(to, lost)]
+    assert lost.records == (record,)
+
+
+def test_what_could_not_be_queued_is_sent_again() -> None:
+    planes = world()
+    _plane, streams, _record = written(planes, owned_by(planes, "a", "b"))
+    [(to, batch)] = batches(streams.flush(planes.at))
+    streams.undeliverable(to, batch.seq)
+    planes.mono += RESEND_NS
+    assert batches(streams.tick(planes.at)) == [(to, batch)]
+
+
+def test_small_records_do_not_wait_behind_large_ones() -> None:
+    planes = Planes("a", "b", "c", replicas=1, limit_bytes=256 * MIB)
+    key = owned_by(planes, "a", "b")
+    streams = planes["a"].streams
+    for value in (b"x" * 12 * MIB, b"y" * 3 * MIB, b"small"):
+        planes.put("a", key, value)
+    small, large = streams.flush(planes.at)
+    [(_, few), (to, one)] = batches([small, large])
+    assert (len(few.records[0].value), len(one.records[0].value)) == (5, 12 * MIB)
+    assert isinstance(small, Tell)
+    assert isinstance(large, Tell)
+    assert (small.bulk, large.bulk) == (False, True)
+    streams.acknowledged(to, ReplicateAck(seq=one.seq, moved=()), planes.mono)
+    [(_, other)] = batches(streams.flush(planes.at))
+    assert len(other.records[0].value) == 3 * MIB, "one large record at a time"
 
 
 def test_an_acknowledgement_names_the_versions_that_count() -> None:
@@ -153,7 +219,8 @@ def test_a_write_that_somebody_waits_for_is_offered_anew_though_no_queue_has_it(
     planes = world()
     key = owned_by(planes, "a", "b")
     plane, streams, record = written(planes, key)
-    streams.flush(planes.at)
+    [(to, batch)] = batches(streams.flush(planes.at))
+    streams.undeliverable(to, batch.seq)
     planes.mono += GIVE_UP_NS
     streams.tick(planes.at)
     assert streams.queued_total() == 0, "given up, as if there had been no room"

@@ -17,9 +17,10 @@ from dcc.errors import ConfigError
 from dcc.limits import EXTRA_FRAMES_MAX
 from dcc.node import loop
 from dcc.node import transport as under_test
+from dcc.node.binding import expand_seeds
 from dcc.node.loop import SKIPPED_FRAMES_MAX
 from dcc.node.options import Address
-from dcc.node.transport import OPENING_NS, SEED_IDLE_NS, Transport, expand_seeds
+from dcc.node.transport import OPENING_NS, SEED_IDLE_NS, Transport
 from dcc.types import TOPIC_ALL, Now, topic_of
 from dcc.units import MILLISECOND, SECOND
 from tests.processes import wait_until

@@ -143,7 +143,7 @@ def test_fields_appended_by_a_newer_peer_are_ignored(message: m.Message) -> None
 
 def test_fields_appended_to_a_member_by_a_newer_peer_are_ignored() -> None:
     items = items_of(m.Ack(seq=1, rumors=(MEMBER,)))
-    items[-2][0].append("new")
+    items[HEADER_FIELDS + 1][0].append("new")
     assert CODEC.decode([frame_of(items)])[1] == m.Ack(seq=1, rumors=(MEMBER,))
 
 
@@ -173,6 +173,17 @@ def harmless(frames: list[bytes]) -> None:
     except PeerError:
         return
     assert CODEC.decode(encoded(message))[1] == message
+
+
+def test_a_refusal_of_another_cluster_tells_its_name_and_nothing_unprintable() -> None:
+    foreign = Codec("blue", sender=1, boot=1)
+    named = m.ErrorReply(code=m.Code.WRONG_CLUSTER, text="it is of cluster 'blue'")
+    ugly = m.ErrorReply(code=m.Code.WRONG_CLUSTER, text="\x1b[2Jboo")
+    other = m.ErrorReply(code=m.Code.MAYBE, text="something else")
+    for message, text in ((named, named.text), (ugly, ""), (other, ""), (m.TopologyGet(), "")):
+        with pytest.raises(ForeignCluster) as caught:
+            CODEC.decode(foreign.encode(message))
+        assert str(caught.value) == (text or "a frame of a cluster of another name")
 
 
 @given(st.lists(st.binary(max_size=200), max_size=3))

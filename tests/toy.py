@@ -24,7 +24,7 @@ class ToyCore:
     """
 
     def __init__(self) -> None:
-        self.loop_lag_ns = 0
+        self.loop_lag_ns = self.replies_bytes = 0
         self.ready = self.slots_ready = True
         self.left = False
         self.received: list[list[bytes]] = []
@@ -100,6 +100,9 @@ class ToyCore:
     def _note(self, what: str, now: Now) -> None:
         self.order.append(what)
         self.times.append(now)
+
+    def unsent(self, frames: list[bytes]) -> list[bytes]:
+        return [b"refused"]
 
     def stats(self, now: Now) -> dict[str, Any]:
         return {"ticks": self.ticks}

@@ -13,7 +13,18 @@ from typing import Any, get_type_hints
 from hypothesis import strategies as st
 
 from dcc.limits import INLINE_VALUE_BYTES_MAX
-from dcc.types import PREV_UNKNOWN, Kind, Member, Record, Settings, Standing, Version
+from dcc.types import (
+    PREV_UNKNOWN,
+    Claim,
+    Kind,
+    Member,
+    Pace,
+    Record,
+    Settings,
+    Standing,
+    Trust,
+    Version,
+)
 from dcc.wire import messages as m
 from dcc.wire import shapes as s
 
@@ -21,10 +32,11 @@ U64_MAX = (1 << 64) - 1
 LARGE = b"large value " * 400
 MEMBER = Member(
     "node-1", "127.0.0.1:6740", "127.0.0.1:6741", "zone-a", 1.5, 111411200001, 1700000000000,
-    Standing.SUSPECT, 1700000000001, True, 77, True,
+    Standing.SUSPECT, 1700000000001, True, 77, True, True,
 )  # fmt: skip
 VERSION = Version(111411200000000, 0xFEDCBA9876543210, 111411200000001)
 SETTINGS = Settings(2, 111411200000002, 111411200000003)
+CLAIM = Claim(-120_000, 7, Trust.CONFIRMED, True)
 RECORDS = (
     Record(b"key-1", Kind.VALUE, b"value", VERSION, 1700000000002, 5),
     Record(b"key-2", Kind.VALUE, LARGE, VERSION, 0, PREV_UNKNOWN),
@@ -33,7 +45,7 @@ RECORDS = (
 ORIGINS = ((7, 8), (9, U64_MAX))
 
 SAMPLES: tuple[m.Message, ...] = (
-    m.Get(key="schlüssel".encode(), direct=True, r=255),
+    m.Get(key="schlüssel".encode(), direct=True, r=255, aside=True),
     m.GetReply(status=m.Status.HIT, version=VERSION, value=b"value", expires_at_ms=1700000000000),
     m.Write(
         op=m.Op.INCR,
@@ -52,8 +64,16 @@ SAMPLES: tuple[m.Message, ...] = (
     m.ErrorReply(code=m.Code.CLOCK_SKEW, text="too far ahead", stamp=9),
     m.GetMany(keys=(b"a", b"b")),
     m.GetManyReply(first=3, statuses=b"\x00\x01\x02\x03\x00", values=(b"v", LARGE), last=True),
-    m.WriteMany(op=m.Op.PUT, items=((b"a", b"1"), (b"b", LARGE)), ttl_ms=1, w=2, seen=3, boot=4),
-    m.WriteManyReply(outcomes=b"\x00\x01\x02\x03", stamp=5),
+    m.WriteMany(
+        op=m.Op.PUT,
+        items=((b"a", b"1"), (b"b", LARGE)),
+        ttl_ms=1,
+        w=2,
+        seen=3,
+        boot=4,
+        versions=True,
+    ),
+    m.WriteManyReply(outcomes=b"\x00\x01\x02\x03", stamp=5, stamps=(5, 0, 4, 0)),
     m.TopologyGet(),
     m.Topology(settings=SETTINGS, members=(MEMBER,), ready=True),
     m.StatsGet(),
@@ -70,11 +90,15 @@ SAMPLES: tuple[m.Message, ...] = (
     m.ConvergedReply(converged=True, under_replicated=7, reasons=("node-2 is suspect",)),
     m.AuditGet(slots=(5, 6)),
     m.AuditReply(content=(U64_MAX, 0), seen=(1, 2), items=(3, 4), ghosts=(5, 6)),
-    m.Fetch(key=b"key"),
-    m.FetchReply(records=RECORDS[2:], sure=False),
+    m.Fetch(key=b"key", version=VERSION, origins=((1, 2), (3, 4)), stamps=(5, 6)),
+    m.FetchReply(records=RECORDS[2:], sure=False, gone=True),
     m.Replicate(seq=8, records=RECORDS),
-    m.ReplicateAck(seq=8, moved=(0, 2)),
-    m.Pull(origins=ORIGINS, slots=(s.SlotAsk(5, VERSION, (0, 11, 1, 12), 13, (1, 14, 15)),)),
+    m.ReplicateAck(seq=8, moved=(0, 2), ignored=(1,)),
+    m.Pull(
+        origins=ORIGINS,
+        slots=(s.SlotAsk(5, VERSION, (0, 11, 1, 12), 13, (1, 14, 15)),),
+        owed=(s.SlotOwed(5, 3, 13, U64_MAX),),
+    ),
     m.PullReply(
         origins=ORIGINS,
         slots=(s.SlotAnswer(5, True, (1, 14), 15, (U64_MAX,), (0, 16, 17)),),
@@ -91,17 +115,18 @@ SAMPLES: tuple[m.Message, ...] = (
     m.StateGet(),
     m.State(ready=True, unsynced=1, leftovers=2, lag_ms=3, settings=4),
     m.Served(keys=(b"key-1", b"key-2")),
-    m.Ping(seq=1, target=2, rumors=(MEMBER,), root=3),
-    m.Ack(seq=1, rumors=(MEMBER,), root=2),
+    m.Ping(seq=1, target=2, rumors=(MEMBER,), root=3, clock=CLAIM, pace=Pace.SLOW),
+    m.Ack(seq=1, rumors=(MEMBER,), root=2, clock=CLAIM, heard_ms=-5),
     m.PingReq(seq=1, target=2, rumors=(MEMBER,)),
     m.Nack(seq=1),
     m.Rumors(rumors=(MEMBER,), settings=SETTINGS),
     m.PushPull(members=(MEMBER,), settings=SETTINGS, joining=True),
-    m.PushPullReply(members=(MEMBER,), settings=SETTINGS),
+    m.PushPullReply(members=(MEMBER,), settings=SETTINGS, clock=CLAIM),
 )
 
 u64s = st.integers(0, U64_MAX)
 i64s = st.integers(-(1 << 63), (1 << 63) - 1)
+shifts = st.integers(-s.MS_MAX, s.MS_MAX)
 ms = st.integers(0, 1 << 47)
 slots = st.integers(0, 16_383)
 keys = st.binary(min_size=1, max_size=512)
@@ -145,6 +170,7 @@ BY_SHAPE: dict[s.Shape, st.SearchStrategy[Any]] = {
     s.VALUE: values,
     s.VERSION: versions,
     s.SETTINGS: settings,
+    s.CLAIM: st.builds(Claim, shifts, shifts, st.sampled_from(Trust), st.booleans()),
     s.MEMBERS: tuples(members),
     s.RECORDS: tuples(records),
     s.KEYS: tuples(keys),
@@ -156,8 +182,10 @@ BY_NAME: dict[tuple[type[Any], str], st.SearchStrategy[Any]] = {
     (m.WriteMany, "op"): st.sampled_from([m.Op.PUT, m.Op.DELETE]),
     (m.WriteMany, "items"): tuples(st.tuples(keys, values)),
     (m.WriteManyReply, "outcomes"): st.lists(st.integers(0, 3), max_size=9).map(bytes),
+    (m.WriteManyReply, "stamps"): st.just(()),
     (m.ScanReply, "keys"): tuples(keys),
     (m.ReplicateAck, "moved"): tuples(st.integers(0, (1 << 32) - 1)),
+    (m.ReplicateAck, "ignored"): tuples(st.integers(0, (1 << 32) - 1)),
     (m.Compare, "slots"): st.just((5, 6)),
     (m.Compare, "digests"): st.tuples(u64s, u64s),
     (m.CompareRootReply, "groups"): st.sampled_from([(), (U64_MAX,) * 128]),
@@ -167,7 +195,10 @@ BY_NAME: dict[tuple[type[Any], str], st.SearchStrategy[Any]] = {
     (m.AuditReply, "items"): st.just((1, 2)),
     (m.AuditReply, "ghosts"): st.just((0, 3)),
     (m.SetReplicas, "replicas"): st.integers(0, 9),
+    (m.Fetch, "origins"): origins,
+    (m.Fetch, "stamps"): st.tuples(u64s, u64s),
     (m.Pull, "origins"): origins,
+    (m.Pull, "owed"): tuples(st.builds(s.SlotOwed, slots, u64s, u64s, u64s)),
     (m.Pull, "slots"): tuples(st.builds(s.SlotAsk, slots, versions, clocks, u64s)),
     (m.PullReply, "origins"): origins,
     (m.PullReply, "slots"): tuples(

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 OK, DEGRADED = 0, 1
 
+BESIDE = ("recent_writes", "waiting_values", "found_values", "replication_queues", "replies")
+"Rows of a node's books that count towards its limit and are not the data."
+
 Row = tuple[str, ...]
 
 
@@ -141,6 +144,7 @@ def _node_text(name: str, mine: NodeStats) -> str:
         name,
         f"  {asked}, hit ratio {tables.share(mine.hit_ratio)}",
         f"  items {mine.items}, {memory}, evicted {mine.evicted}, expired {mine.expired}",
+        *_beside(mine),
         f"  replication lag {tables.span(mine.replication_lag_seconds)},"
         f" loop lag {tables.span(mine.loop_lag_seconds)}, up {tables.span(mine.up_seconds)}",
     ]
@@ -154,6 +158,20 @@ def _node_text(name: str, mine: NodeStats) -> str:
         spans = ["-" if one is None else tables.span(one) for one in quantiles]
         rows.append((f"  {command}", rate, *spans))
     return "\n".join([*lines, *([tables.table(rows)] if commands else [])])
+
+
+def _beside(mine: NodeStats) -> list[str]:
+    """Return what takes memory within the limit beside the data, the largest first."""
+    rows = mine.detail.get("memory_bytes")
+    bounds = mine.detail.get("memory_bound_bytes")
+    if not isinstance(rows, dict) or not isinstance(bounds, dict):
+        return []
+    beside = [(size, name) for name, size in rows.items() if name in BESIDE and size]
+    texts = [
+        f"{name.replace('_', ' ')} {tables.size(size)} of {tables.size(bounds[name])}"
+        for size, name in sorted(beside, reverse=True)
+    ]
+    return [f"  beside the data: {', '.join(texts)}"] if texts else []
 
 
 def _by_name(topology: Topology) -> list[NodeInfo]:

@@ -8,6 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from dcc import output
 from dcc.cli import tables
 from dcc.client.results import Entry
 
@@ -29,7 +30,7 @@ def get(client: Client, options: argparse.Namespace) -> int:
         sys.stdout.buffer.write(found.value)
     else:
         unsure = " (unsure: not every holder could be asked)" if found.status == "unsure" else ""
-        sys.stderr.write(f"dcc: no such key{unsure}\n")
+        output.complain(f"dcc: no such key{unsure}")
     return NOT_FOUND if found.value is None else OK
 
 

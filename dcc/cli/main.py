@@ -1,7 +1,8 @@
 """The `dcc` command: arguments, exit codes, and who does what.
 
 Exit codes: 0 healthy or done, 1 degraded, refused or not found, 2 nobody could be reached,
-64 wrong usage, 130 interrupted. What is read only when it is needed is imported only then, since
+64 wrong usage, 74 the output could not be written, 130 interrupted, 141 whoever read the output has
+gone. What is read only when it is needed is imported only then, since
 most of a short command's time is importing.
 """
 
@@ -12,6 +13,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
+
+from dcc import output
 
 if TYPE_CHECKING:
     from dcc import Client
@@ -27,30 +30,28 @@ WHOLE = {
 "Commands with options of their own, which see everything behind their name."
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(output.Parser):
     """Leaves with 64 for wrong usage: 2 means that nobody could be reached."""
 
     def error(self, message: str) -> NoReturn:
         """Print the mistake in one line and leave."""
-        self.exit(USAGE, f"{self.prog}: {message}\n")
+        output.complain(f"{self.prog}: {message}")
+        self.exit(USAGE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in `argv` (default: this process's arguments); return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        if arguments and arguments[0] in WHOLE:
-            code = _whole(arguments[0], arguments[1:])
-        else:
-            code = _run(parser().parse_args(arguments))
-        sys.stdout.flush()
-        return code
+        return output.guarded(lambda: _dispatch(arguments))
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader has seen enough. Python flushes again at exit, and must not fail there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if arguments and arguments[0] in WHOLE:
+        return _whole(arguments[0], arguments[1:])
+    return _run(parser().parse_args(arguments))
 
 
 def _whole(name: str, arguments: list[str]) -> int:
@@ -83,7 +84,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _fail(error: Exception, code: int) -> int:
-    sys.stderr.write(f"dcc: {error or type(error).__name__}\n")
+    output.complain(f"dcc: {error or type(error).__name__}")
     return code
 
 

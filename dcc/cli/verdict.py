@@ -48,6 +48,8 @@ def verdict(
             judged.problems.append(f"{name} is not ready")
         elif mine.filling:
             judged.problems.append(f"{name} is new and still filling its slots")
+        elif mine.slow:
+            judged.problems.append(f"{name} answers many times slower than the others")
     if judged.problems:
         judged.next = "dcc stats"
     copies = topology.replicas + 1

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from datetime import timedelta
 from enum import Enum
+from typing import NoReturn
 
 from dcc.errors import InvalidKey, ValueTooLarge
 from dcc.limits import ADDRESS_BYTES_MAX, KEY_BYTES_MAX, REPLICAS_MAX, VALUE_BYTES_MAX
@@ -67,6 +68,14 @@ def _address(text: str) -> str:
     if match is None or not 0 < int(match[2]) < 65536 or len(text) > ADDRESS_BYTES_MAX:
         raise ValueError(f"nodes: host:port with a port of 1..65535, got {text!r}")
     return text
+
+
+def refuse_pickling(addresses: Iterable[str]) -> NoReturn:
+    """Raise TypeError for a client that is to be pickled or copied, saying what to do."""
+    raise TypeError(
+        "a client has connections and cannot be pickled or copied: pass the addresses"
+        f" ({','.join(addresses)}) and make a client in each process"
+    )
 
 
 def key_bytes(key: str) -> bytes:

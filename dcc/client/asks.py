@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import NamedTuple
 
 from dcc.client.calls import Attempt, Call
@@ -27,6 +28,7 @@ from dcc.wire.messages import (
     Topology,
     TopologyGet,
 )
+from dcc.wire.shapes import is_text
 
 ASKED_AT_ONCE = 3
 "Nodes asked for the topology side by side: two dead ones in the list cost no time."
@@ -39,16 +41,22 @@ class Learn(OneByOne):
         super().__init__(call)
         self._addresses: list[str] = []
         self._unready: tuple[int, Header, Topology] | None = None
+        self._candidates: set[str] = set()
         self._foreign: set[str] = set()
 
     def begin(self, now: Now) -> None:
-        """Ask some nodes, in random order, those that are well first."""
+        """Ask some nodes, those that are well first, members and configured ones in turn."""
         core = self._call.core
+        astray = core.astray
         known = self._nodes()
+        if astray and core.view is not None:  # Somebody may be back who was down.
+            known += [one for one in core.view.by_address if one not in known]
         configured = [address for address in core.nodes if address not in known]
         core.rng.shuffle(configured)
-        self._addresses = sorted(known + configured, key=core.health.sick.__contains__)
-        for _ in range(ASKED_AT_ONCE if core.view is None else 1):
+        both = [one for pair in zip_longest(known, configured) for one in pair if one is not None]
+        self._addresses = sorted(both, key=core.health.sick.__contains__)
+        self._candidates = set(both)
+        for _ in range(ASKED_AT_ONCE if astray else 1):
             self._next(now)
 
     def answered(self, attempt: Attempt, header: Header, message: Message, now: Now) -> None:
@@ -89,7 +97,7 @@ class Learn(OneByOne):
             if self._unready is not None:
                 # Everybody was asked: go by what a node told that is not in sync yet.
                 self._adopt(*self._unready[1:], now)
-            elif self._call.core.lost or self._foreign.issuperset(self._call.core.nodes):
+            elif self._call.core.lost or self._foreign >= self._candidates:
                 self._fail(self._nobody())
             else:
                 self.wake_at = min(self.wake_at, self._rounds.next_at(now))
@@ -225,9 +233,13 @@ class ListKeys:
         self._settle()
 
     def silent(self, attempt: Attempt, now: Now) -> None:
-        """Ask the next owners instead."""
-        self._call.drop(attempt)
-        self._ask(self._asked.pop(attempt.request).slots, now)
+        """Ask the next owners instead; where there is none, go on waiting for this one."""
+        slots = self._asked[attempt.request].slots
+        elsewhere = [slot for slot in slots if self._next_for(slot) is not None]
+        if len(elsewhere) == len(slots):
+            self._call.drop(attempt)
+            del self._asked[attempt.request]
+        self._ask(elsewhere, now)
         self._settle()
 
     def tick(self, now: Now) -> None:
@@ -237,10 +249,10 @@ class ListKeys:
         """End: with an error, since a list with holes would look like a whole one."""
         if not self.done:
             self.done = True
-            self.error = nobody(self._refusal, sent=bool(self._asked))
+            self.error = nobody(self._refusal, self._call.tried, sent=bool(self._asked))
 
     def _collect(self, attempt: Attempt, scan: Scan, reply: ScanReply, now: Now) -> None:
-        self._keys.update(dict.fromkeys(reply.keys))
+        self._keys.update(dict.fromkeys(filter(is_text, reply.keys)))  # Others are no keys of ours.
         done, rest = scan.slots[: reply.done], scan.slots[reply.done :]
         self._listed.update(done)
         unsure = set(reply.unsure)

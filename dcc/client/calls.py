@@ -17,6 +17,7 @@ A plan ends by calling `finish` or `fail` once. Effects are `Send` (to a host:po
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,8 +29,9 @@ from dcc.errors import (
     NodeUnavailable,
     UnsupportedVersion,
 )
+from dcc.limits import BATCH_BYTES
 from dcc.types import Boot, Now
-from dcc.units import NEVER
+from dcc.units import MIB, MILLISECOND, NEVER, SECOND
 from dcc.wire.codec import Codec, Header
 from dcc.wire.messages import (
     AuditGet,
@@ -59,6 +61,10 @@ Operation = (
     | SetReplicas | ConvergedGet | AuditGet
 )  # fmt: skip
 "What a call can be begun with: the message whose answer is wanted."
+
+
+SLOWEST_BYTES = 1 * MIB
+"A link that carries fewer bytes a second may be sent a large request twice."
 
 
 @dataclass(slots=True)
@@ -103,6 +109,8 @@ class Call:
         self.core, self.began, self.deadline = core, began, deadline
         self.heard = False
         "Some node has answered something during this call."
+        self.tried: dict[str, str] = {}
+        "Address -> why it was asked in vain, the last time."
         self._codec = codec
         self._root: Plan
         self._learn: Plan | None
@@ -136,15 +144,23 @@ class Call:
         except MalformedMessage:
             self.notify("dropped", address=address, reason="malformed")
             return self._taken()
+        return self.take(address, header, message, now)
+
+    def take(self, address: str, header: Header, message: Message, now: Now) -> list[Effect]:
+        """Take a message that came from `address`, decoded already."""
         self.heard = True
         self.core.heard(address, header, now)
         self._dispatch(address, header, message, now)
         return self._taken()
 
     def undeliverable(
-        self, address: str, now: Now, frames: list[bytes] | None = None
+        self,
+        address: str,
+        now: Now,
+        frames: list[bytes] | None = None,
+        reason: str = "no connection",
     ) -> list[Effect]:
-        """Learn that a `Send` to `address` surely never left this process.
+        """Learn that a `Send` to `address` surely never left this process, and why.
 
         `frames` are the ones of that Send (the same list). Without them, everything that was
         sent to the address at this very instant is meant.
@@ -156,6 +172,7 @@ class Call:
                 attempt.frames is frames if frames is not None else attempt.sent_at == now.mono
             ):
                 self.core.failed(address, now)
+                self.tried[address] = reason
                 if attempt.sendings == 1:
                     del self._open[attempt.request]
                 self._tell(attempt, "undeliverable", now)
@@ -168,7 +185,13 @@ class Call:
         over = now.mono >= self.deadline
         for attempt in [one for one in self._open.values() if one.silent_at <= now.mono]:
             if attempt.request in self._open and not self.done:
+                busy_until = self.core.busy_until(attempt.address, attempt.sent_at, self.deadline)
+                if busy_until > now.mono:
+                    attempt.silent_at = busy_until
+                    continue
                 attempt.silent_at = NEVER
+                waited_ms = (now.mono - attempt.sent_at) // MILLISECOND
+                self.tried[attempt.address] = f"no answer within {waited_ms} ms"
                 if not attempt.patient:
                     self.core.silent(attempt.address, attempt.sent_at, now)
                 if not over:
@@ -180,6 +203,8 @@ class Call:
         if plan.wake_at <= now.mono and not plan.done:
             plan.tick(now)
             self._after_learning(now)
+        if not self.done:  # A long call must see how the ring has changed.
+            self._effects += self.core.chores(now, self._codec)
         return self._taken()
 
     def wake_at(self) -> int:
@@ -201,6 +226,15 @@ class Call:
         if self._root.error is not None:
             raise self._root.error
         return self._root.result
+
+    def outcomes(self, keys: Iterable[bytes]) -> dict[bytes, Any]:
+        """Return what is known by now of those of `keys` that are settled; a call of many only.
+
+        A key's outcome is its value (None: absent), its `Version` where one was written and
+        asked for, or its error, which no other key shares.
+        """
+        found: dict[bytes, Any] = self._root.outcomes(keys)  # type: ignore[attr-defined]
+        return found
 
     def answered_by(self) -> tuple[str, bool]:
         """Return who answered a get, and whether that settles it; ("", False) for the others."""
@@ -230,12 +264,12 @@ class Call:
         view = core.view
         frames = self._encode(message, request)
         boot = view.boot_of(address) if view is not None else 0
-        silent_at = now.mono + core.attempt_ns
+        silent_at = now.mono + self._patience_ns(frames)
         attempt = Attempt(
             plan, address, request, frames, now.mono, silent_at, direct, boot, patient
         )
         self._open[request] = attempt
-        self._effects.append(Send(address, frames))
+        self._effects.append(Send(address, frames, request=request))
         return attempt
 
     def outstanding(self) -> dict[str, int]:
@@ -258,8 +292,8 @@ class Call:
         attempt.frames = self._encode(message, attempt.request)
         attempt.sendings += 1
         attempt.sent_at = now.mono
-        attempt.silent_at = now.mono + self.core.attempt_ns
-        self._effects.append(Send(attempt.address, attempt.frames))
+        attempt.silent_at = now.mono + self._patience_ns(attempt.frames)
+        self._effects.append(Send(attempt.address, attempt.frames, request=attempt.request))
 
     def bear_with(self, address: str, now: Now) -> None:
         """Count the silence of `address` anew: it has just answered something else."""
@@ -290,6 +324,14 @@ class Call:
 
     # -------------------------------------------------------------- inside
 
+    def _patience_ns(self, frames: list[bytes]) -> int:
+        """Return how long the answer to `frames` may take: large ones are on their way for long.
+
+        To repeat a value of megabytes while it is would keep a slow link busy with copies.
+        """
+        large = max(0, sum(map(len, frames)) - BATCH_BYTES)
+        return self.core.attempt_ns + large * SECOND // SLOWEST_BYTES
+
     def _encode(self, message: Message, request: int) -> list[bytes]:
         view = self.core.view
         return self._codec.encode(
@@ -307,23 +349,39 @@ class Call:
             elif not self.core.absorb(address, header, message, now):
                 self.notify("late_reply", address=address, request=header.request)
             return
+        refusal = message if isinstance(message, ErrorReply) else None
         if attempt.sendings == 1:
-            self.core.learn_clock(header.at, attempt.sent_at, now)
+            late = refusal is not None and refusal.code is Code.TOO_LATE
+            self.core.learn_clock(header.at, attempt.sent_at, now, anew=late)
+        if refusal is not None:
+            self._note_refusal(address, refusal)
         if isinstance(message, GetManyReply) and not message.last:
-            attempt.silent_at = now.mono + self.core.attempt_ns
+            if attempt.silent_at < NEVER:  # Else it is silent already, which it can be once.
+                attempt.silent_at = now.mono + self.core.attempt_ns
         else:
             del self._open[header.request]
         attempt.plan.answered(attempt, header, message, now)
         self._settle(attempt, now)
 
+    def _note_refusal(self, address: str, refusal: ErrorReply) -> None:
+        """Remember why a node refused, and go on from the stamp of one that found ours ahead."""
+        self.tried[address] = refusal.text or refusal.code.name.lower().replace("_", " ")
+        if refusal.code is Code.CLOCK_SKEW and refusal.stamp:
+            self.core.refused_stamp(refusal.stamp)
+
     def _refused(self, address: str, error: Exception, now: Now) -> None:
         """A node that cannot even read our header, or we its: all that it was asked is refused."""
-        foreign = isinstance(error, ForeignCluster)
-        code = Code.WRONG_CLUSTER if foreign else Code.UNSUPPORTED_VERSION
+        code, text = Code.UNSUPPORTED_VERSION, str(error)
+        if isinstance(error, ForeignCluster):
+            code = Code.WRONG_CLUSTER
+            text += f"; this client asks for '{self.core.cluster}' (its option `cluster`)"
         header = Header(0, 0, 0, 0, 0, 0, 0)
-        self._refuse(address, header, ErrorReply(code=code, text=str(error)), now)
+        self._refuse(address, header, ErrorReply(code=code, text=text), now)
 
     def _refuse(self, address: str, header: Header, message: ErrorReply, now: Now) -> None:
+        self._note_refusal(address, message)
+        if message.code is Code.WRONG_CLUSTER:
+            self.core.refused_by(address, now)
         for attempt in [one for one in self._open.values() if one.address == address]:
             if self._open.pop(attempt.request, None) is not None and not self.done:
                 attempt.plan.answered(attempt, header, message, now)

@@ -10,6 +10,10 @@ failed, every two seconds while somebody is not well, and every thirty otherwise
 addresses that failed are the same message and share the same limit, so a cluster in trouble is
 never stormed by its clients.
 
+When nobody of the known ring answers any more, the ring may be gone and the cluster live at other
+addresses. Then the configured nodes are asked as well: by the refreshes, and by a call before it
+does anything else, at growing intervals, so that a cluster that is only down costs no more.
+
 *Cluster time.* Every reply says its sender's cluster milliseconds. The offset to the monotonic
 clock is what the reply with the shortest round trip of late says, so stepping the machine's clock
 has no effect. Deadlines travel in cluster time: a node refuses what it reads too late.
@@ -34,11 +38,12 @@ from dcc.client.plans import plan_of
 from dcc.client.reads import Read
 from dcc.client.routing import Health, Target, View
 from dcc.effects import Effect, Notify, Send
-from dcc.errors import PeerError
+from dcc.errors import ForeignCluster, PeerError
 from dcc.types import Now
 from dcc.units import MILLISECOND, NEVER, SECOND
 from dcc.wire.codec import Codec, Header
 from dcc.wire.messages import Get, GetMany, Message, Topology, TopologyGet
+from dcc.wire.shapes import MS_MAX
 
 ATTEMPT_LEAST_NS = 50 * MILLISECOND
 ATTEMPT_MOST_NS = 250 * MILLISECOND
@@ -47,6 +52,9 @@ ATTEMPT_MOST_NS = 250 * MILLISECOND
 CHORE_SPACING_NS = 1 * SECOND
 REFRESH_TROUBLED_NS = 2 * SECOND
 REFRESH_CALM_NS = 30 * SECOND
+SEEK_FIRST_NS = 100 * MILLISECOND
+SEEK_MOST_NS = 2 * SECOND
+"Between two calls that look for the cluster at the configured nodes, too, before all else."
 CLOCK_SAMPLE_KEPT_NS = 10 * SECOND
 "How long a good clock sample keeps worse ones out; two clocks drift apart 1 ms in it at most."
 
@@ -90,6 +98,8 @@ class ClientCore:
         "Monotonic time of the last answer from each address; of members and seeds only."
         self.lost = False
         "The last call heard nobody at all: do not wait long for a cluster that is gone."
+        self.shared = False
+        "Many calls at a time share one connection to each node (`dispatch`)."
         self.codec = self.new_codec()
         self.offset_ms = 0
         "Cluster milliseconds minus monotonic ones."
@@ -99,6 +109,9 @@ class ClientCore:
         self.hedging = Hedging(self.attempt_ns, self._lock)
         self._ids = itertools.count(1)
         self.next_request = self._ids.__next__
+        self._provisional = False
+        "The topology in use is that of a node that was not ready: others may know better."
+        self._seek_at, self._seek_pause_ns = 0, SEEK_FIRST_NS
         self._chore: _Chore | None = None
         self._chore_sent_at = -CHORE_SPACING_NS
         self._refreshed_at = 0
@@ -121,8 +134,8 @@ class ClientCore:
         """
         deadline = now.mono + (self.timeout_ns if timeout_ns is None else timeout_ns)
         call = Call(self, now.mono, deadline, codec or self.codec)
-        needs_view = self.view is None and not isinstance(operation, TopologyGet)
-        return call.bind(plan_of(call, operation), Learn(call) if needs_view else None)
+        learns = not isinstance(operation, TopologyGet) and self._learns_first(now)
+        return call.bind(plan_of(call, operation), Learn(call) if learns else None)
 
     def resume(
         self,
@@ -130,13 +143,14 @@ class ClientCore:
         under_way: Iterable[tuple[str, int, list[bytes]]],
         sent: Now,
         codec: Codec,
+        deadline: int | None = None,
     ) -> Call:
         """Return the call that goes on where a hot path stands, with what that has sent.
 
         `under_way` has address, request id and keys of each question that was sent at `sent` and
         has no answer yet. To be started like any other call.
         """
-        call = Call(self, sent.mono, sent.mono + self.timeout_ns, codec)
+        call = Call(self, sent.mono, deadline or sent.mono + self.timeout_ns, codec)
         plan: Read | ReadMany
         if isinstance(operation, Get):
             plan = Read(call, operation.key)
@@ -175,15 +189,19 @@ class ClientCore:
 
     def time_ms(self, mono: int) -> int:
         """Return the monotonic instant `mono` in cluster ms, rounded up; 0 before any reply."""
-        return mono // MILLISECOND + self.offset_ms + 1 if self._clock_known else 0
+        return max(0, mono // MILLISECOND + self.offset_ms + 1) if self._clock_known else 0
 
     def learn_clock(self, at_ms: int, sent_at: int, now: Now, *, anew: bool = False) -> None:
         """Take a reply's clock reading, unless a better one is fresh. `anew`: whatever we had.
 
         The reply was written somewhere between sending and now: the middle errs by half the
-        round trip at most, so the shorter round trip wins.
+        round trip at most, so the shorter round trip wins. A node that does not know it says 0.
         """
+        if not at_ms:
+            return
         trip = now.mono - sent_at
+        if at_ms > MS_MAX:
+            return  # Nobody's clock shows that, and no deadline could be told in it.
         best, taken_at = self._sample
         if anew or trip <= best or now.mono - taken_at > CLOCK_SAMPLE_KEPT_NS:
             with self._lock:
@@ -209,6 +227,24 @@ class ClientCore:
         view = self.view
         return self.health.sorted(view.targets(slot)) if view is not None else []
 
+    @property
+    def astray(self) -> bool:
+        """Whether nobody is known who answers: the ring that is known may be gone."""
+        view = self.view
+        return view is None or self.health.sick.keys() >= set(view.alive.values())
+
+    def _learns_first(self, now: Now) -> bool:
+        """Return whether a call is to ask for the topology before anything else."""
+        if self.view is None:
+            return True
+        if not self.health.sick or now.mono < self._seek_at or not self.astray:
+            return False
+        with self._lock:
+            pause = round(self._seek_pause_ns * self.rng.uniform(0.75, 1.25))
+            self._seek_at = now.mono + pause
+            self._seek_pause_ns = min(2 * self._seek_pause_ns, SEEK_MOST_NS)
+        return True
+
     def failed(self, address: str, now: Now) -> None:
         """Note that `address` could not be reached or stayed silent."""
         view = self.view
@@ -220,6 +256,18 @@ class ClientCore:
         """Note that `address` left a question of `since` open; answering another excuses it."""
         if self.heard_at.get(address, 0) <= since:
             self.failed(address, now)
+
+    def busy_until(self, address: str, since: int, deadline: int) -> int:
+        """Return until when `address` may rightly owe an answer to a question of `since`.
+
+        Where calls share a connection, a node that gets on with the others' is not silent: to
+        ask it again, or others, would only add to what it has to do. But half of a call's time is
+        kept for other ways, since a single question may have been lost.
+        """
+        if not self.shared:
+            return 0
+        busy = self.heard_at.get(address, 0) + self.attempt_ns
+        return min(busy, since + (deadline - since) // 2)
 
     def overdue(self, address: str, since: int, now: Now) -> bool:
         """Judge who owes an answer of `since` to a call that ended without it; false: too early.
@@ -255,8 +303,8 @@ class ClientCore:
             self.health.keep(view)
             known = {*view.by_address, *self.nodes}
             self.heard_at = {one: at for one, at in self.heard_at.items() if one in known}
-            self.view = view
-            self._refreshed_at = now.mono
+            self.view, self._provisional = view, not topology.ready
+            self._refreshed_at, self._seek_pause_ns = now.mono, SEEK_FIRST_NS
             self._plan_chores(now.mono)
         return view
 
@@ -297,11 +345,24 @@ class ClientCore:
         try:
             header, message = self.codec.decode(frames)
         except PeerError as error:
+            if isinstance(error, ForeignCluster):
+                self.refused_by(address, now)
             return [Notify("dropped", {"address": address, "reason": type(error).__name__})]
+        return self.take(address, header, message, now)
+
+    def take(self, address: str, header: Header, message: Message, now: Now) -> list[Effect]:
+        """Take a message that no call waits for: the answer to a chore, or a late one."""
         self.heard(address, header, now)
         if self.absorb(address, header, message, now):
             return []
         return [Notify("late_reply", {"address": address, "request": header.request})]
+
+    def refused_by(self, address: str, now: Now) -> None:
+        """Note that another cluster's node is at `address`: nobody who could answer a call."""
+        if self._chore is not None and self._chore.address == address:
+            with self._lock:
+                self._chore = None
+        self.failed(address, now)
 
     def chore_undeliverable(self, frames: list[bytes], now: Now) -> bool:
         """Return whether `frames` were a chore's; if so it is over and the address failed."""
@@ -337,19 +398,24 @@ class ClientCore:
             return probe
         self._probe_last = False
         sick = self.health.sick
-        known = sorted(self.view.alive.values()) if self.view is not None else []
-        well = [address for address in known if address not in sick]
-        return self.rng.choice(well or known or sorted(self.nodes))
+        known = set(self.view.alive.values()) if self.view is not None else set()
+        if self._provisional or sick.keys() >= known:
+            known.update(self.nodes)
+        well = [address for address in sorted(known) if address not in sick]
+        return self.rng.choice(well or sorted(known))
 
     def _next_chore_at(self, now: int) -> int:
         spacing = round(CHORE_SPACING_NS * self.rng.uniform(1.0, 1.25))
         return max(now, self._chore_sent_at + spacing)
 
     def _plan_chores(self, now: int) -> None:
-        troubled = bool(self.health.sick) or self.view is None or not self.view.settled
+        troubled = self._provisional or bool(self.health.sick)
+        troubled = troubled or self.view is None or not self.view.settled
         pause = REFRESH_TROUBLED_NS if troubled else REFRESH_CALM_NS
         due = self._refreshed_at + round(pause * self.rng.uniform(1.0, 1.25))
         self.due_at = max(min(due, self.health.probe_at()), self._next_chore_at(now))
+        if self._chore is not None:
+            self.due_at = min(self.due_at, self._chore.expires_at)
 
     def _epoch(self) -> int:
         return self.view.epoch if self.view is not None else 0

@@ -6,6 +6,7 @@ with a write. The node asked takes its time, because it waits for the others.
 
 A `Clear` names the cluster time at which the call began. A node may execute it much later, when
 another one has cleared long ago and the caller has gone on writing; what was written since stays.
+That time is told as it is known when a node is asked: a refusal may have just corrected it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dcc.client.calls import Attempt, Call
-from dcc.client.outcomes import ASK_ANOTHER, error_of
+from dcc.client.outcomes import ASK_ANOTHER, CORRECTIONS_MAX, error_of
 from dcc.client.rounds import OneByOne
 from dcc.errors import DccError, MaybeStored, ProtocolError
 from dcc.types import Now
@@ -41,12 +42,10 @@ class AskAnyNode(OneByOne):
         super().__init__(call)
         self._question = question
         self._addresses: list[str] = []
+        self._corrections = 0
 
     def begin(self, now: Now) -> None:
         """Ask one node that is alive."""
-        if isinstance(self._question, Clear | SetReplicas):
-            issued_ms = self._call.core.time_ms(self._call.began)
-            self._question = replace(self._question, issued_ms=issued_ms)
         self._begin_round(now)
 
     def answered(self, attempt: Attempt, header: Header, message: Message, now: Now) -> None:
@@ -62,6 +61,12 @@ class AskAnyNode(OneByOne):
                 self._changed(message, everywhere=message.everywhere)
             case ErrorReply() if message.code in ASK_ANOTHER or message.code in ANOTHER_TIME:
                 self._refusal = error_of(message, attempt.address)
+                self._next(now)
+            case ErrorReply(code=Code.CLOCK_SKEW) if (
+                message.stamp and self._corrections < CORRECTIONS_MAX
+            ):
+                self._corrections += 1
+                self._addresses.insert(0, attempt.address)
                 self._next(now)
             case ErrorReply():
                 self._fail(self._perhaps(error_of(message, attempt.address)))
@@ -91,9 +96,11 @@ class AskAnyNode(OneByOne):
 
     def _next(self, now: Now) -> None:
         if self._addresses:
-            question = self._question
+            question, core = self._question, self._call.core
+            if isinstance(question, Clear | SetReplicas):
+                question = replace(question, issued_ms=core.time_ms(self._call.began))
             if isinstance(question, Clear):
-                question = replace(question, seen=self._call.core.seen)
+                question = replace(question, seen=core.seen)
             self._call.ask(self, self._addresses.pop(0), question, now, patient=True)
         elif not self._call.fresh(self):
             self.wake_at = min(self.wake_at, self._rounds.next_at(now))

@@ -8,7 +8,7 @@ epoch, in exactly the bytes that `Codec` reads and writes.
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -61,7 +61,7 @@ class FastPath:
 
     def question(self, key: bytes, epoch: int, request: int, at: int) -> bytes:
         """Return the frame of `Get(key=key)`."""
-        items = (GET, self._sender, self._boot, epoch, 0, request, at, key, False, 1)
+        items = (GET, self._sender, self._boot, epoch, 0, request, at, key, False, 1, False)
         packed: bytes = self._pack(items)
         return self._prefix + packed
 
@@ -78,13 +78,24 @@ class FastPath:
 
         It must answer all of `keys` at once, with inline values.
         """
+        items = self.unpack(frame)
+        return self.many_in(items, keys, request, epoch) if items is not None else None
+
+    def unpack(self, frame: bytes) -> list[Any] | None:
+        """Return the array in `frame`, or None: the ordinary path has to look."""
         if len(frame) > FRAME_BYTES_MAX or not frame.startswith(self._prefix):
             return None
         try:
             items = msgpack.unpackb(frame[PREFIX_BYTES:], max_array_len=ITEMS_MAX)
         except (ValueError, TypeError, msgpack.exceptions.UnpackException):
             return None
-        if type(items) is not list or len(items) != ITEMS_MANY:
+        return items if type(items) is list else None
+
+    def many_in(
+        self, items: list[Any], keys: list[bytes], request: int, epoch: int
+    ) -> dict[bytes, bytes] | None:
+        """Do what `answer_many` does with a frame that is unpacked already."""
+        if len(items) != ITEMS_MANY:
             return None
         if items[5] != request or items[3] != epoch or items[0] != GET_MANY_REPLY:
             return None
@@ -109,7 +120,11 @@ class FastPath:
             items = msgpack.unpackb(frame[PREFIX_BYTES:])
         except (ValueError, TypeError, msgpack.exceptions.UnpackException):
             return None
-        if type(items) is not list or len(items) != ITEMS or type(items[VERSION]) is not list:
+        return self.one_in(items, request, epoch) if type(items) is list else None
+
+    def one_in(self, items: list[Any], request: int, epoch: int) -> Answer | None:
+        """Do what `answer` does with a frame that is unpacked already."""
+        if len(items) != ITEMS or type(items[VERSION]) is not list:
             return None
         if items[5] != request or items[3] != epoch or items[0] != GET_REPLY:
             return None

@@ -150,6 +150,10 @@ class ManyKeys(ABC):
         self._plans: dict[bytes, Plan] = {}
         "Those under way."
 
+    def outcomes(self, keys: Iterable[bytes]) -> dict[bytes, Any]:
+        """Return what is known of those of `keys` that are settled; see `Call.outcomes`."""
+        return {key: self._outcome(key) for key in keys if key not in self._open}
+
     def tick(self, now: Now) -> None:
         """See to the keys that are asked singly."""
         for plan in self._plans.values():
@@ -197,6 +201,10 @@ class ManyKeys(ABC):
     def _harvest(self) -> None:
         for key in [key for key, plan in self._plans.items() if plan.done]:
             self._take_single(key, self._plans.pop(key))
+
+    @abstractmethod
+    def _outcome(self, key: bytes) -> Any:
+        """Return the outcome of a key that is settled."""
 
     @abstractmethod
     def _cut(self, keys: list[bytes]) -> Iterable[tuple[bytes, ...]]:

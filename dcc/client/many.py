@@ -20,8 +20,8 @@ from dcc.client.groups import ManyKeys, item_chunks, key_chunks
 from dcc.client.outcomes import DECIDED, error_of
 from dcc.client.reads import Read
 from dcc.client.writes import Change
-from dcc.errors import DccError, NodeUnavailable
-from dcc.types import Now
+from dcc.errors import DccError, MaybeStored, NodeUnavailable, OperationTimeout
+from dcc.types import NO_VERSION, Now, Version
 from dcc.wire.codec import Header
 from dcc.wire.messages import (
     Code,
@@ -106,10 +106,16 @@ class ReadMany(ManyKeys):
     def expired(self, now: Now) -> None:
         """End: keys still open have failed."""
         self._expire_singles(now)
-        late = NodeUnavailable("no answer in time")
-        self._failed.update(dict.fromkeys(self._open, late))
+        sent = {key for keys in self._chunks.values() for key in keys}
+        late = OperationTimeout("no node answered in time")
+        never = NodeUnavailable("no node could be reached in time")
+        self._failed.update({key: late if key in sent else never for key in self._open})
         self._open.clear()
         self._end()
+
+    def _outcome(self, key: bytes) -> bytes | DccError | None:
+        error = self._failed.get(key)
+        return error.again() if error is not None else self.result.get(key)
 
     def _take(self, keys: tuple[bytes, ...], reply: GetManyReply, epoch: int) -> bool:
         """Note a part's hits and misses; false if it does not fit the question.
@@ -175,6 +181,8 @@ class ChangeMany(ManyKeys):
         self._done_count = 0
         self._chunks: dict[int, WriteMany] = {}
         self._maybe: set[bytes] = set()
+        self._versions: dict[bytes, Version] = {}
+        "Of the keys that were written, if the request asks for them."
 
     def begin(self, now: Now) -> None:
         """Send the first chunks to every node concerned."""
@@ -191,6 +199,9 @@ class ChangeMany(ManyKeys):
                 self._close(attempt)
                 self._call.core.saw(message.stamp)
                 self._take(keys, message.outcomes, attempt.address)
+                if message.stamps:
+                    versions = [Version(s, header.sender, header.boot) for s in message.stamps]
+                    self._versions.update(zip(keys, versions, strict=True))
             case ErrorReply(code=Code.MAYBE):
                 self._close(attempt)
                 self._lose(keys, error_of(message, attempt.address), maybe=True)
@@ -231,6 +242,14 @@ class ChangeMany(ManyKeys):
             self._lose([key for key, _ in request.items], late, maybe=True)
         self._lose(list(self._open), late, maybe=False)
         self._end()
+
+    def _outcome(self, key: bytes) -> Version | DccError:
+        error = self._failed.get(key)
+        if error is None:
+            return self._versions.get(key, NO_VERSION)
+        if key in self._maybe and error.definite:
+            return MaybeStored(f"the write may be stored: {error}")
+        return error.again()
 
     def _take(self, keys: list[bytes], outcomes: bytes, address: str) -> None:
         for key, outcome in zip(keys, outcomes, strict=True):
@@ -274,6 +293,8 @@ class ChangeMany(ManyKeys):
             self._lose([key], plan.error, maybe=not plan.error.definite)
         elif self._settled(key) and plan.result is not None:
             self._done_count += plan.result.outcome is Outcome.DONE
+            if self._request.versions:
+                self._versions[key] = plan.result.version
 
     def _end(self) -> None:
         self.done = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dcc.errors import (
     ClockSkew,
     DccError,
@@ -38,6 +40,12 @@ assert set(_ERRORS) == set(Code), "every code has its error"
 ASK_ANOTHER = frozenset({Code.NOT_READY, Code.NOT_OWNER, Code.WRONG_CLUSTER})
 "Refusals by which a node says that it is the wrong one to ask."
 
+CORRECTIONS_MAX = 2
+"Times a call goes on with the time or stamp that a refusal names, before it believes it."
+
+TOLD_MAX = 8
+"Addresses that the text of an error names."
+
 DECIDED = frozenset({Code.NOT_A_NUMBER, Code.VALUE_TOO_LARGE, Code.INVALID_KEY, Code.MALFORMED})
 "Refusals of the request itself: every sending of it is refused alike."
 
@@ -48,10 +56,28 @@ def error_of(reply: ErrorReply, address: str) -> DccError:
     return _ERRORS[reply.code](f"{address}: {text}")
 
 
-def nobody(error: DccError | None, *, sent: bool) -> DccError:
-    """Return why an operation that changes nothing ended without an answer."""
+def nobody(error: DccError | None, tried: Mapping[str, str], *, sent: bool) -> DccError:
+    """Return why an operation that changes nothing ended without an answer.
+
+    `error` is what a node said, if any did; the text tells what became of all that were `tried`.
+    """
     if error is not None:
-        return error
+        others = {a: why for a, why in tried.items() if not str(error).startswith(f"{a}: ")}
+        return type(error)(str(error) + account(others))
     if sent:
-        return OperationTimeout("no node answered in time")
-    return NodeUnavailable("no node could be reached")
+        return OperationTimeout("no node answered in time" + account(tried))
+    return NodeUnavailable("no node could be reached" + account(tried))
+
+
+def account(tried: Mapping[str, str]) -> str:
+    """Return what became of each address that was tried, as the end of an error's text.
+
+    >>> account({"a:1": "no connection", "b:1": "no answer within 250 ms"})
+    ' (a:1: no connection; b:1: no answer within 250 ms)'
+    """
+    if not tried:
+        return ""
+    told = [f"{address}: {why}" for address, why in list(tried.items())[:TOLD_MAX]]
+    if len(tried) > TOLD_MAX:
+        told.append(f"and {len(tried) - TOLD_MAX} more")
+    return f" ({'; '.join(told)})"

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dcc.client.arguments import ALL, QUORUM
 from dcc.client.calls import Attempt, Call
-from dcc.client.outcomes import ASK_ANOTHER, error_of
+from dcc.client.outcomes import ASK_ANOTHER, CORRECTIONS_MAX, error_of
 from dcc.client.rounds import OneByOne
 from dcc.client.routing import Target
 from dcc.errors import ProtocolError
@@ -29,9 +29,6 @@ from dcc.types import Now
 from dcc.units import NEVER
 from dcc.wire.codec import Header
 from dcc.wire.messages import Code, ErrorReply, Get, GetReply, Message, Status
-
-TOO_LATE_MAX = 2
-"Times a call corrects its idea of cluster time before it believes that it is late."
 
 
 class Read(OneByOne):
@@ -49,7 +46,7 @@ class Read(OneByOne):
         self._hedged = r != 1
         "No further question is sent while one is fresh."
         self._unsure: GetReply | None = None
-        self._too_late = 0
+        self._corrections = 0
 
     def begin(self, now: Now) -> None:
         """Ask the first target, unless a question is on its way to it already."""
@@ -87,7 +84,7 @@ class Read(OneByOne):
                 )
                 self._finish(message)
             case ErrorReply():
-                self._refused(attempt, header, message, now)
+                self._refused(attempt, message, now)
             case _:
                 self._fail(ProtocolError(f"{attempt.address}: answered a get with a {message}"))
 
@@ -118,7 +115,7 @@ class Read(OneByOne):
             rng, sick = self._call.core.rng, self._call.core.health.sick
             owners = [one for one in targets if one.owner and one.address not in sick]
             if owners:
-                first = rng.choice([one for one in owners if not one.filling] or owners)
+                first = rng.choice([one for one in owners if not one.follows] or owners)
                 targets = [first, *(one for one in targets if one is not first)]
         self._targets = targets
 
@@ -138,7 +135,8 @@ class Read(OneByOne):
             self._round_over(now)
 
     def _ask(self, target: Target, now: Now) -> None:
-        message = Get(key=self.key, direct=target.direct, r=self._r)
+        aside = target.direct and not self._spread
+        message = Get(key=self.key, direct=target.direct, r=self._r, aside=aside)
         patient = self._r != 1
         self._call.ask(self, target.address, message, now, direct=target.direct, patient=patient)
 
@@ -170,11 +168,10 @@ class Read(OneByOne):
         else:
             self.wake_at = self._rounds.next_at(now)
 
-    def _refused(self, attempt: Attempt, header: Header, reply: ErrorReply, now: Now) -> None:
+    def _refused(self, attempt: Attempt, reply: ErrorReply, now: Now) -> None:
         error = error_of(reply, attempt.address)
-        if reply.code is Code.TOO_LATE and self._too_late < TOO_LATE_MAX:
-            self._too_late += 1
-            self._call.core.learn_clock(header.at, attempt.sent_at, now, anew=True)
+        if reply.code is Code.TOO_LATE and self._corrections < CORRECTIONS_MAX:
+            self._corrections += 1
             self._targets.insert(0, Target(attempt.address, attempt.direct, True))
         elif reply.code in ASK_ANOTHER or reply.code is Code.OVERLOADED:
             self._refusal = error

@@ -120,6 +120,8 @@ class NodeStats:
     "In sync with every live holder of its slots as well."
     filling: bool = False
     "New: has not pulled all its slots yet, so others lead them."
+    slow: bool = False
+    "Many times slower than the others find each other, so that these lead its slots."
     up_seconds: float = 0.0
     sampled_reads: int = 0
     "Served values that were watched for newer versions: one in so many."
@@ -136,7 +138,10 @@ class NodeStats:
         A field of another type than expected is left out too: a node of another version must
         not break the monitoring of a mixed cluster. ValueError if it is no JSON object.
         """
-        found = json.loads(text)
+        try:
+            found = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("statistics are nested too deeply") from error
         if not isinstance(found, dict):
             raise ValueError("statistics are no JSON object")
         blank = cls()
@@ -173,6 +178,7 @@ class NodeStats:
             ready=bool(parts) and all(n.ready for n in parts),
             slots_ready=bool(parts) and all(n.slots_ready for n in parts),
             filling=any(n.filling for n in parts),
+            slow=any(n.slow for n in parts),
             up_seconds=min((n.up_seconds for n in parts), default=0.0),
             sampled_reads=sampled,
             stale_reads=stale,

@@ -83,7 +83,7 @@ class OneByOne(ABC):
 
     def _nobody(self) -> DccError:
         """Return why an operation that changes nothing ended without an answer."""
-        return nobody(self._refusal, sent=self._call.waiting(self) > 0)
+        return nobody(self._refusal, self._call.tried, sent=self._call.waiting(self) > 0)
 
     def _finish(self, result: object) -> None:
         if not self.done:

@@ -40,8 +40,8 @@ class Target(NamedTuple):
     "Ask it as a holder: it must not forward."
     owner: bool
     "A live owner or stand-in by the topology, so its word on a miss is worth asking."
-    filling: bool = False
-    "Has not got all of its copies yet, so it may have to ask others itself."
+    follows: bool = False
+    "Has not got all of its copies yet, so it may have to ask others itself, or is slow."
 
 
 class View:
@@ -84,7 +84,7 @@ class View:
         live = [key for key in self.slots.route(slot, self.alive) if key in self.alive]
         near = [key for key in self.slots.near(slot) if key not in live]
         found = [
-            Target(self.alive[key], place > 0, True, self.members[key].filling)
+            Target(self.alive[key], place > 0, True, self.members[key].follows)
             for place, key in enumerate(live)
         ]
         found += [

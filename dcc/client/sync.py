@@ -1,23 +1,18 @@
 """The blocking client: arguments in, one call through the core, results out.
 
 A `Client` may be shared between threads. Calls do not hop through another thread: each borrows a
-channel (sockets of its own) for as long as it lasts. A child process after fork gets its own
-sockets, identity and pool, and never touches its parent's.
+channel (sockets of its own) for as long as it lasts.
 """
 
 from __future__ import annotations
 
 import os
-import random
-import threading
-import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn
 
-import zmq
-
+from dcc.client import hotpath
 from dcc.client.answers import (
     cluster_stats,
     convergence_of,
@@ -33,29 +28,38 @@ from dcc.client.arguments import (
     Value,
     key_bytes,
     keys_bytes,
-    node_addresses,
     prefix_bytes,
-    quorum,
+    refuse_pickling,
     replica_count,
     signed_64,
-    timeout_ns,
-    ttl_ms,
     value_bytes,
 )
-from dcc.client.asks import Audited
-from dcc.client.audit import Audit, compared
+from dcc.client.audit import Audit
 from dcc.client.calls import Operation
-from dcc.client.channel import Channel, Pool, read_clocks
+from dcc.client.channel import Channel
 from dcc.client.core import ClientCore
+from dcc.client.lending import Lender
+from dcc.client.link import read_clocks
 from dcc.client.many import Written
+from dcc.client.operations import (
+    Operations,
+    deleted,
+    expected_version,
+    failed_names,
+    hits_by_name,
+    is_done,
+    name_partial,
+    names_and_raws,
+    value_in,
+)
+from dcc.client.pool import Pool
 from dcc.client.results import ClusterStats, Convergence, Entry, Lookup, Topology
 from dcc.client.routing import View
-from dcc.errors import ClientClosed, DccError, MaybeStored, NodeUnavailable
+from dcc.client.sweeps import audited, scanned
+from dcc.errors import ClientClosed, NodeUnavailable
 from dcc.limits import SLOT_COUNT
-from dcc.types import NO_VERSION, Now, Version
-from dcc.units import MILLISECOND
+from dcc.types import Now, Version
 from dcc.wire.messages import (
-    AuditGet,
     Clear,
     ConvergedGet,
     ConvergedReply,
@@ -64,25 +68,12 @@ from dcc.wire.messages import (
     Inspect,
     InspectReply,
     Op,
-    Outcome,
-    Scan,
     SetReplicas,
     StatsGet,
     StatsReply,
-    Status,
     TopologyGet,
-    Write,
-    WriteMany,
     WriteReply,
 )
-
-T = TypeVar("T")
-
-SCAN_SLOTS = 512
-"Slots asked for in one step of a scan: a step is one call with a deadline of its own."
-
-AUDIT_SLOTS = 1_024
-"Slots in one step of an audit, which nodes answer by looking at all their entries in them."
 
 
 class Client:
@@ -124,29 +115,13 @@ class Client:
             TypeError, ValueError: an option of the wrong type or out of range.
         """
         self.name = name
-        self._addresses = node_addresses(nodes, os.environ.get("DCC_NODES"))
-        self._timeout_ns = timeout_ns(timeout)
-        self._default_ttl_ms = ttl_ms(default_ttl)
-        self._spread = _read_policy(read)
-        self._r, self._w = quorum("r", r), quorum("w", w)
-        if not isinstance(cluster, str) or not 0 < len(cluster.encode()) <= 128:
-            raise ValueError("cluster: a name of 1..128 bytes")
-        self._closed = False
-        client_id, boot, lock = _identity()
-        self._core = ClientCore(
-            self._addresses,
-            cluster=cluster,
-            client_id=client_id,
-            boot=boot,
-            rng=random.Random(client_id),
-            timeout_ns=self._timeout_ns,
-            lock=lock,
-        )
-        self._pool = Pool(self._core)
-        self._finalizer = weakref.finalize(self, Pool.close, self._pool)
-        # At exit the sockets go with the process; waiting for other threads could hang it.
-        self._finalizer.atexit = False
-        _CLIENTS.add(self)
+        self._ops = Operations(
+            nodes, os.environ.get("DCC_NODES"), timeout=timeout, default_ttl=default_ttl,
+            read=read, r=r, w=w, cluster=cluster,
+        )  # fmt: skip
+        self._lender = Lender(self._ops.addresses, cluster, self._ops.timeout_ns)
+        # At exit the sockets go with the process.
+        weakref.finalize(self, Lender.close, self._lender).atexit = False
 
     # -------------------------------------------------------------- one key
 
@@ -162,18 +137,20 @@ class Client:
             QuorumNotReached: fewer than r owners are alive, or have answered.
             NodeUnavailable: no node could be reached. OperationTimeout: none answered in time.
         """
-        operation = self._reading(key, r)
+        operation = self._ops.reading(key, r)
         if operation.direct or operation.r != 1:
             reply: GetReply = self._call(operation)
-            value = reply.value if reply.status is Status.HIT else None
+            value = value_in(reply)
         else:
-            value = self._borrow(lambda channel, now: channel.get(operation.key, now))
+            value = self._lender.borrow(
+                lambda channel, now: hotpath.get(channel, operation.key, now)
+            )
         return default if value is None else value
 
     def lookup(self, key: str, *, r: int | str | Unset = UNSET) -> Lookup:
         """Return how a read of `key` ends, with all that is known: never raises for a miss."""
-        operation = self._reading(key, r)
-        return self._borrow(lambda channel, now: self._looked_up(channel, operation, now))
+        operation = self._ops.reading(key, r)
+        return self._lender.borrow(lambda channel, now: self._looked_up(channel, operation, now))
 
     def entry(self, key: str, *, r: int | str | Unset = UNSET) -> Entry | None:
         """Return value, version, expiry and age of `key`; None if it is absent."""
@@ -209,7 +186,7 @@ class Client:
 
     def add(self, key: str, value: Value, *, ttl: Ttl | Unset = UNSET) -> bool:
         """Store `value` if `key` is absent; return whether it was stored. No lock: see the docs."""
-        return _done(self._write(Op.ADD, key, value_bytes(value), ttl))
+        return is_done(self._write(Op.ADD, key, value_bytes(value), ttl))
 
     def replace(
         self,
@@ -220,18 +197,16 @@ class Client:
         ttl: Ttl | Unset = UNSET,
     ) -> bool:
         """Store `value` if `key` is present (and still at `version`); return whether it was."""
-        if version is not None and not isinstance(version, Version):
-            raise TypeError(f"version: Version or None, got {type(version).__name__}")
-        expected = version or NO_VERSION
-        return _done(self._write(Op.REPLACE, key, value_bytes(value), ttl, expected=expected))
+        expected = expected_version(version)
+        return is_done(self._write(Op.REPLACE, key, value_bytes(value), ttl, expected=expected))
 
     def delete(self, key: str) -> bool:
         """Delete `key`; return whether it was present."""
-        return _done(self._write(Op.DELETE, key, b"", None))
+        return is_done(self._write(Op.DELETE, key, b"", None))
 
     def touch(self, key: str, ttl: Ttl) -> bool:
         """Let `key` expire in `ttl` seconds from now (None = never); return whether it exists."""
-        return _done(self._write(Op.TOUCH, key, b"", ttl))
+        return is_done(self._write(Op.TOUCH, key, b"", ttl))
 
     def incr(self, key: str, delta: int = 1, *, initial: int = 0, ttl: Ttl | Unset = UNSET) -> int:
         """Add `delta` to the ASCII integer of `key` and return the sum; 64 bits with a sign.
@@ -257,28 +232,23 @@ class Client:
         Raises:
             NodeUnavailable: some keys could not be asked for; `.partial` has the others' hits.
         """
-        names, raws = _names(keys)
+        names, raws = names_and_raws(keys)
         if not names:
             self._open_or_raise()
             return {}
         try:
-            found = self._borrow(lambda channel, now: channel.get_many(raws, now))
+            found = self._lender.borrow(lambda channel, now: hotpath.get_many(channel, raws, now))
         except NodeUnavailable as error:
-            hits = error.partial if isinstance(error.partial, dict) else {}
-            error.partial = {n: hits[r] for n, r in zip(names, raws, strict=True) if r in hits}
+            name_partial(error, names, raws)
             raise
-        values = map(found.get, raws)
-        return {name: v for name, v in zip(names, values, strict=True) if v is not None}
+        return hits_by_name(names, raws, found)
 
     def put_many(self, mapping: Mapping[str, Value], *, ttl: Ttl | Unset = UNSET) -> list[str]:
         """Store all of `mapping`; return the keys that failed (and may or may not be stored)."""
         names, raws = keys_bytes(mapping)
         items = dict(zip(raws, map(value_bytes, mapping.values()), strict=True))
-        written = self._write_many(Op.PUT, items, self._ttl_ms(ttl))
-        if not written.failed:
-            return []
-        failed = set(written.failed)
-        return [name for name, raw in zip(names, raws, strict=True) if raw in failed]
+        written = self._write_many(Op.PUT, items, self._ops.ttl_ms(ttl))
+        return failed_names(names, raws, written)
 
     def delete_many(self, keys: Iterable[str]) -> int:
         """Delete all of `keys`; return how many were present.
@@ -287,19 +257,9 @@ class Client:
             NodeUnavailable: of some keys nothing was deleted; `.partial` lists them.
             MaybeStored: some keys may be deleted or not.
         """
-        names = {raw: name for name, raw in zip(*_names(keys), strict=True)}
+        names = {raw: name for name, raw in zip(*names_and_raws(keys), strict=True)}
         written = self._write_many(Op.DELETE, dict.fromkeys(names, b""), 0)
-        if written.failed:
-            text = (
-                f"{len(written.failed)} keys failed, {written.done} were deleted: {written.error}"
-            )
-            if written.maybe:
-                raise MaybeStored(text) from written.error
-            error = NodeUnavailable(text)
-            error.definite = not written.done
-            error.partial = [names[raw] for raw in written.failed]
-            raise error from written.error
-        return written.done
+        return deleted(names, written)
 
     def scan(self, prefix: str = "") -> Iterator[str]:
         """Iterate over the keys that begin with `prefix`, in no order.
@@ -308,7 +268,8 @@ class Client:
         meanwhile may or may not. Each step has the client's time-out.
         """
         raw = prefix_bytes(prefix)
-        return self._scanned(raw, self._slots_by_primary())
+        view: View = self._core.view or self._call(TopologyGet())
+        return scanned(self._call, raw, view)
 
     def clear(self) -> None:
         """Make everything written so far absent in the whole cluster, at once.
@@ -353,8 +314,8 @@ class Client:
         For operators: every node looks at every entry. What differs is looked at once more, at
         the end, because writes go on meanwhile. Each of its steps has the client's time-out.
         """
-        found = self._audited(range(SLOT_COUNT))
-        found.merge(self._audited(found.forget_differing()))
+        found = audited(self._call, range(SLOT_COUNT))
+        found.merge(audited(self._call, found.forget_differing()))
         for node in self.topology().nodes:
             if node.standing in ("suspect", "dead"):
                 found.unreachable.setdefault(node.name, node.standing)
@@ -393,8 +354,10 @@ class Client:
 
     def close(self) -> None:
         """Close all connections; calls of other threads end with ClientClosed. May be repeated."""
-        self._closed = True
-        self._finalizer()
+        self._lender.close()
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling(self._ops.addresses)
 
     def __enter__(self) -> Client:
         return self
@@ -408,165 +371,46 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open"
-        return f"<dcc.Client {','.join(self._addresses)} {state}>"
+        state = "closed" if self._lender.closed else "open"
+        return f"<dcc.Client {','.join(self._ops.addresses)} {state}>"
 
     # -------------------------------------------------------------- inside
 
+    @property
+    def _pool(self) -> Pool:
+        return self._lender.pool()
+
+    @property
+    def _core(self) -> ClientCore:
+        return self._lender.pool().core
+
     def _call(self, operation: Operation) -> Any:
         """Return the outcome of `operation`, within one deadline."""
-        return self._borrow(
+        return self._lender.borrow(
             lambda channel, now: channel.run(
-                self._core.begin(operation, now, codec=channel.codec), now
+                channel.core.begin(operation, now, codec=channel.codec), now
             )
         )
 
-    def _borrow(self, use: Callable[[Channel, Now], T]) -> T:
-        pool = self._pool
-        now = read_clocks()
-        channel = pool.take(now.mono + self._timeout_ns)
-        try:
-            result = use(channel, now)
-        except DccError:
-            pool.give(channel)
-            raise
-        except zmq.ContextTerminated:
-            pool.discard(channel)
-            closed = ClientClosed("the client was closed during the call")
-            closed.definite = False
-            raise closed from None
-        except BaseException:
-            # Interrupted somewhere between two frames: the sockets are in no known state.
-            pool.discard(channel)
-            raise
-        pool.give(channel)
-        return result
-
     def _looked_up(self, channel: Channel, operation: Get, now: Now) -> Lookup:
-        core = self._core
+        core = channel.core
         call = core.begin(operation, now, codec=channel.codec)
         reply: GetReply = channel.run(call, now)
         address, confirmed = call.answered_by()
         node = core.view.name_of(address) if core.view is not None else address
         return looked_up(reply, node, confirmed, core.cluster_ms(read_clocks()))
 
-    def _reading(self, key: str, r: int | str | Unset) -> Get:
-        wanted = self._r if isinstance(r, Unset) else quorum("r", r)
-        return Get(key=key_bytes(key), direct=self._spread, r=wanted)
-
-    def _write(
-        self,
-        op: Op,
-        key: str,
-        value: bytes,
-        ttl: Ttl | Unset,
-        *,
-        w: int | str | Unset = UNSET,
-        expected: Version = NO_VERSION,
-        delta: int = 0,
-        initial: int = 0,
-    ) -> WriteReply:
-        reply: WriteReply = self._call(
-            Write(
-                op=op,
-                key=key_bytes(key),
-                value=value,
-                ttl_ms=self._ttl_ms(ttl),
-                w=self._w if isinstance(w, Unset) else quorum("w", w),
-                expected=expected,
-                delta=delta,
-                initial=initial,
-            )
-        )
+    def _write(self, op: Op, key: str, value: bytes, ttl: Ttl | Unset, **more: Any) -> WriteReply:
+        reply: WriteReply = self._call(self._ops.writing(op, key, value, ttl, **more))
         return reply
 
     def _write_many(self, op: Op, items: dict[bytes, bytes], ttl: int) -> Written:
         if not items:
             self._open_or_raise()
             return Written(0, (), frozenset(), None)
-        request = WriteMany(op=op, items=tuple(items.items()), ttl_ms=ttl, w=self._w)
-        written: Written = self._call(request)
+        written: Written = self._call(self._ops.writing_many(op, items, ttl))
         return written
 
-    def _scanned(self, prefix: bytes, groups: list[tuple[int, ...]]) -> Iterator[str]:
-        for slots in groups:
-            keys: list[bytes] = self._call(Scan(slots=slots, prefix=prefix))
-            for key in keys:
-                yield key.decode()
-
-    def _audited(self, slots: Iterable[int]) -> Audit:
-        wanted, found = sorted(slots), Audit()
-        for start in range(0, len(wanted), AUDIT_SLOTS):
-            question = AuditGet(slots=tuple(wanted[start : start + AUDIT_SLOTS]))
-            answers: dict[str, Audited | str] = self._call(question)
-            found.merge(compared(answers))
-        return found
-
-    def _slots_by_primary(self) -> list[tuple[int, ...]]:
-        """Return all slots in steps, each of slots of one primary."""
-        view: View = self._core.view or self._call(TopologyGet())
-        groups: dict[str | None, list[int]] = {}
-        for slot in range(SLOT_COUNT):
-            groups.setdefault(view.primary(slot), []).append(slot)
-        return [
-            tuple(group[start : start + SCAN_SLOTS])
-            for group in groups.values()
-            for start in range(0, len(group), SCAN_SLOTS)
-        ]
-
-    def _ttl_ms(self, ttl: Ttl | Unset) -> int:
-        return self._default_ttl_ms if isinstance(ttl, Unset) else ttl_ms(ttl)
-
     def _open_or_raise(self) -> None:
-        if self._closed:
+        if self._lender.closed:
             raise ClientClosed("the client is closed")
-
-    def _after_fork(self) -> None:
-        """Start over in a child process; the parent's sockets are kept, untouched, for ever."""
-        _GRAVEYARD.append((self._core, self._pool, self._finalizer))
-        self._finalizer.detach()
-        client_id, boot, lock = _identity()
-        self._core = self._core.heir(client_id, boot, lock)
-        self._pool = Pool(self._core)
-        self._finalizer = weakref.finalize(self, Pool.close, self._pool)
-        self._finalizer.atexit = False
-        if self._closed:
-            self._finalizer()
-
-
-_CLIENTS: weakref.WeakSet[Client] = weakref.WeakSet()
-_GRAVEYARD: list[object] = []
-"What a forked child inherited of its parents; collecting it would close the parents' sockets."
-
-
-def _renew_clients() -> None:
-    for client in list(_CLIENTS):
-        client._after_fork()
-
-
-os.register_at_fork(after_in_child=_renew_clients)
-
-
-def _identity() -> tuple[int, int, threading.Lock]:
-    """Return a random client id, a boot and a lock for a new core."""
-    client_id = int.from_bytes(os.urandom(8), "big") or 1
-    boot = (time.time_ns() // MILLISECOND << 16) | int.from_bytes(os.urandom(2), "big")
-    return client_id, boot, threading.Lock()
-
-
-def _read_policy(read: str) -> bool:
-    if not isinstance(read, str):
-        raise TypeError(f'read: "primary" or "any", got {type(read).__name__}')
-    if read not in ("primary", "any"):
-        raise ValueError(f'read: "primary" or "any", got {read!r}')
-    return read == "any"
-
-
-def _names(keys: Iterable[str]) -> tuple[list[str], list[bytes]]:
-    if isinstance(keys, str | bytes):
-        raise TypeError("keys: an iterable of str, not one str")
-    return keys_bytes(keys)
-
-
-def _done(reply: WriteReply) -> bool:
-    return reply.outcome is Outcome.DONE

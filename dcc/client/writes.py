@@ -15,8 +15,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dcc.client.calls import Attempt, Call
-from dcc.client.outcomes import ASK_ANOTHER, DECIDED, error_of, nobody
-from dcc.client.reads import TOO_LATE_MAX
+from dcc.client.outcomes import ASK_ANOTHER, CORRECTIONS_MAX, DECIDED, error_of, nobody
 from dcc.client.rounds import Rounds
 from dcc.client.routing import Target
 from dcc.errors import DccError, MaybeStored, ProtocolError
@@ -42,7 +41,7 @@ class Change:
         self._bound: Attempt | None = None
         "The one attempt that may have been executed."
         self._refusal: DccError | None = None
-        self._too_late = 0
+        self._corrections = 0
         self._rounds = Rounds(call)
 
     def begin(self, now: Now) -> None:
@@ -60,7 +59,7 @@ class Change:
                 self._call.core.saw(message.version.stamp)
                 self._fail(MaybeStored(f"{attempt.address}: stored by fewer owners than asked for"))
             case ErrorReply():
-                self._refused(attempt, header, message, now)
+                self._refused(attempt, message, now)
             case _:
                 self._fail(ProtocolError(f"{attempt.address}: answered a write with a {message}"))
 
@@ -95,7 +94,7 @@ class Change:
             address = self._bound.address
             self._fail(MaybeStored(f"{address}: no answer in time; the write may be stored"))
         else:
-            self._fail(nobody(self._refusal, sent=False))
+            self._fail(nobody(self._refusal, self._call.tried, sent=False))
 
     def _next(self, now: Now) -> None:
         core = self._call.core
@@ -111,7 +110,7 @@ class Change:
                 patient=self.write.w != 1,
             )
         elif core.lost:
-            self._fail(nobody(self._refusal, sent=False))
+            self._fail(nobody(self._refusal, self._call.tried, sent=False))
         else:
             core.want_refresh(now)
             self.wake_at = self._rounds.next_at(now)
@@ -119,17 +118,15 @@ class Change:
     def _repeat(self, attempt: Attempt, now: Now) -> None:
         self._call.repeat(attempt, replace(self._message, boot=attempt.boot), now)
 
-    def _refused(self, attempt: Attempt, header: Header, reply: ErrorReply, now: Now) -> None:
+    def _refused(self, attempt: Attempt, reply: ErrorReply, now: Now) -> None:
         error = error_of(reply, attempt.address)
-        if reply.code is Code.CLOCK_SKEW and reply.stamp:
-            self._call.core.refused_stamp(reply.stamp)
         if reply.code is Code.MAYBE or reply.code in DECIDED:
             self._fail(error)
         elif attempt.sendings > 1:
             self._keep(attempt, reply.code, now)
         else:
             self._bound = None
-            self._refused_before_execution(attempt, header, reply.code, error, now)
+            self._refused_before_execution(attempt, reply, error, now)
 
     def _keep(self, attempt: Attempt, code: Code, now: Now) -> None:
         """Wait for the outcome of the other sending; repeat unless it would be too late again."""
@@ -138,16 +135,17 @@ class Change:
             self.wake_at = self._rounds.next_at(now)
 
     def _refused_before_execution(
-        self, attempt: Attempt, header: Header, code: Code, error: DccError, now: Now
+        self, attempt: Attempt, reply: ErrorReply, error: DccError, now: Now
     ) -> None:
+        code = reply.code
+        corrected = code is Code.TOO_LATE or (code is Code.CLOCK_SKEW and reply.stamp)
         same = Target(attempt.address, attempt.direct, True)
         if code is Code.OVERLOADED:
             self._refusal = error
             self._targets.insert(0, same)
             self.wake_at = self._rounds.next_at(now)
-        elif code is Code.TOO_LATE and self._too_late < TOO_LATE_MAX:
-            self._too_late += 1
-            self._call.core.learn_clock(header.at, attempt.sent_at, now, anew=True)
+        elif corrected and self._corrections < CORRECTIONS_MAX:
+            self._corrections += 1
             self._targets.insert(0, same)
             self._next(now)
         elif code in ASK_ANOTHER:

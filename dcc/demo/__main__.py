@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import IO
 
-from dcc import Client, DccError
+from dcc import Client, DccError, output
 from dcc.demo.cluster import READY_SECONDS_MAX, Broken, Child, Cluster
 from dcc.demo.copies import Watch
 from dcc.demo.report import Phase, Result, broken_promises, report
@@ -240,7 +240,7 @@ class Story:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = output.Parser(
         prog="python -m dcc.demo",
         description="Three nodes, real clients, one kill -9, a report. Takes under a minute.",
     )
@@ -300,4 +300,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(output.guarded(main))

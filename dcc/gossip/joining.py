@@ -125,6 +125,11 @@ class Seeds:
         """Return whether this node is to found a cluster now."""
         return now >= self._founds_at()
 
+    @property
+    def only_me(self) -> bool:
+        """Whether there are seeds, and all of them lead to this very node."""
+        return bool(self._seeds) and all(self._is_me(seed) for seed in self._seeds)
+
     def next_at(self) -> int:
         """Return when the next attempt or the founding is due, or NEVER."""
         return min(self.attempt_at, self._founds_at())

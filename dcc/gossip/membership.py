@@ -37,17 +37,22 @@ from collections.abc import KeysView, Sequence
 from typing import Any
 
 from dcc.config import NodeConfig
-from dcc.effects import Answer, Connect, Disconnect, Effect, Gossip, Notify, Tell
-from dcc.gossip.deadlines import Deadlines
+from dcc.deadlines import Deadlines
+from dcc.effects import Answer, Effect, Gossip, Notify, Tell
 from dcc.gossip.dissemination import RumorQueue, fit, retransmit_limit
 from dcc.gossip.joining import FOUNDED_STAMP, Seeds
+from dcc.gossip.links import Links
+from dcc.gossip.newcomers import Newcomers
 from dcc.gossip.owntime import OwnTime
+from dcc.gossip.pace import PaceJudge
 from dcc.gossip.probe import Prober
 from dcc.gossip.pushpull import PushPuller
+from dcc.gossip.rows import EVENTS, dated, dropped, moves, notice
+from dcc.gossip.rows import conflict as conflict_of
 from dcc.gossip.suspicion import Suspicions
-from dcc.gossip.table import Table
+from dcc.gossip.table import Table, order_of, placement_of
 from dcc.limits import GOSSIP_BYTES_MAX
-from dcc.types import Boot, Member, NodeKey, Settings, Standing
+from dcc.types import Member, NodeKey, Settings, Standing
 from dcc.units import MILLISECOND, NEVER
 from dcc.wire.codec import Header
 from dcc.wire.messages import (
@@ -68,14 +73,6 @@ AHEAD_MAX_MS = 60_000
 "A claim of death from further in the future is dated back to this: retention must end."
 
 ALIVE, SUSPECT, DEAD, REMOVED, LEFT = Standing
-
-EVENTS = {
-    ALIVE: "member_alive",
-    SUSPECT: "member_suspect",
-    DEAD: "member_dead",
-    REMOVED: "member_removed",
-    LEFT: "member_left",
-}
 
 
 class Membership:
@@ -99,14 +96,16 @@ class Membership:
         self._forget_ms = config.forget_after_ns // MILLISECOND
         self._table = Table(me)
         self._rumors = RumorQueue()
-        self._prober = Prober(self._table, self._rumors, config, rng)
+        self._pace = PaceJudge()
+        self._prober = Prober(self._table, self._rumors, self._pace, config, rng)
         self._suspicions = Suspicions(
             period_ns=config.protocol_period_ns, ack_timeout_ns=config.ack_timeout_ns
         )
         self._seeds = Seeds(config, self._table.key, rng)
         self._push_puller = PushPuller(self._table, self._seeds, config, rng)
         self._removals = Deadlines()
-        self._links: dict[NodeKey, tuple[str, str, Boot]] = {}
+        self._links = Links()
+        self._newcomers = Newcomers(self._table, config, rng)
         self._told: dict[NodeKey, int] = {}
         self._rng = rng
         self._settings_left = 0
@@ -145,6 +144,10 @@ class Membership:
         """Return the keys of members that are ALIVE, self included: a live, ordered view."""
         return self._table.alive()
 
+    def unreached(self) -> list[Member]:
+        """Return the members that failed this node's probe and never answered one. O(n)."""
+        return self._prober.unreached()
+
     def gone(self, now: int) -> bool:
         """Return whether this node has left and the others have had the time to hear of it."""
         return self._time.to_own(now) >= self._left_at
@@ -177,7 +180,7 @@ class Membership:
         elif isinstance(message, PushPullReply):
             effects = self._on_push_pull_reply(header, message)
         else:
-            effects = self._on_gossip(header, message, request_plane)
+            effects = self._on_gossip(header, message, request_plane, route)
         self._time.due = max(self._time.now, self._next_at())
         return effects
 
@@ -193,6 +196,9 @@ class Membership:
             effects += self._judge()
             effects += self._gossip()
         effects += self._push_puller.tick(self._time.now, self.settings)
+        effects += self._newcomers.tick(self._time.now)
+        for claim in self._newcomers.impostors():
+            effects += self._refute(claim) if order_of(claim) > order_of(self.me) else []
         if self._time.now >= self._sweep_at:
             self._sweep_at = self._time.now + self._config.reconnect_interval_ns
             self._forget()
@@ -233,7 +239,7 @@ class Membership:
         rounds = retransmit_limit(self._table.size) if self._table.peers else 0
         self._left_at = self._time.now + rounds * self._config.gossip_interval_ns
         self._time.due = max(self._time.now, self._next_at())
-        return [self._notify("member_left", self.me)]
+        return [notice("member_left", self.me)]
 
     def change_settings(self, settings: Settings, now: int) -> list[Effect]:
         """Merge `settings` into the cluster's and gossip what changed."""
@@ -249,7 +255,7 @@ class Membership:
 
     def check(self) -> None:
         """Assert all invariants. O(n)."""
-        for part in (self._table, self._rumors, self._prober, self._suspicions):
+        for part in (self._table, self._rumors, self._prober, self._suspicions, self._newcomers):
             part.check()
         self._push_puller.check()
         self._removals.check()
@@ -257,7 +263,7 @@ class Membership:
         for key, row in rows.items():
             assert (key in self._suspicions) == (row.standing == SUSPECT and key != self.me.key)
             assert key in self._removals or row.standing != DEAD
-        assert set(self._links) == set(self._table.peers)
+        assert self._links.keys == set(self._table.peers)
         assert self.me.standing in (ALIVE, LEFT)
 
     # -------------------------------------------------------------- time
@@ -275,7 +281,7 @@ class Membership:
     def _next_at(self) -> int:
         if self.displaced:
             return NEVER
-        at = min(self._push_puller.wake_at(), self._sweep_at)
+        at = min(self._push_puller.wake_at(), self._newcomers.wake_at(), self._sweep_at)
         if self._time.now < self._left_at:
             at = min(at, self._left_at)
         if not self.joined:
@@ -286,26 +292,33 @@ class Membership:
 
     # -------------------------------------------------------------- messages
 
-    def _on_gossip(self, header: Header, message: Message, request_plane: bool) -> list[Effect]:
+    def _on_gossip(
+        self, header: Header, message: Message, request_plane: bool, route: bytes
+    ) -> list[Effect]:
         sender = header.sender
         row = self._table.rows.get(sender)
+        if isinstance(message, Ack) and (proven := self._newcomers.proven(header, message)):
+            return self._believe(proven)
+        if request_plane and isinstance(message, Ping) and header.request:
+            return self._asked_by_address(header, message, route)
         if row is None and request_plane and isinstance(message, Ping):
             return self._introduced(header, message)
         if row is None or sender == self._table.key:
-            return [_dropped(header, "unknown_sender")]
+            return [dropped(header, "unknown_sender")]
         if header.boot < row.boot:
-            return [_dropped(header, "earlier_boot")]
-        self._prober.heard(sender, self._time.now)
+            return [dropped(header, "earlier_boot")]
+        self._prober.heard(sender, self._time.now, on_gossip=not request_plane)
         effects: list[Effect] = []
         if isinstance(message, Ping | Ack | PingReq | Rumors):
             effects += self._hear_rumors(message.rumors, sender, isinstance(message, PingReq))
         if isinstance(message, Ping):
+            self._pace.heard(sender, message.pace, self._time.now)
             ack = self._prober.on_ping(sender, message)
             if ack is not None and self._table.rows[sender].standing != LEFT:
                 effects.append(self._toward(sender, ack, request_plane))
             return effects
         if isinstance(message, Ack):
-            effects += self._prober.on_ack(sender, message)
+            effects += self._prober.on_ack(sender, message, self._time.now)
         elif isinstance(message, Nack):
             self._prober.on_nack(sender, message)
         elif isinstance(message, PingReq):
@@ -315,10 +328,18 @@ class Membership:
             effects += self._merge_settings(message.settings)
         return effects + self._tell_it_is_dead(sender)
 
+    def _asked_by_address(self, header: Header, message: Ping, route: bytes) -> list[Effect]:
+        """Answer who asks whether this node is where others say, on the connection it came by."""
+        effects = self._hear_rumors(message.rumors, header.sender, False)
+        ack = self._prober.on_ping(header.sender, message)
+        if ack is not None and self.me.standing != LEFT:
+            effects.append(Answer(route, ack, header.request))
+        return effects
+
     def _introduced(self, header: Header, message: Ping) -> list[Effect]:
         """Take a fallback ping of a member unknown here, which carries its row."""
         if not any(claim.key == header.sender for claim in message.rumors):
-            return [_dropped(header, "unknown_sender")]
+            return [dropped(header, "unknown_sender")]
         effects = self._hear_rumors(message.rumors, header.sender, False)
         # It knows this node, so it already listens; the way back by DEALER is only being opened.
         ack = self._prober.on_ping(header.sender, message)
@@ -346,7 +367,7 @@ class Membership:
         effects: list[Effect] = []
         newer: list[Member] = []
         for claim in claims:
-            effects += self._hear(claim, newer)
+            effects += self._hear(claim, newer, sender)
         if not about_to_judge:
             # What is still being gossiped reaches the sender without an answer.
             newer = [row for row in newer if row.key not in self._rumors]
@@ -384,15 +405,11 @@ class Membership:
         self, header: Header, members: Sequence[Member], settings: Settings
     ) -> list[Effect]:
         effects: list[Effect] = []
-        if header.sender == self.me.key and members and members[0].request != self.me.request:
-            lost = _order(members[0]) > _order(self.me)
-            effects.append(self._conflict(members[0], lost=lost))
-            if lost:
-                return effects
+        for elder in members[:1] if header.sender == self.me.key else ():
+            if elder.request != self.me.request and order_of(elder) < order_of(self.me):
+                effects.append(self._conflict(elder, lost=False))
         for claim in members:
-            effects += self._hear(claim, [])
-            if self.displaced:
-                return effects
+            effects += self._hear(claim, [], header.sender)
         effects += self._merge_settings(settings)
         if not self.joined and self.me.standing != LEFT:
             if settings.replicas_stamp > 0:
@@ -403,25 +420,38 @@ class Membership:
 
     # -------------------------------------------------------------- claims
 
-    def _hear(self, claim: Member, newer: list[Member]) -> list[Effect]:
+    def _hear(self, claim: Member, newer: list[Member], sender: NodeKey) -> list[Effect]:
         """Merge one claim; append the row held to `newer` if the claim was stale."""
         key = claim.key
         if key == self._table.key:
             return self._hear_of_me(claim, newer)
         held = self._table.rows.get(key)
-        if claim.standing >= DEAD and claim.since_ms > self._cluster_ms + AHEAD_MAX_MS:
-            claim = claim._replace(since_ms=self._cluster_ms + AHEAD_MAX_MS)
+        if self.joined and moves(held, claim):
+            self._newcomers.heard(claim, by_itself=sender == key)
+            return []
+        return self._merge(key, held, claim, newer)
+
+    def _merge(
+        self, key: NodeKey, held: Member | None, claim: Member, newer: list[Member]
+    ) -> list[Effect]:
+        claim = dated(claim, self._cluster_ms + AHEAD_MAX_MS)
         if held is None:
             return self._admit(key, claim)
         if claim == held:
             return []
-        if _order(claim) > _order(held):
+        if order_of(claim) > order_of(held):
             return self._accept(key, held, claim)
         if claim.precedence == held.precedence:
             self._repeated(key, held, claim)
         else:
             newer.append(held)
         return []
+
+    def _believe(self, claim: Member) -> list[Effect]:
+        """Take in a row whose owner has answered where it says."""
+        if claim.key == self._table.key:
+            return [self._conflict(claim, lost=True)] if order_of(claim) > order_of(self.me) else []
+        return self._merge(claim.key, self._table.rows.get(claim.key), claim, [])
 
     def _admit(self, key: NodeKey, claim: Member) -> list[Effect]:
         if claim.standing >= DEAD and claim.since_ms + self._forget_ms <= self._cluster_ms:
@@ -430,14 +460,14 @@ class Membership:
         if self._table.full:
             oldest = self._table.oldest_gone()
             if oldest is None or claim.standing >= DEAD:
-                return [self._notify("member_refused", claim)]
+                return [notice("member_refused", claim)]
             self._forget_member(oldest)
         if claim.standing <= SUSPECT:
-            effects.append(self._notify("member_joined", claim))
+            effects.append(notice("member_joined", claim))
         self._set(key, claim)
-        effects += self._link(key, claim)
+        effects += self._links.follow(key, claim)
         if claim.standing != ALIVE:
-            effects.append(self._notify(EVENTS[claim.standing], claim))
+            effects.append(notice(EVENTS[claim.standing], claim))
         return effects
 
     def _accept(self, key: NodeKey, held: Member, claim: Member) -> list[Effect]:
@@ -462,44 +492,41 @@ class Membership:
 
     def _hear_of_me(self, claim: Member, newer: list[Member]) -> list[Effect]:
         me = self.me
-        if _order(claim) <= _order(me):
+        if order_of(claim) <= order_of(me):
             if claim.incarnation < me.incarnation:
                 newer.append(me)
             return []
         if me.standing == LEFT:
             return []
         if claim.boot != me.boot and claim.request != me.request and claim.standing <= SUSPECT:
-            return [self._conflict(claim, lost=True)]
-        # An earlier life of this node at this address is refuted like an accusation: its clock
-        # may have been ahead.
+            self._newcomers.heard(claim, by_itself=False)
+            return []
+        return self._refute(claim)
+
+    def _refute(self, claim: Member) -> list[Effect]:
+        """Answer an accusation, or what was said of an earlier life, whose clock was ahead."""
         self._renew(incarnation=claim.incarnation + 1)
         self._prober.worsen(1)
         if claim.standing >= DEAD:
             # Those who believe it no longer listen; tell them by address.
             self._push_puller.assert_self(self._time.now)
-        return [self._notify("refuted", self.me, accused=claim.standing.name.lower())]
+        return [notice("refuted", self.me, accused=claim.standing.name.lower())]
 
     def _conflict(self, theirs: Member, *, lost: bool) -> Notify:
         if lost:
             self.displaced = True
             self.joined = False
-        return self._notify(
-            "name_conflict",
-            theirs,
-            theirs=theirs.request,
-            ours=self.me.request,
-            lost=lost,
-        )
+        return conflict_of(theirs, self.me, lost=lost)
 
     # -------------------------------------------------------------- changing rows
 
     def _change(self, key: NodeKey, held: Member, row: Member) -> list[Effect]:
         self._set(key, row)
-        effects = self._link(key, row)
+        effects = self._links.follow(key, row)
         if row.standing != held.standing:
-            effects.append(self._notify(EVENTS[row.standing], row))
-        elif row.standing == ALIVE and _placement(row) != _placement(held):
-            effects.append(self._notify("member_updated", row))
+            effects.append(notice(EVENTS[row.standing], row))
+        elif row.standing == ALIVE and placement_of(row) != placement_of(held):
+            effects.append(notice("member_updated", row))
         return effects
 
     def _set(self, key: NodeKey, row: Member) -> None:
@@ -512,32 +539,17 @@ class Membership:
         self._removals.cancel(key)
         if row.standing <= SUSPECT:
             self._prober.learned(key, self._time.now)
+        else:
+            self._pace.forget(key)
         if row.standing == SUSPECT:
             self._suspicions.start(key, row.accuser, self._table.size, self._time.now)
         elif row.standing == DEAD:
             self._removals.set(key, self._time.now + self._config.rebalance_delay_ns)
 
-    def _link(self, key: NodeKey, row: Member) -> list[Effect]:
-        link = (row.request, row.gossip, row.boot)
-        if row.standing <= SUSPECT:
-            old = self._links.get(key)
-            if old == link:
-                return []
-            self._links[key] = link
-            connect = Connect(key, row.request, row.gossip)
-            if old is None or old[:2] != link[:2]:
-                return [connect]
-            # The same address in another life: the old connection may be seconds from its next
-            # attempt, having found nobody there.
-            return [Disconnect(key), connect]
-        if self._links.pop(key, None) is None:
-            return []
-        return [Disconnect(key)]
-
     def _announce(self, **changes: Any) -> list[Effect]:
         """Change this node's own row under a new incarnation, so that all take it over."""
         self._renew(incarnation=self.me.incarnation + 1, **changes)
-        return [self._notify("member_updated", self.me)]
+        return [notice("member_updated", self.me)]
 
     def _renew(self, **changes: Any) -> None:
         """Change this node's own row and gossip it."""
@@ -572,6 +584,9 @@ class Membership:
                 effects += self._prober.last_look(key)
             for key in self._suspicions.pop_ended(self._time.now):
                 effects += self._declare_dead(key)
+        slow = self._pace.is_slow(self.alive(), self._time.now, slow=self.me.slow)
+        if slow != self.me.slow and self.me.standing == ALIVE:
+            effects += self._announce(slow=slow)
         for key in self._removals.pop_due(self._time.now):
             row = self._table.rows[key]
             effects += self._change(key, row, row._replace(standing=REMOVED))
@@ -581,10 +596,11 @@ class Membership:
         accusation = row._replace(
             standing=SUSPECT, since_ms=self._cluster_ms, accuser=self._table.key
         )
+        effects = self._prober.never_reached(row)
         if row.standing == ALIVE:
-            return self._change(row.key, row, accusation)
+            return self._change(row.key, row, accusation) + effects
         self._repeated(row.key, row, accusation)
-        return []
+        return effects
 
     def _declare_dead(self, key: NodeKey) -> list[Effect]:
         held = self._table.rows[key]
@@ -620,11 +636,13 @@ class Membership:
         # There is nothing to pull, and others may know the row as it was.
         effects = self._announce(filling=False) if self.me.filling else []
         self._begin()
-        return [*effects, self._notify("cluster_founded", self.me)]
+        if self._seeds.only_me:  # Legal, and what one copied name for all nodes looks like.
+            effects.append(notice("seeds_are_this_node", self.me, request=self.me.request))
+        return [*effects, notice("cluster_founded", self.me)]
 
     def _join(self) -> list[Effect]:
         self._begin()
-        return [self._notify("joined", self.me, members=self._table.size)]
+        return [notice("joined", self.me, members=self._table.size)]
 
     def _begin(self) -> None:
         self.joined = True
@@ -640,26 +658,3 @@ class Membership:
         self.settings = merged
         self._settings_left = retransmit_limit(self._table.size)
         return [Notify("settings_changed", merged._asdict())]
-
-    def _notify(self, event: str, row: Member, **more: Any) -> Notify:
-        fields = {
-            "node": row.name,
-            "key": row.key,
-            "standing": row.standing.name.lower(),
-            "incarnation": row.incarnation,
-            **more,
-        }
-        return Notify(event, fields)
-
-
-def _order(row: Member) -> tuple[int, int, int, str]:
-    """What merging compares: precedence, and a tie-break between two lives of one name."""
-    return (row.incarnation, row.standing, row.boot, row.request)
-
-
-def _placement(row: Member) -> tuple[object, ...]:
-    return (row.boot, row.request, row.gossip, row.zone, row.weight, row.draining, row.filling)
-
-
-def _dropped(header: Header, reason: str) -> Notify:
-    return Notify("dropped", {"reason": reason, "sender": header.sender})

@@ -1,6 +1,8 @@
 """The failure detector: pings one member per period and says who did not answer in any way.
 
-One probe at a time. Its life, with t in units of (local health score + 1):
+One probe at a time. Its life, with t in units of (local health score + 1), and two more where the
+target or this member is known to be slow (`pace`): to accuse it in vain would make all others ask
+it for what it may have written meanwhile.
 
     ping ──ack──▶ fine (score - 1)
       │ ack_timeout · t
@@ -31,16 +33,21 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from dcc.config import NodeConfig
+from dcc.deadlines import Deadlines
 from dcc.effects import Effect, Gossip, Tell
-from dcc.gossip.deadlines import Deadlines
 from dcc.gossip.dissemination import RumorQueue, retransmit_limit
+from dcc.gossip.pace import PaceJudge
+from dcc.gossip.rows import notice
 from dcc.gossip.table import Table
-from dcc.types import Member, NodeKey, Standing
+from dcc.types import Boot, Member, NodeKey, Standing
 from dcc.units import NEVER
 from dcc.wire.messages import Ack, Nack, Ping, PingReq
 
 HELPERS = 3
 "k: members asked to ping in one's stead."
+
+SLOW_STRETCH = 2
+"Units of time more for a probe of a slow member, or by one."
 
 SCORE_MAX = 7
 "Local health is 0 (fine) to this."
@@ -60,6 +67,9 @@ class _Probe:
     target: NodeKey
     seq: int
     incarnation: int
+    began: int
+    asked: int
+    "When the target was asked last: the first ping may be what was lost."
     indirect_at: int
     ends_at: int
     helpers: list[NodeKey] = field(default_factory=list)
@@ -71,10 +81,15 @@ class Prober:
     """Probes others, and answers and relays the probes of others."""
 
     def __init__(
-        self, table: Table, rumors: RumorQueue, config: NodeConfig, rng: random.Random
+        self,
+        table: Table,
+        rumors: RumorQueue,
+        pace: PaceJudge,
+        config: NodeConfig,
+        rng: random.Random,
     ) -> None:
         self.score = 0
-        self._table, self._rumors, self._rng = table, rumors, rng
+        self._table, self._rumors, self._pace, self._rng = table, rumors, pace, rng
         self._period_ns, self._ack_timeout_ns = config.protocol_period_ns, config.ack_timeout_ns
         # An ack for the former life of this node must not match a probe of this one.
         self._seq = rng.getrandbits(48)
@@ -89,6 +104,10 @@ class Prober:
         self._bridges: dict[NodeKey, NodeKey] = {}
         self._last_bridge: NodeKey | None = None
         self._heard_at: dict[NodeKey, int] = {}
+        self._answered: dict[NodeKey, Boot] = {}
+        "The life in which a member was last reached at its addresses."
+        self._missed: dict[NodeKey, Boot] = {}
+        "The life in which a probe of a member that was never reached has failed."
 
     # -------------------------------------------------------------- probing others
 
@@ -111,10 +130,34 @@ class Prober:
         """Remember nothing about a member whose row is gone."""
         self._bridges.pop(key, None)
         self._heard_at.pop(key, None)
+        self._answered.pop(key, None)
+        self._missed.pop(key, None)
 
-    def heard(self, key: NodeKey, now: int) -> None:
+    def answered(self, key: NodeKey) -> None:
+        """Take note that a member is reached at its addresses, by this node or by a helper."""
+        row = self._table.rows.get(key)
+        if row is not None:
+            self._answered[key] = row.boot
+            self._missed.pop(key, None)
+
+    def never_reached(self, row: Member) -> list[Effect]:
+        """Note a failed probe; tell of the first in the life of a member that never answered."""
+        if row.boot in (self._answered.get(row.key), self._missed.get(row.key)):
+            return []
+        self._missed[row.key] = row.boot
+        addresses = {"request": row.request, "gossip": row.gossip}
+        return [notice("member_not_reached", row, **addresses)]
+
+    def unreached(self) -> list[Member]:
+        """Return the members that failed a probe and never answered one in their present life."""
+        rows = self._table.rows
+        return [rows[key] for key, boot in self._missed.items() if rows[key].boot == boot]
+
+    def heard(self, key: NodeKey, now: int, *, on_gossip: bool) -> None:
         """Take note that a packet of the member `key` arrived."""
         self._heard_at[key] = now
+        if on_gossip:
+            self.answered(key)
 
     def worsen(self, by: int) -> None:
         """Change local health: positive when something speaks against this node."""
@@ -152,18 +195,23 @@ class Prober:
         target = self._next_target(now)
         if target is None:
             return []
+        if self._table.me.slow or self._table.rows[target].slow:
+            stretch += SLOW_STRETCH
+            self._probe_at = now + self._period_ns * stretch
         seq = self._new_seq()
         self._probe = _Probe(
             target,
             seq,
             self._table.rows[target].incarnation,
+            now,
+            now,
             now + self._ack_timeout_ns * stretch,
             self._probe_at,
         )
         return [Gossip(target, self.ping(target, seq))]
 
     def _ask_helpers(self, probe: _Probe) -> list[Effect]:
-        probe.indirect_at = NEVER
+        probe.asked, probe.indirect_at = probe.indirect_at, NEVER
         target = probe.target
         if probe.acked or not self._table.is_peer(target):
             return []
@@ -241,7 +289,7 @@ class Prober:
         self._relay_ends.set(seq, now + int(NACK_SHARE * self._ack_timeout_ns))
         return [Gossip(target, self.ping(target, seq))]
 
-    def on_ack(self, sender: NodeKey, message: Ack) -> list[Effect]:
+    def on_ack(self, sender: NodeKey, message: Ack, now: int) -> list[Effect]:
         """Count the ack for the running probe, or relay it to the member that asked for it."""
         relay = self._relays.pop(message.seq, None)
         if relay is not None:
@@ -260,7 +308,11 @@ class Prober:
         else:
             return []
         probe.acked = True
+        self._pace.took(probe.target, now - probe.asked)
+        self.answered(probe.target)
         self.worsen(-1)
+        usual_ns = self._period_ns * (self.score + 1)
+        self._probe_at = min(self._probe_at, max(now, probe.began + usual_ns))
         return []
 
     def on_nack(self, sender: NodeKey, message: Nack) -> None:
@@ -289,7 +341,8 @@ class Prober:
 
     def ping(self, target: NodeKey, seq: int) -> Ping:
         """Return a ping with its rumors; one to a suspect says so (the buddy rule)."""
-        return Ping(seq=seq, target=target, rumors=self._riders(target))
+        pace = self._pace.of(target)
+        return Ping(seq=seq, target=target, rumors=self._riders(target), pace=pace)
 
     def _fallback_ping(self, target: NodeKey, seq: int) -> Ping:
         # A target that does not know this node (it restarted, or missed a rumor) cannot have
@@ -308,6 +361,7 @@ class Prober:
 
     def check(self) -> None:
         """Assert bounds, and that nobody is listed twice."""
+        self._pace.check()
         assert 0 <= self.score <= SCORE_MAX
         listed = [*self._order, *(key for _, key in self._newcomers)]
         assert len(listed) == len(set(listed))

@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import log, log10
 
-from dcc.gossip.deadlines import Deadlines
+from dcc.deadlines import Deadlines
 from dcc.types import NodeKey
 
 SUSPICION_MULT = 4

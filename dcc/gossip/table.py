@@ -137,3 +137,13 @@ class Table:
         if last != key:
             self._peers[place] = last
             self._place[last] = place
+
+
+def order_of(row: Member) -> tuple[int, int, int, str]:
+    """Return what merging compares: precedence, and a tie-break between two lives of one name."""
+    return (row.incarnation, row.standing, row.boot, row.request)
+
+
+def placement_of(row: Member) -> tuple[object, ...]:
+    """Return what of a live member's row changes the ring or how it is reached."""
+    return (row.boot, row.request, row.gossip, row.zone, row.weight, row.draining, row.follows)

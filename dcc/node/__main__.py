@@ -17,6 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dcc import output
 from dcc.errors import ConfigError
 from dcc.node import logs, options
 from dcc.node.loop import Loop, open_loop
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
             return 0
         return Process(chosen).run()
     except ConfigError as error:
-        sys.stderr.write(f"dcc node: {error}\n")
+        output.complain(f"dcc node: {error}")
         return 2
 
 
@@ -117,4 +118,4 @@ def tune_collector() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(output.guarded(main))

@@ -11,7 +11,6 @@ store goes from bytes to bytes in one short function, because most requests are 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -31,17 +30,22 @@ from dcc.effects import (
 from dcc.errors import ForeignCluster, MalformedMessage, PeerError, UnsupportedVersion
 from dcc.gossip.membership import Membership
 from dcc.node.audit import Audits
+from dcc.node.company import Company
 from dcc.node.converging import Converging
 from dcc.node.counters import Counters
-from dcc.node.fastpath import FastPath
+from dcc.node.door import Door
+from dcc.node.fastpath import DROPPED, FastPath
+from dcc.node.footprint import Footprint
 from dcc.node.forwards import Forwards
+from dcc.node.lateness import Lateness
 from dcc.node.lifecycle import Lifecycle
-from dcc.node.plausible import plausible
+from dcc.node.outgoing import MEMBERSHIP, Outgoing
 from dcc.node.requests import Requests
 from dcc.node.settings import Changes
 from dcc.node.stats import statistics
+from dcc.node.timekeeping import Timekeeper
 from dcc.replication.exchange import Exchange
-from dcc.replication.holdings import Holdings, Instant
+from dcc.replication.holdings import Holdings, Instant, secret
 from dcc.replication.questions import Outcome, Questions
 from dcc.replication.reads import Reads
 from dcc.replication.served import ServedKeys
@@ -51,25 +55,23 @@ from dcc.replication.sync import SyncTable
 from dcc.replication.writes import Writes
 from dcc.ring.hashing import slot_of
 from dcc.store.store import Applied
-from dcc.types import Boot, Member, NodeKey, Now, Record, Settings, Standing, node_key, topic_of
+from dcc.types import Boot, Member, Now, Record, Settings, Standing, node_key, topic_of
 from dcc.units import MILLISECOND, NEVER, SECOND
 from dcc.wire import messages as m
-from dcc.wire.codec import Codec, Header, unpack_items
+from dcc.wire.codec import HEADER_FIELDS, Codec, Header, unpack_items
 
 VIEW_PAUSE_NS = 50 * MILLISECOND
 "Between two takings of the member table: a storm of joins costs a few, not one each."
 
-CLOCKS_PAUSE_NS = 100 * MILLISECOND
-CLOCKS_ASKED = 5
-"Members asked for the time at once while a node starts: a median of six forgives two."
-
 VIEWS_PAUSE_NS = 1 * SECOND
 "Between two offers to exchange views with one peer whose epoch differs."
 
-MEMBERSHIP = (m.Ping, m.Ack, m.PingReq, m.Nack, m.Rumors, m.PushPull, m.PushPullReply)
 
 WITH_RECORDS = (m.Replicate, m.PullReply, m.FetchReply)
 "What brings other nodes' versions."
+
+WITH_SLOTS = (m.Compare, m.Nudge, m.Pull)
+"What costs work for each slot that it names."
 
 
 class NodeCore:
@@ -80,15 +82,18 @@ class NodeCore:
         self.key = node_key(config.name)
         self.clock = ClusterClock(now, max_skew_ms=config.max_skew_ms)
         self.codec = Codec(config.cluster, sender=self.key, boot=boot)
-        self.held = Holdings(config, key=self.key, boot=boot, clock=self.clock)
+        self.held = Holdings(
+            config, key=self.key, boot=boot, clock=self.clock, requests_from=secret(rng)
+        )
         self.membership = Membership(
             self._myself(now), config, rng=rng, settings=Settings(config.replicas, 0, 0),
             now=now.mono, cluster_ms=self.clock.cluster_ms(now.mono),
         )  # fmt: skip
+        self.timekeeper = Timekeeper(self.clock, self.membership, config)
         self.counters = Counters()
+        self._door, self._outgoing = Door(self), Outgoing(self)
         self.sync = SyncTable(self.held.view, now.mono)
-        self.questions = Questions(self.held)
-        self.streams = Streams(self.held)
+        self.questions, self.streams = Questions(self.held), Streams(self.held)
         self.exchange = Exchange(self.held, self.sync)
         self.staleness = Staleness()
         self.served = ServedKeys(self.held)
@@ -96,23 +101,27 @@ class NodeCore:
             self.held, self.sync, self.questions, self.streams, self.staleness, self.served
         )
         self.writes = Writes(self.held, self.sync, self.reads, self.questions, self.streams)
-        self.forwards = Forwards(self.held, self.codec)
-        self.changes = Changes(self.held)
-        self.converging = Converging(self)
-        self.audits = Audits(self.held.store)
+        self.forwards, self.changes = Forwards(self.held, self.codec), Changes(self.held)
+        self.converging, self.audits = Converging(self), Audits(self.held.store)
+        self.lateness = Lateness(self.clock)
         self.requests = Requests(self)
         self._fast = FastPath(self)
         self.serve = self._fast.serve
-        self.lifecycle = Lifecycle(self)
-        self._notices: list[Effect] = []
+        self.lifecycle, self.company = Lifecycle(self), Company(self)
+        self.notices: list[Effect] = []
+        self.replies_bytes = 0
+        "Of replies that clients have not taken yet; set by the shell."
+        self.footprint = Footprint(self)
         self.loop_lag_ns = 0
         "How late the loop turned lately; set by the shell."
         self.started_at = self._turn_at = now.mono
         self._view_dirty = True
+        self._laid_over = (0, False)
+        "What `_table_state` was when the ring was laid over the members last."
         self._view_at = 0
         self._settings = self.membership.settings
         self._offered_views: dict[int, int] = {}
-        self._remember_at = self._clocks_at = now.mono
+        self._remember_at = now.mono
         self._at = Instant(now.mono, self.clock.cluster_ms(now.mono))
         self._handlers = self._table()
 
@@ -120,8 +129,8 @@ class NodeCore:
 
     @property
     def ready(self) -> bool:
-        """Whether the node has joined one view, serves, and is not leaving."""
-        return self.serving and not self.membership.me.draining and not self.left
+        """Whether the node is in service, in the company that it should be in."""
+        return self.lifecycle.in_service and not self.company.lacks()
 
     @property
     def displaced(self) -> bool:
@@ -136,17 +145,17 @@ class NodeCore:
     @property
     def view_due(self) -> bool:
         """Whether the members or settings have changed since the ring was laid over them."""
-        return self._view_dirty
+        return self._view_dirty or self._table_state() != self._laid_over
 
     @property
     def slots_ready(self) -> bool:
         """Whether it is in sync with every live holder of its slots, too, and leads them."""
-        return self.ready and self.caught_up and not self.membership.me.filling
+        return self.ready and self.caught_up and not self.membership.me.follows
 
     @property
     def caught_up(self) -> bool:
         """Whether this node is in sync with all holders of its slots in its newest view."""
-        return self.exchange.caught_up and not self._view_dirty
+        return self.exchange.agenda.caught_up and not self.view_due
 
     @property
     def left(self) -> bool:
@@ -156,23 +165,26 @@ class NodeCore:
     def start(self, now: Now) -> list[Effect]:
         """Begin to join the seeds, or found a cluster."""
         at = self.turn(now)
-        effects = self.membership.start(at.mono, self.clock.own_ms(at.mono))
+        effects = self.membership.start(at.mono, at.ms)
         return self._emit(effects) + self._take_view(at)
 
     def receive(self, route: bytes, frames: list[bytes], now: Now) -> list[Effect]:
         """Take a message from the ROUTER (or from a seed's connection: `route` empty)."""
         at = self.turn(now)
         many = self._fast.serve_many(frames[0], now) if len(frames) == 1 and route else None
+        if many == DROPPED:
+            return []
         if many is not None:
             return [Reply(route, [many], "get_many", at.mono)]
         try:
             header, message = self.codec.decode(frames)
         except PeerError as error:
-            return self._drop(error, route)
+            return self._salvage(frames, at) or self._drop(error, route)
         if isinstance(message, MEMBERSHIP):
             return self._gossiped(header, message, at, request_plane=True, route=route)
         handler = self._handlers.get(type(message))
         if handler is not None:
+            self.company.heard(header, message, route, request_plane=True)
             return self._emit(self._from_peer(header, message, handler, at))
         return self._emit(self.requests.handle(route, frames, header, message, at))
 
@@ -196,8 +208,10 @@ class NodeCore:
             return []  # A seed; joining retries by itself.
         items = unpack_items(frames[0])
         number = items[5]
+        if items[0] == m.TAG[m.Replicate]:
+            self.streams.undeliverable(to, items[HEADER_FIELDS])
         self.exchange.undeliverable(to, number, at)
-        effects = self._resume_all(self.questions.unreachable(to, number), at)
+        effects = self._resume_all(self.questions.unreachable(to, number, at), at)
         return self._emit(effects + self.requests.undeliverable(to, number, at))
 
     def tick(self, now: Now) -> list[Effect]:
@@ -205,9 +219,9 @@ class NodeCore:
         at = self.turn(now)
         effects: list[Effect] = []
         if self.membership.wake_at() <= at.mono:
-            effects += self.membership.tick(at.mono, self.clock.own_ms(at.mono))
+            effects += self.membership.tick(at.mono, at.ms)
         out = self._emit(effects)
-        if self._view_dirty and self._view_at <= at.mono:
+        if self._view_at <= at.mono and self.view_due:
             out += self._take_view(at)
         effects = self._resume_all(self.questions.tick(at), at)
         effects += self.writes.tick(at)
@@ -221,8 +235,9 @@ class NodeCore:
         effects += self.served.tick(at)
         self.forwards.tick(at.mono)
         self._housekeep(at)
-        effects += self._read_clocks(at)
-        effects += self.lifecycle.tick(at)
+        self.footprint.settle()
+        effects += self.timekeeper.tick(at)
+        effects += self.lifecycle.tick(at) + self.company.tick(at)
         return out + self._emit(effects)
 
     def wake_at(self) -> int:
@@ -233,7 +248,7 @@ class NodeCore:
         return min(
             self._turn_at + self.config.protocol_period_ns // 2,
             self.membership.wake_at(),
-            self._view_at if self._view_dirty else NEVER,
+            self._view_at if self.view_due else NEVER,
             self.questions.wake_at(),
             self.writes.wake_at(),
             self.changes.wake_at(),
@@ -244,7 +259,8 @@ class NodeCore:
             self.served.wake_at(),
             self.forwards.wake_at(),
             self._remember_at,
-            self._clocks_at if self.membership.joined and not self.clock.settled else NEVER,
+            self.footprint.wake_at(self._turn_at),
+            self.timekeeper.wake_at() if self.membership.joined else NEVER,
         )
 
     def leave(self, now: Now) -> list[Effect]:
@@ -255,6 +271,10 @@ class NodeCore:
         effects = self.lifecycle.leave(at)
         self._view_dirty = True
         return self._emit(effects) + self._take_view(at)
+
+    def unsent(self, frames: list[bytes]) -> list[bytes]:
+        """Return what a client gets instead of a reply that is too much beside its unread ones."""
+        return self._outgoing.unsent(frames)
 
     def stats(self, now: Now) -> dict[str, Any]:
         """Return this node's statistics as a JSON-ready dictionary (see `stats.statistics`)."""
@@ -273,6 +293,9 @@ class NodeCore:
         self.exchange.check()
         self.writes.check()
         self.staleness.check()
+        self.questions.check()
+        self.forwards.check()
+        self.footprint.check()
 
     # -------------------------------------------------------------- turns and effects
 
@@ -293,7 +316,7 @@ class NodeCore:
         if gap > self.config.protocol_period_ns:
             self.membership.standstill(gap, now.mono)
             self._stood_still(self._at)
-            self._notices.append(Notify("standstill", {"seconds": gap / SECOND}))
+            self.notices.append(Notify("standstill", {"seconds": gap / SECOND}))
         return self._at
 
     def _stood_still(self, at: Instant) -> None:
@@ -303,52 +326,40 @@ class NodeCore:
 
     def _emit(self, effects: Sequence[Effect]) -> list[Effect]:
         """Turn messages into frames, and hear what the membership has to say."""
-        out, self._notices = self._notices, []
-        epoch = self.held.view.epoch
+        out, self.notices = self.notices, []
         for effect in effects:
             if isinstance(effect, Tell):
-                at = self._at_of(effect.message)
-                frames = self.codec.encode(
-                    effect.message, epoch=epoch, request=effect.request, at=at
+                out.append(
+                    Send(effect.to, self._outgoing.frames(effect.to, effect, self._at), effect.bulk)
                 )
-                out.append(Send(effect.to, frames))
             elif isinstance(effect, Answer):
-                at = self._at_of(effect.message)
-                frames = self.codec.encode(
-                    effect.message, epoch=epoch, request=effect.request, at=at
-                )
+                frames = self._outgoing.frames("", effect, self._at)
                 out.append(Reply(effect.route, frames, effect.command, effect.began_at))
             elif isinstance(effect, Gossip):
-                own = self.clock.own_ms(self._at.mono)
-                message = self._with_root(effect.to, effect.message)
-                payload = self.codec.encode(message, epoch=epoch, at=own)[0]
+                payload = self._outgoing.frames(effect.to, effect, self._at)[0]
                 out.append(Publish(topic_of(effect.to), payload))
             else:
                 if isinstance(effect, Notify):
                     self._hear(effect)
-                elif isinstance(effect, Disconnect):
+                elif isinstance(effect, Disconnect) and isinstance(effect.key, int):
                     self.clock.forget(effect.key)
                 out.append(effect)
         return out
 
-    def _with_root(self, to: NodeKey, message: m.Message) -> m.Message:
-        """Let pings and acks say what this node has seen of the slots shared with `to`."""
-        if isinstance(message, m.Ping | m.Ack) and to in self.held.view.boots:
-            return replace(message, root=self.exchange.root(to))
-        return message
-
-    def _at_of(self, message: m.Message) -> int:
-        if isinstance(message, MEMBERSHIP):
-            return self.clock.own_ms(self._at.mono)
-        return self._at.ms
-
     def _hear(self, notice: Notify) -> None:
-        self._view_dirty = True
         if notice.event == "refuted":
             # Others thought this node suspect or dead and wrote without it.
             self._stood_still(self._at)
         elif notice.event == "member_alive":
             self.counters.flaps += 1
+
+    def _salvage(self, frames: list[bytes], at: Instant) -> list[Effect]:
+        """Take the rest of a member's message of which single records cannot be read."""
+        saved = self._door.salvage(frames)
+        if saved is None:
+            return []
+        header, message = saved
+        return self._emit(self._from_peer(header, message, self._handlers[type(message)], at))
 
     def _drop(self, error: PeerError, route: bytes) -> list[Effect]:
         reason = {
@@ -357,12 +368,12 @@ class NodeCore:
         }.get(type(error), "malformed")
         self.counters.drop(reason)
         out: list[Effect] = [Notify("message_dropped", {"reason": reason, "text": str(error)})]
-        code = {
-            "foreign_cluster": m.Code.WRONG_CLUSTER,
-            "unsupported_version": m.Code.UNSUPPORTED_VERSION,
+        refusal = {
+            "foreign_cluster": (m.Code.WRONG_CLUSTER, f"it is of cluster '{self.config.cluster}'"),
+            "unsupported_version": (m.Code.UNSUPPORTED_VERSION, str(error)),
         }.get(reason)
-        if code is not None and route:
-            out += self._emit([Answer(route, m.ErrorReply(code=code, text=str(error)))])
+        if refusal is not None and route:
+            out += self._emit([Answer(route, m.ErrorReply(code=refusal[0], text=refusal[1]))])
         return out
 
     # -------------------------------------------------------------- membership and view
@@ -370,35 +381,22 @@ class NodeCore:
     def _gossiped(
         self, header: Header, message: m.Message, at: Instant, *, request_plane: bool, route: bytes
     ) -> list[Effect]:
-        if header.at and header.sender in self.membership.alive():
-            late = self.membership.score > 0  # Its own probes are not answered in time.
-            self.clock.observe(header.sender, header.boot, header.at, at.mono, late=late)
+        known = self._door.knows_clock(header, at)
+        self.timekeeper.observe(header, message, at, known=known)
         if isinstance(message, m.Ping | m.Ack) and header.epoch == self.held.view.epoch:
             self.exchange.root_heard(header.sender, message.root, at)
-        own_ms = self.clock.own_ms(at.mono)
-        believed = self._believed(header, message, at)
+        self.company.heard(header, message, route, request_plane=request_plane)
+        believed = self._door.believed(header, message, at)
         effects = self.membership.receive(
-            header, believed, at.mono, own_ms, request_plane=request_plane, route=route
+            header, believed, at.mono, at.ms, request_plane=request_plane, route=route
         )
+        if not known and isinstance(message, m.Ack):  # The answer by which it became a member.
+            known = self._door.knows_clock(header, at)
+            self.timekeeper.observe(header, message, at, known=known)
         out = self._emit(effects)
         if self.membership.settings != self._settings:
             self._take_settings()
         return out
-
-    def _believed(self, header: Header, message: m.Message, at: Instant) -> Any:
-        """Return `message` without settings from the future.
-
-        A node that does not know the time yet has to go by its own clock and by the sender's.
-        """
-        own_ms = self.clock.own_ms(at.mono)
-        now_ms = at.ms if self.clock.settled else max(own_ms, header.at)
-        held = self.membership.settings
-        believed = plausible(message, held, now_ms + self.config.max_skew_ms)
-        if believed is not message:
-            self.counters.drop("clock_skew")
-            fields = {"reason": "clock_skew", "sender": header.sender, "text": "settings"}
-            self._notices.append(Notify("message_dropped", fields))
-        return believed
 
     def _take_settings(self) -> None:
         self._settings = self.membership.settings
@@ -407,9 +405,13 @@ class NodeCore:
             self.clock.witness(self._settings.cleared)
         self._view_dirty = True
 
+    def _table_state(self) -> tuple[int, bool]:
+        """Return what differs whenever the members do: also when one is only forgotten."""
+        return self.membership.changes, self.membership.joined
+
     def _take_view(self, at: Instant) -> list[Effect]:
         """Lay the member table over the ring, and let every machine know what changed."""
-        self._view_dirty = False
+        self._view_dirty, self._laid_over = False, self._table_state()
         self._view_at = at.mono + VIEW_PAUSE_NS
         if not self.membership.joined:
             return []
@@ -420,10 +422,14 @@ class NodeCore:
             return []
         gone = tuple(key for key, boot in sorted(boots.items()) if view.boots.get(key) != boot)
         self.sync.view_changed(gone)
+        for key in gone:
+            self._offered_views.pop(key, None)
+            self.streams.forget(key)
         if change.missed:
-            self.sync.missed_writes()
+            self.sync.missed_writes(change.met)
         self.exchange.view_changed(change, at)
         self.streams.retarget(at, self.writes.unconfirmed())
+        self.writes.view_changed()
         fields = {
             "epoch": f"{view.epoch:016x}", "members": len(view.boots),
             "alive": len(view.alive), "slots_changed": len(change.slots),
@@ -470,7 +476,16 @@ class NodeCore:
             reason = "unknown_sender" if boot is None else "other_boot"
             self.counters.drop(reason)
             return [Notify("message_dropped", {"reason": reason, "sender": header.sender})]
+        if isinstance(message, WITH_RECORDS) and not self.clock.knows(header.sender):
+            # By a wrong clock it would take values for expired, or stamps for the future's.
+            self.counters.drop("time_unknown")
+            dropped = Notify("message_dropped", {"reason": "time_unknown", "sender": header.sender})
+            return [dropped, *self.timekeeper.ask(header.sender)]
+        if isinstance(message, WITH_SLOTS) and not self._door.once(message):
+            self.counters.drop("malformed")
+            return [Notify("message_dropped", {"reason": "malformed", "sender": header.sender})]
         if isinstance(message, WITH_RECORDS):
+            message = self._door.readable(header, message)
             self.staleness.arrived(message.records)
         effects = handler(header, message, at)
         if header.epoch != self.held.view.epoch:
@@ -482,11 +497,13 @@ class NodeCore:
         if self._offered_views.get(peer, 0) > at.mono:
             return []
         self._offered_views[peer] = at.mono + VIEWS_PAUSE_NS
-        return self.membership.offer_view(peer, at.mono, self.clock.own_ms(at.mono))
+        return self.membership.offer_view(peer, at.mono, at.ms)
 
     def _fetch(self, header: Header, message: m.Fetch, _at: Instant) -> list[Effect]:
         sure = not self.sync.unsynced(slot_of(message.key)).ask
-        reply = m.FetchReply(records=self.requests.held_record(message.key), sure=sure)
+        records = self.requests.held_record(message.key)
+        gone = not records and self.exchange.answerer.knows_gone(message)
+        reply = m.FetchReply(records=records, sure=sure, gone=gone)
         return [Tell(header.sender, reply, header.request)]
 
     def _fetch_reply(self, header: Header, message: m.FetchReply, at: Instant) -> list[Effect]:
@@ -502,23 +519,30 @@ class NodeCore:
         return effects
 
     def _replicate(self, header: Header, message: m.Replicate, at: Instant) -> list[Effect]:
-        held, moved = self.held, []
+        held, moved, ignored = self.held, [], []
         for index, record in enumerate(message.records):
             slot = slot_of(record.key)
+            record = self._door.claimed(header, record)
             if self.clock.too_far_ahead(record.version.stamp, at.ms):
                 self.counters.drop("clock_skew")
                 moved.append(index)
-                self.exchange.gap(header.sender, slot, at, refused=True)
+                self.exchange.agenda.gap(header.sender, slot, at, refused=True)
                 continue
             self.clock.witness(record.version.stamp)
-            if held.store.apply(slot, record, at.ms) is Applied.OLDER:
+            applied = held.store.apply(slot, record, at.ms)
+            if applied is Applied.OLDER:
                 self._lost(slot, record)
+            elif applied is Applied.GHOST and held.store.doubts(slot, record.key):
+                self.exchange.doubted(slot, at)
             if not held.view.holds(slot):
                 moved.append(index)
                 self.exchange.leftovers.written(slot)
+            elif not held.store.answers_for(slot, record, at.ms):
+                ignored.append(index)
             elif not held.store.covers(slot, record.version) or held.store.has_gaps(slot):
-                self.exchange.gap(header.sender, slot, at)
-        ack = m.ReplicateAck(seq=message.seq, moved=tuple(moved))
+                self.exchange.agenda.gap(header.sender, slot, at)
+        moved = sorted({*moved, *self._door.refused})  # Nobody is to count on a copy of these.
+        ack = m.ReplicateAck(seq=message.seq, moved=tuple(moved), ignored=tuple(ignored))
         return [Tell(header.sender, ack, header.request)]
 
     def _lost(self, slot: int, record: Record) -> None:
@@ -536,10 +560,12 @@ class NodeCore:
         return effects
 
     def _pull(self, header: Header, message: m.Pull, at: Instant) -> list[Effect]:
+        message = self._door.in_time(message, at)
         answerer = self.exchange.answerer
         return answerer.receive_pull(header.sender, header.request, header.epoch, message, at)
 
     def _pull_reply(self, header: Header, message: m.PullReply, at: Instant) -> list[Effect]:
+        message = self._door.in_time(message, at)
         return self.exchange.receive_reply(header.sender, header.request, header.epoch, message, at)
 
     def _compare(self, header: Header, message: m.Compare, at: Instant) -> list[Effect]:
@@ -561,7 +587,7 @@ class NodeCore:
         return self.exchange.receive_roots(header.sender, header.request, header.epoch, message, at)
 
     def _nudge(self, header: Header, message: m.Nudge, at: Instant) -> list[Effect]:
-        self.exchange.nudged(header.sender, message.slots, at)
+        self.exchange.agenda.nudged(header.sender, message.slots, at)
         return []
 
     def _named(self, _header: Header, message: m.Served, at: Instant) -> list[Effect]:
@@ -571,7 +597,7 @@ class NodeCore:
     def _settings_update(
         self, header: Header, message: m.SettingsUpdate, at: Instant
     ) -> list[Effect]:
-        believed = self._believed(header, message, at)
+        believed = self._door.believed(header, message, at)
         effects = self.change_settings(believed.settings, at)
         ack = m.SettingsAck(settings=self.membership.settings)
         return [*effects, Tell(header.sender, ack, header.request)]
@@ -588,19 +614,8 @@ class NodeCore:
 
     # -------------------------------------------------------------- housekeeping
 
-    def _read_clocks(self, at: Instant) -> list[Effect]:
-        """Ask some members for their time, until this node's own can be trusted."""
-        if self.clock.settled or not self.membership.joined or self._clocks_at > at.mono:
-            return []
-        self._clocks_at = at.mono + CLOCKS_PAUSE_NS
-        alive = sorted(self.membership.alive() - {self.key})
-        if self.clock.settle(len(alive) + 1):
-            return []
-        return [Tell(key, m.Ping(seq=0, target=key)) for key in alive[:CLOCKS_ASKED]]
-
     def _housekeep(self, at: Instant) -> None:
-        store = self.held.store
-        if store.next_sweep_ms() <= at.ms:
+        if (store := self.held.store).next_sweep_ms() <= at.ms:
             store.sweep(at.ms)
         if self._remember_at <= at.mono:
             self._remember_at = at.mono + SECOND

@@ -1,8 +1,9 @@
 """The hot path: a GET of one small frame, or of many keys, from request bytes to reply bytes.
 
-Everything else, and everything odd, returns None and takes the ordinary path, which decodes
-again; so this function may be terse but may not decide anything differently. It answers a hit on
-the primary (or, where the client wants any holder, on a holder) and an authoritative miss.
+A read behind its deadline is dropped before anything is looked up (`lateness`). Everything else,
+and everything odd, returns None and takes the ordinary path, which decodes again; so this function
+may be terse but may not decide anything differently. It answers a hit on the primary (or, where the
+client wants any holder, on a holder) and an authoritative miss.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dcc.replication.holdings import Instant
 from dcc.replication.served import EVERY as NAMED
 from dcc.replication.staleness import EVERY
 from dcc.ring.hashing import slot_of, slots_of
-from dcc.store.entry import Entry
+from dcc.store.entry import BARREN, Entry
 from dcc.types import NO_VERSION, Kind, Now, Version
 from dcc.wire.codec import HEADER_FIELDS, PREFIX_BYTES
 from dcc.wire.messages import TAG, Get, GetMany, GetManyReply, GetReply, Status
@@ -33,12 +34,14 @@ MANY_BYTES = 64 * 1_024
 GET, GET_REPLY = TAG[Get], TAG[GetReply]
 GET_MANY, GET_MANY_REPLY = TAG[GetMany], TAG[GetManyReply]
 ITEMS_MANY = HEADER_FIELDS + 1
-ONE_OWNER = [1]
-"The field `r` of a GET: one owner's word is enough. Left out it means the same."
+PLAIN, PLAIN_ONCE = [1, False], [1]
+"The last fields of a GET, `r` and `aside`: one owner's word is enough. Left out: the same."
 TAG_AT = PREFIX_BYTES + 1
 "Behind the prefix and the array's header: a tag below 128 is one byte."
 GET_MANY_BYTE = bytes([GET_MANY])
 HIT, MISS = int(Status.HIT), int(Status.MISS)
+DROPPED = b""
+"Instead of a reply: nobody waits for it any more."
 
 
 class FastPath:
@@ -55,27 +58,33 @@ class FastPath:
         self._me, self._boot = core.key, core.boot
         self._now: Now | None = None
         self._at = Instant(0, 0)
+        self._lateness = core.lateness
+        self._late_before = 0
 
     def serve(self, _route: bytes, frame: bytes, now: Now) -> bytes | None:
-        """Return the reply's frame, or None when the ordinary path has to look at it."""
+        """Return the reply's frame, `DROPPED`, or None: the ordinary path has to look at it."""
         if len(frame) > FRAME_BYTES or not frame.startswith(self._prefix):
             return None
         try:
             items = msgpack.unpackb(frame[PREFIX_BYTES:])
-            tag, _sender, _boot, _epoch, _hops, request, _at, key, direct, *r = items
+            tag, _sender, _boot, _epoch, _hops, request, until, key, direct, *r = items
         except (ValueError, TypeError, msgpack.exceptions.UnpackException):
             return None
         if tag != GET or type(key) is not bytes or type(request) is not int:
             return None
-        if r and r != ONE_OWNER:
+        if type(until) is not int or until < 0:
+            return None
+        if r and r != PLAIN and r != PLAIN_ONCE:
             return None
         if not 0 < len(key) <= KEY_BYTES_MAX or not 0 <= request < 1 << 64:
             return None
         if now is not self._now:
-            self._now, self._at = now, self._core.turn(now)
-        if self._sync.behind:
-            return None
+            self._begin_turn(now)
+        if until < self._late_before and until:
+            return self._late(until)
         slot = slot_of(key)
+        if self._sync.behind and self._sync.may_be_old(slot):
+            return None
         route = self._view.route(slot)
         if not route or (route[0] != self._me and not (direct is True and self._me in route)):
             return None
@@ -106,7 +115,9 @@ class FastPath:
             return None
         if type(items) is not list or len(items) != ITEMS_MANY or items[0] != GET_MANY:
             return None
-        keys, request = items[HEADER_FIELDS], items[5]
+        keys, request, until = items[HEADER_FIELDS], items[5], items[6]
+        if type(until) is not int or until < 0:
+            return None
         if type(keys) is not list or type(request) is not int or not 0 <= request < 1 << 64:
             return None
         if not 0 < len(keys) <= BATCH_KEYS_MAX or set(map(type, keys)) != {bytes}:
@@ -114,13 +125,26 @@ class FastPath:
         if min(map(len, keys)) == 0 or max(map(len, keys)) > KEY_BYTES_MAX:
             return None
         if now is not self._now:
-            self._now, self._at = now, self._core.turn(now)
+            self._begin_turn(now)
+        if until < self._late_before and until:
+            return self._late(until)
         return self._many(keys, request)
+
+    def _begin_turn(self, now: Now) -> None:
+        self._now, self._at = now, self._core.turn(now)
+        self._late_before = self._lateness.before(self._at)
+
+    def _late(self, until: int) -> bytes | None:
+        dropped = self._lateness.drop(until, self._at)
+        self._late_before = self._lateness.before(self._at)
+        return DROPPED if dropped else None
 
     def _many(self, keys: list[bytes], request: int) -> bytes | None:
         me, ms = self._me, self._at.ms
         slots = slots_of(keys)
-        if self._sync.behind or not self._view.all_primary(slots):
+        if self._sync.behind and any(map(self._sync.may_be_old, slots)):
+            return None
+        if not self._view.all_primary(slots):
             return None
         entries = self._store.get_many(slots, keys, ms)
         values = [entry.value for entry in entries if entry is not None]
@@ -167,7 +191,7 @@ class FastPath:
         if not self._sync.speaks_alone(slot):
             return False
         entry = self._store.peek(slot, key)
-        return entry is None or entry.kind is not Kind.EVICTED or entry.asked
+        return entry is None or entry.kind is not Kind.EVICTED or bool(entry.asked & BARREN)
 
     def _miss(self, slot: int, key: bytes, request: int) -> bytes | None:
         if not self._is_absent(slot, key):

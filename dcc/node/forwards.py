@@ -24,6 +24,11 @@ class Forward(NamedTuple):
     message: Get | Write
     until: int
 
+    @property
+    def bytes(self) -> int:
+        """Of the value that it keeps until it is answered."""
+        return len(self.message.value) if isinstance(self.message, Write) else 0
+
 
 class Forwards:
     """The table of forwarded requests, by this node's own request id."""
@@ -32,6 +37,8 @@ class Forwards:
         self._held, self._codec = holdings, codec
         self._open: dict[int, Forward] = {}
         self.count = 0
+        self.bytes_used = 0
+        "Of the values of all."
 
     def __len__(self) -> int:
         return len(self._open)
@@ -40,6 +47,7 @@ class Forwards:
         """Return the effect that hands the request's frames on, with one hop more."""
         number = self._held.next_request()
         self._open[number] = forward
+        self.bytes_used += forward.bytes
         self.count += 1
         epoch = self._held.view.epoch
         return Send(forward.to, self._codec.relay(frames, epoch=epoch, hops=1, request=number))
@@ -49,13 +57,18 @@ class Forwards:
         forward = self._open.get(number)
         if forward is None or forward.to != peer:
             return None
+        self.bytes_used -= forward.bytes
         return self._open.pop(number)
 
     def tick(self, mono: int) -> None:
         """Let go of requests whose deadline is over: their clients have given up."""
         for number in [n for n, forward in self._open.items() if forward.until <= mono]:
-            del self._open[number]
+            self.bytes_used -= self._open.pop(number).bytes
 
     def wake_at(self) -> int:
         """Return the earliest deadline."""
         return min((forward.until for forward in self._open.values()), default=NEVER)
+
+    def check(self) -> None:
+        """Assert that the bytes are those of the requests."""
+        assert self.bytes_used == sum(forward.bytes for forward in self._open.values())

@@ -19,6 +19,7 @@ lasts longer than `CONNECTION_NS` as a whole, however busily it sends or slowly 
 
 from __future__ import annotations
 
+import errno
 import json
 import socket as net
 import threading
@@ -149,6 +150,15 @@ class _Server(ThreadingHTTPServer):
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = "dcc", self.server_address[1]
+
+    def get_request(self) -> tuple[net.socket, Any]:
+        """Accept a connection; not in a hurry if there is no descriptor for it."""
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                time.sleep(REAP_S)
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start a thread for the connection, or turn it away."""
@@ -299,5 +309,5 @@ def exposition(snapshot: dict[str, Any]) -> bytes:
 def not_ready(snapshot: dict[str, Any]) -> list[str]:
     """Return why a node with these statistics should get no requests, [] if it should."""
     if not snapshot["ready"]:
-        return ["not joined yet, or leaving"]
+        return snapshot["detail"]["lacks"] or ["not joined yet, or leaving"]
     return ["slots of this node are not filled yet"] if snapshot["filling"] else []

@@ -36,6 +36,12 @@ class Lifecycle:
         "Whether this node has left, or another one has taken its name: the shell ends it."
 
     @property
+    def in_service(self) -> bool:
+        """Whether this node has joined one view, serves, and is not leaving."""
+        core = self._core
+        return core.serving and not core.membership.me.draining and not self.left
+
+    @property
     def leaving(self) -> bool:
         """Whether the node was asked to leave."""
         return self._leave_by != NEVER
@@ -43,7 +49,7 @@ class Lifecycle:
     def leave(self, at: Instant) -> list[Effect]:
         """Begin to leave: own nothing more."""
         self._leave_by = at.mono + self._core.config.leave_timeout_ns
-        return self._core.membership.drain(at.mono, self._core.clock.own_ms(at.mono))
+        return self._core.membership.drain(at.mono, at.ms)
 
     def tick(self, at: Instant) -> list[Effect]:
         """Go on with either, as far as it goes now."""
@@ -59,9 +65,10 @@ class Lifecycle:
 
     def _fill(self, at: Instant) -> list[Effect]:
         core = self._core
-        if not (core.membership.me.filling and core.ready and core.caught_up):
+        fit = self.in_service and core.company.reached
+        if not (core.membership.me.filling and fit and core.caught_up):
             return []
-        return core.membership.filled(at.mono, core.clock.own_ms(at.mono))
+        return core.membership.filled(at.mono, at.ms)
 
     def _go_on_leaving(self, at: Instant) -> list[Effect]:
         core = self._core
@@ -79,5 +86,5 @@ class Lifecycle:
         handed_over = not slots and not core.streams.queued_total()
         if targets and not handed_over and at.mono < self._leave_by:
             return []
-        effects = core.membership.leave(at.mono, core.clock.own_ms(at.mono))
+        effects = core.membership.leave(at.mono, at.ms)
         return effects if handed_over else [*effects, Notify("left_with_data", {"slots": slots})]

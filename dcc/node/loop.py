@@ -36,10 +36,11 @@ import zmq
 from dcc.config import NodeConfig
 from dcc.effects import Connect, Disconnect, Effect, Notify, Publish, Reply, Send
 from dcc.limits import EXTRA_FRAMES_MAX
+from dcc.node.binding import expand_seeds
 from dcc.node.core import NodeCore
 from dcc.node.logs import Log
 from dcc.node.options import Options
-from dcc.node.transport import NOBLOCK, NOBLOCK_MORE, Pollables, Transport, expand_seeds
+from dcc.node.transport import NOBLOCK, NOBLOCK_MORE, Pollables, Transport
 from dcc.types import Boot, NodeKey, Now, node_key, topic_of
 from dcc.units import MILLISECOND, SECOND
 
@@ -61,6 +62,8 @@ BUGS_MAX = 64
 "Places of bugs that are told apart."
 SNAPSHOT_AGE_NS = 1 * SECOND
 LAG_WINDOW_NS = 1 * SECOND
+FILES_WARNING_NS = 600 * SECOND
+"Between two warnings that descriptors are short."
 LEAVE_GRACE_NS = 5 * SECOND
 "What a leave may take beyond the core's own time-out before the shell ends it."
 
@@ -69,6 +72,7 @@ class Core(Protocol):
     """What the loop needs of `NodeCore`; see docs/design.md for the contract."""
 
     loop_lag_ns: int
+    replies_bytes: int
 
     @property
     def ready(self) -> bool: ...
@@ -86,6 +90,7 @@ class Core(Protocol):
     def tick(self, now: Now) -> list[Effect]: ...
     def wake_at(self) -> int: ...
     def leave(self, now: Now) -> list[Effect]: ...
+    def unsent(self, frames: list[bytes]) -> list[bytes]: ...
     def stats(self, now: Now) -> dict[str, Any]: ...
     def observe(self, command: str, duration_ns: int, times: int) -> None: ...
 
@@ -130,17 +135,19 @@ class Loop:
         for end in (self._inner, self._outer):
             end.setblocking(False)
         transport.watch(self._inner.fileno())
+        transport.on_names(self._wake)
         self._wishes: SimpleQueue[str] = SimpleQueue()
         self._asked: SimpleQueue[Future[dict[str, Any]]] = SimpleQueue()
         self._snapshot: dict[str, Any] = {}
         self._snapshot_at = -SNAPSHOT_AGE_NS
-        self._stopping = self._announced = self._warned = False
+        self._stopping = self._announced = False
+        self._files_warned_at = -FILES_WARNING_NS
         self._leave_by: int | None = None
         self._skipping = False
         self._wake_at = self._paused_until = 0
         self._touched = True
         "The core was called, so it may want to be woken earlier; the short path never does."
-        self._worst_lag_ns = self._lag_from = 0
+        self._worst_lag_ns = self._lag_from = self._unread = 0
         self._bugs: dict[str, int] = {}
         self._now = read_clocks()
         "The last reading of the clocks; what the core is told."
@@ -252,11 +259,15 @@ class Loop:
         if not transport.idle:
             self._take_seed_answers()
             transport.upkeep(self._now.mono)
+        if transport.look_at <= self._now.mono and transport.look(self._now.mono):
+            self._warn_of_files()
         if transport.undelivered:
             self._tell_undelivered()
         if self._touched:  # What a turn costs is counted by these, see `replication.pace`.
             self._now = read_clocks()
             self._touched, self._wake_at = False, core.wake_at()
+        if transport.unread.bytes_used or self._unread:
+            self._unread = self._core.replies_bytes = transport.unread.look()
         now = self._now
         if self._wake_at <= now.mono and now.mono >= self._paused_until:
             self._carry_out(core.tick(now))
@@ -273,7 +284,7 @@ class Loop:
         return mono >= until
 
     def _timeout_ns(self, now: int) -> int:
-        wake_at = min(self._wake_at, now + POLL_MAX_NS)
+        wake_at = min(self._wake_at, now + POLL_MAX_NS, self._transport.look_at)
         if wake_at < self._paused_until:
             wake_at = self._paused_until
         if not self._transport.idle:
@@ -323,6 +334,8 @@ class Loop:
                     frame = recv(NOBLOCK)
                     reply = serve(route, frame, now)
                     if reply is not None:
+                        if not reply:  # It came too late: nobody waits for an answer.
+                            continue
                         replies += (route, reply)
                         served += 1
                         if n == 0:  # Often the only one, and somebody waits for it.
@@ -352,7 +365,8 @@ class Loop:
             reply = self._core.serve(route, frames[0], self._now)
             if reply is not None:  # As it would have been in step, whatever is behind it.
                 self._transport.strays += len(frames) - 1
-                self._transport.reply(route, [reply])
+                if reply:
+                    self._transport.reply(route, [reply])
                 return
         self._carry_out(self._core.receive(route, frames, self._now))
 
@@ -426,6 +440,7 @@ class Loop:
             self._inner.recv(4096)
         except BlockingIOError:
             pass
+        self._transport.names_answered(self._now.mono)
         for wish in _drained(self._wishes):
             self._log("asked_to_" + wish, {})
             if wish == "stop":
@@ -474,12 +489,14 @@ class Loop:
         for effect in effects:
             match effect:
                 case Reply(route, frames):
-                    transport.reply(route, frames)
+                    if not transport.reply(route, frames):
+                        self._transport.replies_lost += 1
+                        transport.reply(route, self._core.unsent(frames))
                     if effect.command:
                         took = mono_ns() - effect.began_at
                         self._core.observe(effect.command, took, 1)
-                case Send(to, frames):
-                    transport.send(to, frames, now.mono)
+                case Send(to, frames, bulk):
+                    transport.send(to, frames, now.mono, bulk=bulk)
                 case Publish(topic, payload):
                     transport.publish(topic, payload)
                 case Notify(event, fields):
@@ -493,8 +510,12 @@ class Loop:
                     raise AssertionError(f"{type(effect).__name__} is no effect of a core")
 
     def _check_files(self) -> None:
-        if self._transport.files_short and not self._warned:
-            self._warned = True
+        if self._transport.files_short or self._transport.deaf:
+            self._warn_of_files()
+
+    def _warn_of_files(self) -> None:
+        if self._now.mono - self._files_warned_at >= FILES_WARNING_NS:
+            self._files_warned_at = self._now.mono
             limit = self._transport.files_max
             self._log("file_descriptors_short", {"limit": limit, "hint": "raise ulimit -n"})
 
@@ -529,6 +550,7 @@ def open_loop(options: Options, *, log: Log, on_ready: Callable[[], None], **tun
         own = [str((options.advertise or request)._replace(port=request.port)), str(request)]
         config = options.node_config(request, gossip, expand_seeds(options.seed, own), **tuning)
         transport.subscribe(topic_of(node_key(config.name)))
+        transport.unread.bytes_max = config.replies_bytes_max
     except BaseException:
         transport.close()
         raise

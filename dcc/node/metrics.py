@@ -118,6 +118,8 @@ LABELLED = (
         "peer",
         "detail.clock_skew_seconds",
     ),
+    ("dcc_memory_bytes", "gauge", "What grows, by what it is.", "what", "detail.memory_bytes"),
+    ("dcc_memory_bound_bytes", "gauge", "Its bound.", "what", "detail.memory_bound_bytes"),
     ("dcc_replication_queue_length", "gauge", "Records queued.", "peer", "detail.queues"),
     (
         "dcc_hints_pending",

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Any, NamedTuple, NoReturn
 
+from dcc import output
 from dcc.config import EVICTION_POLICIES, NodeConfig
 from dcc.errors import ConfigError
-from dcc.limits import BATCH_KEYS_MAX, REPLICAS_MAX
+from dcc.limits import BATCH_KEYS_MAX, MEMBERS_MAX, REPLICAS_MAX
 from dcc.types import TOPIC_ALL, node_key, topic_of
 from dcc.units import GIB, KIB, MIB, SECOND
 
@@ -115,6 +116,12 @@ def _replicas(text: str) -> int:
     return int(text)
 
 
+def _members(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text.strip()) or not 1 <= int(text) <= MEMBERS_MAX:
+        raise ValueError(f"'{text}' is not a number within 1..{MEMBERS_MAX}")
+    return int(text)
+
+
 def _percent(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,3}", text.strip()) or not 1 <= int(text) <= 100:
         raise ValueError(f"'{text}' is not a number within 1..100")
@@ -197,6 +204,8 @@ OPTIONS = (
            "the same for the gossip plane; default: the advertised host, the bound port"),
     Option("seed", "HOST:PORT[,…]", "", _seeds,
            "request address of any node of the cluster; repeatable; a DNS name may have many"),
+    Option("expect", "N", "1", _members,
+           "not ready before so many members, itself counted, have been there at once"),
     Option("name", "NAME", "", _text, "unique and stable; default: the advertised address"),
     Option("replicas", "N", "1", _replicas, "copies beyond the primary, if this node is the first"),
     Option("max-memory", "SIZE", "256MiB", parse_size, "bound of the data held here"),
@@ -230,6 +239,8 @@ class Options:
     advertise: Address | None
     gossip_advertise: Address | None
     seed: tuple[Address, ...]
+    expect: int
+    "Members."
     name: str
     "Empty: the advertised address."
     replicas: int
@@ -269,7 +280,8 @@ class Options:
             raise ConfigError(f"name: {name!r} hashes to a reserved key, choose another")
         settings: dict[str, Any] = {
             "name": name, "request": str(advertised), "gossip": str(public),
-            "seeds": tuple(seeds), "cluster": self.cluster, "zone": self.zone,
+            "seeds": tuple(seeds), "expect": self.expect, "cluster": self.cluster,
+            "zone": self.zone,
             "weight": self.weight, "replicas": self.replicas,
             "memory_limit_bytes": self.max_memory, "eviction": self.eviction,
             "rebalance_delay_ns": round(self.rebalance_delay * SECOND),
@@ -288,7 +300,7 @@ class Given(NamedTuple):
     origin: str
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(output.Parser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message)
 

@@ -7,18 +7,24 @@ the ring never send a request in circles.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dcc.effects import Effect, Notify
-from dcc.limits import BATCH_BYTES, EXTRA_FRAMES_MAX, INLINE_VALUE_BYTES_MAX
+from dcc.gossip.dissemination import fit
+from dcc.gossip.pushpull import VIEW_BYTES
+from dcc.limits import (
+    BATCH_BYTES,
+    EXTRA_FRAMES_MAX,
+    FRAME_BYTES_MAX,
+    INLINE_VALUE_BYTES_MAX,
+)
 from dcc.node.audit import AUDIT_SLOTS_MAX, AUDITS_MAX
 from dcc.node.converging import ROUNDS_MAX
 from dcc.node.forwards import Forward
-from dcc.node.settings import stamp_of_change
-from dcc.node.stats import statistics
+from dcc.node.settings import CHANGES_MAX, stamp_of_change
+from dcc.node.stats import packed, statistics
 from dcc.replication.holdings import Asker, Instant
 from dcc.replication.staleness import EVERY
 from dcc.ring.hashing import slot_of
@@ -26,17 +32,16 @@ from dcc.types import NodeKey, Record, Settings
 from dcc.units import MILLISECOND
 from dcc.wire import messages as m
 from dcc.wire.codec import Header
+from dcc.wire.shapes import is_text
 
 if TYPE_CHECKING:
     from dcc.node.core import NodeCore
 
-TOPOLOGY_MEMBERS_MAX = 1_500
-"What fits one frame at about 150 bytes a member."
-
 SCAN_BYTES = BATCH_BYTES
-
-CHANGES_MAX = 1_024
-"Changes of settings that wait for acknowledgements at once."
+SCAN_ENTRIES_MAX = 10_000
+"Looked at for one reply, some four milliseconds: then it says how far it got."
+RELAY_BYTES = 64
+"What a request's header may grow by when it is passed on."
 
 
 class Requests:
@@ -71,6 +76,13 @@ class Requests:
         asker = Asker(route, peer, header.request, _command_of(message), at.mono)
         if not self._core.membership.joined and not isinstance(message, m.TopologyGet | m.StatsGet):
             return [self._refuse(asker, m.Code.NOT_READY, "the node has not joined yet")]
+        if len(frames[0]) > FRAME_BYTES_MAX - RELAY_BYTES:
+            return [self._refuse(asker, m.Code.MALFORMED, "too long to be passed on")]
+        late = self._core.lateness.before(at)
+        if header.at and header.at < late and isinstance(message, m.Get | m.GetMany):
+            if not self._core.lateness.tell(header.at, at):
+                return []
+            return [self._refuse(asker, m.Code.TOO_LATE, f"read {late - header.at} ms too late")]
         if isinstance(message, m.Get):
             return self._get(frames, header, message, asker, at)
         if isinstance(message, m.Write | m.WriteMany):
@@ -89,7 +101,7 @@ class Requests:
         if forward.client is None:
             get = forward.message
             assert isinstance(get, m.Get), "only writes have a client"
-            return self._reads.get(forward.asker, get.key, at, r=get.r)
+            return self._reads.get(forward.asker, get.key, at, r=get.r, aside=True)
         text = "the primary cannot be reached from here"
         self._counters.refuse("not_ready")
         refusal = m.ErrorReply(code=m.Code.NOT_READY, text=text)
@@ -116,7 +128,7 @@ class Requests:
             return [self._overloaded(asker)]
         until = self._until(header, at)
         if mine or header.hops or not route:
-            return self._reads.get(asker, get.key, at, r=get.r, until=until)
+            return self._reads.get(asker, get.key, at, r=get.r, until=until, aside=get.aside)
         forward = Forward(route[0], asker, None, get, until)
         return [self._forwards.send(frames, forward)]
 
@@ -144,7 +156,10 @@ class Requests:
         if route[:1] == (self._held.key,) or (
             self._held.key in route and (write.direct or header.hops)
         ):
-            return self._writes.write(client, asker, write, until, at)
+            other = None if header.hops else self._writes.better_stamped_by(route, at)
+            if other is None:
+                return self._writes.write(client, asker, write, until, at)
+            return [self._forwards.send(frames, Forward(other, asker, client, write, until))]
         if header.hops or not route:
             text = "this node does not hold the slot"
             self._counters.refuse("not_owner")
@@ -163,17 +178,17 @@ class Requests:
             return self._refuse(asker, m.Code.TOO_LATE, f"read {at.ms - header.at} ms too late")
         if write.boot and write.boot != self._held.boot:
             return self._refuse(asker, m.Code.MAYBE, "the node restarted since the first sending")
-        if self._full():
-            return self._overloaded(asker)
         items = write.items if isinstance(write, m.WriteMany) else ((write.key, write.value),)
         limit = self._held.config.value_bytes_max
+        size = 0
         for key, value in items:
+            size += len(key) + len(value)
             if len(value) > limit:
                 text = f"{len(value)} bytes, at most {limit}"
                 return self._refuse(asker, m.Code.VALUE_TOO_LARGE, text)
-            if not _is_text(key):
+            if not is_text(key):
                 return self._refuse(asker, m.Code.INVALID_KEY, "the key is not UTF-8")
-        return None
+        return self._overloaded(asker) if self._full(size) else None
 
     def _answered(self, header: Header, message: m.Message) -> list[Effect]:
         forward = self._forwards.take(header.request, header.sender)
@@ -184,18 +199,21 @@ class Requests:
             return [forward.asker.answer(message)]
         return [self._writes.once.finish(forward.client, forward.asker, message)]
 
-    def _full(self) -> bool:
-        core = self._core
+    def _full(self, size: int = 0) -> bool:
+        """Return whether too many requests wait, or hold too much for one of `size` more."""
+        core, config = self._core, self._held.config
         waiting = len(core.questions) + len(self._forwards) + len(self._writes)
-        return waiting >= self._held.config.pending_max
+        held = self._forwards.bytes_used + self._writes.bytes_used
+        too_much = size and held and held + size > config.waiting_bytes_max
+        return bool(too_much) or waiting >= config.pending_max
 
     def _overloaded(self, asker: Asker) -> Effect:
-        text = f"{self._held.config.pending_max} requests wait for other nodes"
+        text = "too many requests wait for other nodes"
         return self._refuse(asker, m.Code.OVERLOADED, text)
 
-    def _refuse(self, asker: Asker, code: m.Code, text: str) -> Effect:
+    def _refuse(self, asker: Asker, code: m.Code, text: str, *, stamp: int = 0) -> Effect:
         self._counters.refuse(code.name.lower())
-        return asker.answer(m.ErrorReply(code=code, text=text))
+        return asker.answer(m.ErrorReply(code=code, text=text, stamp=stamp))
 
     def _until(self, header: Header, at: Instant) -> int:
         """Return the request's deadline on the monotonic clock, bounded by the node's own."""
@@ -255,7 +273,7 @@ class Requests:
         )
         reply = m.Topology(
             settings=membership.settings,
-            members=tuple(members[:TOPOLOGY_MEMBERS_MAX]),
+            members=fit(members, VIEW_BYTES),
             ready=self._core.ready and not self._core.sync.lone,
         )
         return [asker.answer(reply)]
@@ -263,12 +281,13 @@ class Requests:
     def _stats(
         self, _header: Header, _message: m.StatsGet, asker: Asker, at: Instant
     ) -> list[Effect]:
-        stats = json.dumps(statistics(self._core, at.mono)).encode()
-        return [asker.answer(m.StatsReply(stats=stats))]
+        return [asker.answer(m.StatsReply(stats=packed(statistics(self._core, at.mono))))]
 
     def _scan(self, _header: Header, scan: m.Scan, asker: Asker, at: Instant) -> list[Effect]:
+        if len(set(scan.slots)) < len(scan.slots):
+            return [self._refuse(asker, m.Code.MALFORMED, "a slot is named twice")]
         held, keys, unsure = self._held, [], []
-        done = size = 0
+        done = size = looked_at = 0
         after = scan.after
         for slot in scan.slots:
             found = [k for k in held.store.keys(slot, at.ms) if k.startswith(scan.prefix)]
@@ -277,12 +296,15 @@ class Requests:
                 size += len(key) + 3
                 if size > SCAN_BYTES:
                     break
+            looked_at += len(held.store.tables[slot])
             if size > SCAN_BYTES:
                 break
             after = b""
             done += 1
             if not held.view.is_primary(slot) or not self._core.sync.speaks_alone(slot):
                 unsure.append(slot)
+            if looked_at > SCAN_ENTRIES_MAX:
+                break
         reply = m.ScanReply(done=done, keys=tuple(keys), unsure=tuple(unsure))
         return [asker.answer(reply)]
 
@@ -293,7 +315,7 @@ class Requests:
         clock, settings = self._held.clock, self._core.membership.settings
         if clock.too_far_ahead(message.seen, at.ms):
             text = "a stamp seen lies too far ahead of cluster time"
-            return [self._refuse(asker, m.Code.CLOCK_SKEW, text)]
+            return [self._refuse(asker, m.Code.CLOCK_SKEW, text, stamp=clock.last)]
         made = clock.next_stamp(at.ms, message.seen)
         stamp = max(stamp_of_change(made, message.seen, message.issued_ms), settings.cleared)
         reply = partial(m.ClearReply, stamp=stamp)
@@ -324,6 +346,8 @@ class Requests:
             return self._refuse(asker, m.Code.TOO_LATE, f"read {at.ms - header.at} ms too late")
         if not self._core.serving:
             return self._refuse(asker, m.Code.NOT_READY, "the node does not know the time yet")
+        if self._held.clock.is_ahead(at.ms) and len(self._core.membership.alive()) > 1:
+            return self._refuse(asker, m.Code.NOT_READY, "the node's stamps are ahead of time")
         if len(self._core.changes) >= CHANGES_MAX:
             return self._refuse(asker, m.Code.OVERLOADED, f"{CHANGES_MAX} changes are under way")
         return None
@@ -350,8 +374,8 @@ class Requests:
     def _audit(
         self, _header: Header, message: m.AuditGet, asker: Asker, _at: Instant
     ) -> list[Effect]:
-        if len(message.slots) > AUDIT_SLOTS_MAX:
-            text = f"{len(message.slots)} slots, at most {AUDIT_SLOTS_MAX}"
+        if len(message.slots) > AUDIT_SLOTS_MAX or len(set(message.slots)) < len(message.slots):
+            text = f"{len(message.slots)} slots, at most {AUDIT_SLOTS_MAX}, each once"
             return [self._refuse(asker, m.Code.MALFORMED, text)]
         if len(self._core.audits) >= AUDITS_MAX:
             return [self._refuse(asker, m.Code.OVERLOADED, f"{AUDITS_MAX} audits are under way")]
@@ -383,11 +407,3 @@ def _command_of(message: m.Message) -> str:
         case m.WriteMany():
             return "write_many"
     return ""
-
-
-def _is_text(key: bytes) -> bool:
-    try:
-        key.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

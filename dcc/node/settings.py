@@ -21,6 +21,9 @@ another one is done at the same millisecond must still cover it."""
 
 STAMP_MS_BITS = 16
 
+CHANGES_MAX = 1_024
+"Changes that wait for acknowledgements at once."
+
 
 def stamp_of_change(made: Stamp, seen: Stamp, issued_ms: int) -> Stamp:
     """Return the stamp of a change for which `made` is the coordinator's new stamp.

@@ -5,14 +5,18 @@ Field names are those of `NodeStats`; the rest stands behind `detail` for the me
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from dcc.replication.staleness import EVERY
 from dcc.types import Standing
 from dcc.units import SECOND
+from dcc.wire.shapes import STATS_BYTES_MAX
 
 if TYPE_CHECKING:
     from dcc.node.core import NodeCore
+
+BY_MEMBER = ("queues", "hints", "clock_skew_seconds")
 
 
 def statistics(core: NodeCore, mono: int) -> dict[str, Any]:
@@ -62,9 +66,19 @@ def statistics(core: NodeCore, mono: int) -> dict[str, Any]:
         "slots_ready": core.slots_ready,
         "draining": core.membership.me.draining,
         "filling": core.membership.me.filling,
+        "slow": core.membership.me.slow,
         "up_seconds": (mono - core.started_at) / SECOND,
         "detail": _detail(core, mono),
     }
+
+
+def packed(stats: dict[str, Any]) -> bytes:
+    """Return statistics as JSON that fits a reply: of a large cluster without what is by member."""
+    text = json.dumps(stats).encode()
+    if len(text) <= STATS_BYTES_MAX:
+        return text
+    detail = {name: one for name, one in stats["detail"].items() if name not in BY_MEMBER}
+    return json.dumps(stats | {"members": {}, "detail": detail}).encode()
 
 
 def health(core: NodeCore) -> dict[str, Any]:
@@ -85,6 +99,8 @@ def _detail(core: NodeCore, mono: int) -> dict[str, Any]:
     owned = len(view.owned) / len(store.tables)
     last_round = core.exchange.last_round_at
     return {
+        "lacks": core.company.lacks(),
+        "unreached": {row.name: row.request for row in core.membership.unreached()},
         "members_by_standing": standings,
         "flaps": core.counters.flaps,
         "conflicts": core.counters.conflicts,
@@ -120,6 +136,8 @@ def _detail(core: NodeCore, mono: int) -> dict[str, Any]:
         },
         "convergence": core.converging.latest(mono),
         "staleness": _staleness(core),
+        "memory_bytes": {row.name: row.used() for row in core.footprint.rows},
+        "memory_bound_bytes": {row.name: row.bytes_max for row in core.footprint.rows},
         "pending": len(core.questions) + len(core.forwards) + len(core.writes),
     }
 

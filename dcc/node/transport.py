@@ -2,9 +2,17 @@
 
 A node binds one ROUTER (requests, of clients and peers alike) and one PUB (gossip); it reads one
 SUB that is connected to every member's PUB, and writes one DEALER for each member's ROUTER. What
-peers answer comes in on the ROUTER, so a peer's DEALER is never read. The exception are seeds:
-while their key is unknown they are asked on a DEALER of their own, which brings the answer and is
-closed when nobody uses it any more.
+may take seconds on a slow link (`Send.bulk`) goes over a second DEALER, opened when first needed,
+so that nothing small waits behind it. What peers answer comes in on the ROUTER, so a peer's DEALER
+is never read. The exception are seeds: while their key is unknown they are asked on a DEALER of
+their own, which brings the answer and is closed when nobody uses it any more.
+
+Members and seeds may be known by names; what is connected to are numbers (see `dcc.resolve`). A
+member's DEALER is connected to one address of its name at a time, SUB to all of them: gossip that
+comes twice does no harm.
+
+When the process is about to run out of descriptors, nobody new is listened to until there are some
+again (`descriptors.Listeners`). Connections that exist go on.
 
 Nothing here waits. A send that libzmq refuses (EAGAIN: no connection or its queue is full) is
 kept for a second if the connection was only just opened, since a handshake takes a moment;
@@ -16,22 +24,21 @@ PUB, not XPUB: an XPUB must be read, or its subscription events pile up without 
 
 from __future__ import annotations
 
-import errno
-import resource
-import socket as net
-import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
-from queue import Empty, SimpleQueue
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import zmq
 
+from dcc import descriptors
 from dcc.errors import ConfigError
 from dcc.limits import VALUE_BYTES_MAX
+from dcc.node import binding
 from dcc.node.options import Address
+from dcc.node.unread import Tracker, Unread
+from dcc.resolve import Dial, Resolver, is_numeric
 from dcc.types import TOPIC_ALL, NodeKey
-from dcc.units import KIB, MIB, SECOND
+from dcc.units import KIB, MIB, MILLISECOND, SECOND
 
 NOBLOCK = int(zmq.NOBLOCK)
 "Plain ints: an enum member costs a conversion on every call."
@@ -43,9 +50,13 @@ Pollables = list[tuple[Any, int]]
 
 OPENING_NS = 1 * SECOND
 "How long a new connection may take before a send on it has failed."
+CLOSELY_NS = 100 * MILLISECOND
+CLOSELY_FOR_NS = 60 * SECOND
+"The same after descriptors had run out: whoever took them may do so again."
 WAITING_MESSAGES_MAX = 256
 WAITING_BYTES_MAX = 1 * MIB
-"What is kept for one connection in that time; a join's view, or the first replication batches."
+"""What is kept for one connection in that time: a join's view, the first replication batches, or
+one larger message."""
 SEED_IDLE_NS = 5 * SECOND
 "A seed's DEALER that carried nothing for so long is closed; longer than any answer takes."
 SEEDS_MAX = 64
@@ -54,34 +65,35 @@ DRAWN_BYTES = 5
 "A routing id that libzmq draws: a zero byte, which clients must not choose, and 32 random bits."
 ANSWERED_MAX = 65_536
 "Routing ids remembered; libzmq tells nobody when one has gone."
-RESOLVE_TIMEOUT_S = 2.0
-"Bound of a DNS look-up at start."
+LOOK_NS = 1 * SECOND
+"How often connections to names, and the descriptors that are left, are looked after."
 SHARED_BYTES_MIN = 32 * KIB
 "Frames from here on are sent without a copy: below, the bookkeeping costs more than memcpy."
-FILES_PER_MEMBER = 4
-"File descriptors that one member costs: DEALER and its mailbox, and a connection each way."
+FILES_PER_MEMBER = 7
+"""File descriptors that one member costs: two DEALERs and their mailboxes, their connections each
+way, and gossip's."""
 FILES_OWN = 64
+FILES_TO_START = 48
+"What libzmq's threads, the first sockets, the reserve and some connections take."
 
 # Every option has a reason; what is not set here keeps libzmq's default (TCP_NODELAY is one).
 COMMON = {
     zmq.LINGER: 0,  # Closing never waits for a peer that is gone.
-    zmq.HEARTBEAT_IVL: 1_000,  # A cut cable is noticed in 3 s, not after TCP's 15 minutes.
-    zmq.HEARTBEAT_TIMEOUT: 3_000,
-    zmq.HEARTBEAT_TTL: 3_000,  # The other side drops us as fast, whatever its own settings.
+    zmq.HEARTBEAT_IVL: 1_000,  # With it something is always on its way, to be acknowledged by TCP.
+    zmq.TCP_MAXRT: 3_000,  # A cut cable is noticed in 3 s, not after TCP's 15 minutes.
+    zmq.HEARTBEAT_TIMEOUT: 30_000,  # libzmq counts whole frames as life: one may take so long.
+    zmq.HEARTBEAT_TTL: 30_000,  # The other side drops us as late, whatever its own settings.
     zmq.HANDSHAKE_IVL: 3_000,  # Whoever connects and stays silent does not keep a descriptor.
-}
-LISTENING = {
-    zmq.BACKLOG: 1_024,  # A join storm or a client restart connects hundreds at once.
 }
 CONNECTING = {
     zmq.CONNECT_TIMEOUT: 2_000,  # The kernel's own is two minutes.
     zmq.RECONNECT_IVL_MAX: 5_000,  # Back off from a dead peer, yet be there soon when it is back.
 }
-ROUTER = COMMON | LISTENING | {
+ROUTER = COMMON | {
     zmq.ROUTER_MANDATORY: 1,  # A reply that nobody gets is an error here, not silence.
     zmq.MAXMSGSIZE: VALUE_BYTES_MAX,  # Checked by libzmq before it allocates; per frame.
     zmq.RCVHWM: 1_000,  # Per client; beyond it TCP holds the sender back.
-    zmq.SNDHWM: 1_000,  # Per client; one that does not read its replies loses them.
+    zmq.SNDHWM: 1_000,  # Per client; in bytes it is bounded by `unread`.
 }  # fmt: skip
 DEALER = COMMON | CONNECTING | {
     zmq.IMMEDIATE: 1,  # Queue only to live connections: a send to nobody fails at once.
@@ -89,8 +101,9 @@ DEALER = COMMON | CONNECTING | {
     zmq.RCVHWM: 64,  # Only a seed's answers come in here.
     zmq.SNDHWM: 1_000,  # Replication has its own, smaller window; this is the last bound.
 }  # fmt: skip
-PUB = COMMON | LISTENING | {
+PUB = COMMON | {
     zmq.SNDHWM: 256,  # Gossip is soon stale; older is dropped for a slow subscriber.
+    zmq.MAXMSGSIZE: 64,  # A topic is 8 bytes; of a longer one libzmq keeps a node for each byte.
 }  # fmt: skip
 SUB = COMMON | CONNECTING | {
     zmq.RCVHWM: 256,  # Per member, as above.
@@ -101,10 +114,18 @@ SUB = COMMON | CONNECTING | {
 class Peer:
     """One DEALER: to a member, or to a seed whose key nobody knows yet."""
 
-    __slots__ = ("address", "gossip", "opened_at", "socket", "used_at", "waiting", "waiting_bytes")
+    __slots__ = (
+        "address", "dial", "gossip", "named", "opened_at", "publishers", "socket", "used_at",
+        "waiting", "waiting_bytes",
+    )  # fmt: skip
 
-    def __init__(self, socket: zmq.Socket[bytes], address: str, gossip: str, now: int) -> None:
-        self.socket, self.address, self.gossip = socket, address, gossip
+    def __init__(
+        self, socket: zmq.Socket[bytes], dial: Dial, address: str, gossip: str, now: int
+    ) -> None:
+        self.socket, self.dial, self.address, self.gossip = socket, dial, address, gossip
+        self.named = dial.named or not _is_number(gossip)
+        self.publishers: tuple[str, ...] = ()
+        "Where SUB is connected to because of this member."
         self.opened_at = self.used_at = now
         self.waiting: deque[list[bytes]] = deque()
         self.waiting_bytes = 0
@@ -119,17 +140,33 @@ class Transport:
 
     def __init__(self, *, reconnect_ms: int) -> None:
         assert 100 <= reconnect_ms <= 300
+        self.files_max = descriptors.raise_limit()
+        if not descriptors.are_left(FILES_TO_START):
+            raise ConfigError(
+                f"fewer than {FILES_TO_START} file descriptors are left of {self.files_max}; "
+                "raise ulimit -n"
+            )
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 16_384)  # The default of 1,023 ends a mesh of as many.
         self._connecting = {zmq.RECONNECT_IVL: reconnect_ms}
         self.router = self._open(zmq.ROUTER, ROUTER)
+        self.router.copy_threshold = 0  # What is to be lent is lent, whatever its size.
+        self.unread = Unread()
         self._pub = self._open(zmq.PUB, PUB)
         self.sub = self._open(zmq.SUB, SUB | self._connecting)
         self._peers: dict[NodeKey, Peer] = {}
+        self._bulk: dict[NodeKey, Peer] = {}
+        "Second connections to members, for what is large."
         self._seeds: dict[str, Peer] = {}
         self._publishers: dict[str, int] = {}
-        "Gossip addresses that SUB is connected to, with the number of members there."
-        self._names = _Names()
+        "Numeric addresses that SUB is connected to, with the number of members there."
+        self._unopened: dict[NodeKey, tuple[str, str]] = {}
+        "Members for whose DEALER there was no descriptor."
+        self._resolver = Resolver()
+        self._listeners = descriptors.Listeners()
+        self._look_closely_until = 0
+        self.look_at = 0
+        "When `look` is due."
         self._always: Pollables = [(self.sub, IN), (self.router, IN)]
         self._pollables: Pollables | None = None
         self.undelivered: list[tuple[NodeKey | str, list[bytes]]] = []
@@ -141,7 +178,6 @@ class Transport:
         self.replies_lost = 0
         "Replies to clients that are gone or do not read."
         self.sends_lost = 0
-        self.files_max = raise_file_limit()
 
     # ------------------------------------------------------------ opening and closing
 
@@ -157,7 +193,13 @@ class Transport:
         Raises:
             ConfigError: an address is in use or not this machine's. The transport must be closed.
         """
-        return _bind(self.router, request, "bind"), _bind(self._pub, gossip, "gossip-bind")
+        bound = []
+        planes = ((self.router, request, "bind"), (self._pub, gossip, "gossip-bind"))
+        for socket, address, option in planes:
+            taken, listeners = binding.bind(socket, address, option)
+            bound.append(taken)
+            self._listeners.add(listeners)
+        return bound[0], bound[1]
 
     def subscribe(self, topic: bytes) -> None:
         """Take gossip for this node's `topic`, and for everybody."""
@@ -167,6 +209,7 @@ class Transport:
     def close(self) -> None:
         """Close every socket at once; what is not sent yet is lost. Idempotent."""
         self._context.destroy(linger=0)
+        self._listeners.close()
 
     def connect(self, key: NodeKey, request: str, gossip: str, now: int) -> None:
         """Open DEALER and SUB to a member, or reopen those whose address changed."""
@@ -174,60 +217,92 @@ class Transport:
         if peer is not None and (peer.address, peer.gossip) == (request, gossip):
             return
         self.disconnect(key)
-        socket = self._dealer(request)
-        if socket is None:
-            return
-        self._peers[key] = Peer(socket, request, gossip, now)
-        self._subscribe(gossip)
-        self._pollables = None
+        peer = self._open_peer(request, gossip, now)
+        if peer is not None:
+            self._peers[key] = peer
+            self._follow(peer)
+        elif not descriptors.are_left(FILES_PER_MEMBER):
+            self._unopened[key] = (request, gossip)
 
-    def disconnect(self, key: NodeKey) -> None:
-        """Close DEALER and SUB to a member, if they are open."""
+    def disconnect(self, key: NodeKey | str) -> None:
+        """Close DEALERs and SUB to a member, or the DEALERs to an address, if they are open."""
+        if isinstance(key, str):
+            for address in self._resolver.addresses(key) if _is_dialable(key) else ():
+                if address in self._seeds:
+                    self._close_seed(address)
+            return
+        bulk = self._bulk.pop(key, None)
+        if bulk is not None:
+            bulk.socket.close(0)
+            self._give_up(key, bulk)
+        self._unopened.pop(key, None)
         peer = self._peers.pop(key, None)
         if peer is None:
             return
         peer.socket.close(0)
-        self._unsubscribe(peer.gossip)
+        for publisher in peer.publishers:
+            self._unsubscribe(publisher)
         self._give_up(key, peer)
 
-    def _dealer(self, address: str) -> zmq.Socket[bytes] | None:
+    def _open_peer(self, address: str, gossip: str, now: int) -> Peer | None:
         try:
             socket = self._open(zmq.DEALER, DEALER | self._connecting)
         except zmq.ZMQError:  # No descriptor left: the member counts as unreachable.
             self.sends_lost += 1
             return None
         try:
-            _connect(socket, address)
+            dial = Dial(socket, address, self._resolver)
         except (
             zmq.ZMQError,
             ValueError,
         ):  # What a peer calls its address may be no address at all.
             socket.close(0)
             return None
-        return socket
+        dial.tend(now)
+        self._pollables = None
+        return Peer(socket, dial, address, gossip, now)
 
-    def _subscribe(self, gossip: str) -> None:
+    def _follow(self, peer: Peer, *, anew: bool = True) -> None:
+        """Connect SUB to all that the member's gossip address is known to mean."""
+        try:
+            if anew:
+                self._resolver.look_up(peer.gossip)
+            found = self._resolver.addresses(peer.gossip)
+        except ValueError:
+            return
+        if not found:
+            return
+        for publisher in found:
+            if publisher not in peer.publishers:
+                self._subscribe(publisher)
+        for publisher in peer.publishers:
+            if publisher not in found:
+                self._unsubscribe(publisher)
+        peer.publishers = found
+
+    def _subscribe(self, publisher: str) -> None:
         """Connect SUB; libzmq would ignore a second connection to the same address."""
-        self._publishers[gossip] = self._publishers.get(gossip, 0) + 1
-        if self._publishers[gossip] == 1:
+        self._publishers[publisher] = self._publishers.get(publisher, 0) + 1
+        if self._publishers[publisher] == 1:
             try:
-                _connect(self.sub, gossip)
-            except (zmq.ZMQError, ValueError):
+                self.sub.setsockopt(zmq.IPV6, int(publisher.startswith("[")))
+                self.sub.connect(f"tcp://{publisher}")
+            except zmq.ZMQError:
                 self.sends_lost += 1
 
-    def _unsubscribe(self, gossip: str) -> None:
-        self._publishers[gossip] -= 1
-        if not self._publishers[gossip]:
-            del self._publishers[gossip]
+    def _unsubscribe(self, publisher: str) -> None:
+        self._publishers[publisher] -= 1
+        if not self._publishers[publisher]:
+            del self._publishers[publisher]
             try:
-                self.sub.disconnect(f"tcp://{gossip}")
+                self.sub.disconnect(f"tcp://{publisher}")
             except zmq.ZMQError:  # It was never connected.
                 pass
 
     @property
     def connections(self) -> int:
         """DEALERs that are open."""
-        return len(self._peers) + len(self._seeds)
+        return len(self._peers) + len(self._bulk) + len(self._seeds)
 
     @property
     def files_short(self) -> bool:
@@ -236,20 +311,29 @@ class Transport:
 
     # ------------------------------------------------------------ sending
 
-    def send(self, to: NodeKey | str, frames: list[bytes], now: int) -> None:
+    def send(self, to: NodeKey | str, frames: list[bytes], now: int, *, bulk: bool = False) -> None:
         """Send to a member or a seed; a failure puts it on `undelivered`."""
         if isinstance(to, str):
             self._send_to_seed(to, frames, now)
             return
         peer = self._peers.get(to)
+        if bulk and peer is not None:
+            peer = self._bulk.get(to) or self._open_bulk(to, peer.address, now)
         if peer is None or not self._offer(peer, frames, now):
             self._lost(to, frames)
 
+    def _open_bulk(self, key: NodeKey, address: str, now: int) -> Peer | None:
+        peer = self._open_peer(address, "", now)
+        if peer is not None:
+            self._bulk[key] = peer
+        return peer
+
     def _send_to_seed(self, to: str, frames: list[bytes], now: int) -> None:
-        addresses = self._names.addresses(to)
-        if addresses is None:  # The answer of the DNS will be there at the next attempt.
-            self._lost(to, frames)
-            return
+        try:
+            addresses = self._resolver.addresses(to)
+            self._resolver.look_up(to)  # The answer will be there at the next attempt.
+        except ValueError:  # What a peer calls its address may be no address at all.
+            addresses = ()
         sent = False
         for address in addresses:
             seed = self._seed(address, now)
@@ -259,12 +343,24 @@ class Transport:
 
     def _seed(self, address: str, now: int) -> Peer | None:
         seed = self._seeds.get(address)
-        if seed is None and len(self._seeds) < SEEDS_MAX:
-            socket = self._dealer(address)
-            if socket is not None:
-                seed = self._seeds[address] = Peer(socket, address, "", now)
-                self._pollables = None
+        if seed is None and self._has_place(now):
+            seed = self._open_peer(address, "", now)
+            if seed is not None:
+                self._seeds[address] = seed
         return seed
+
+    def _has_place(self, now: int) -> bool:
+        """Return whether there may be one more seed; the one not used for longest gives way."""
+        if len(self._seeds) >= SEEDS_MAX:
+            oldest = min(self._seeds, key=lambda address: self._seeds[address].used_at)
+            if now - self._seeds[oldest].used_at > OPENING_NS:
+                self._close_seed(oldest)
+        return len(self._seeds) < SEEDS_MAX
+
+    def _close_seed(self, address: str) -> None:
+        seed = self._seeds.pop(address)
+        seed.socket.close(0)
+        self._give_up(address, seed)
 
     def _offer(self, peer: Peer, frames: list[bytes], now: int) -> bool:
         """Send or keep `frames`; False if neither is possible."""
@@ -275,7 +371,7 @@ class Transport:
         if (
             now - peer.opened_at > OPENING_NS
             or len(peer.waiting) >= WAITING_MESSAGES_MAX
-            or peer.waiting_bytes + size > WAITING_BYTES_MAX
+            or (peer.waiting and peer.waiting_bytes + size > WAITING_BYTES_MAX)
         ):
             return False
         if not peer.waiting:
@@ -292,16 +388,26 @@ class Transport:
         """Put gossip on PUB; like a datagram it may be lost."""
         _put(self._pub, [topic, payload])
 
-    def reply(self, route: bytes, frames: list[bytes]) -> None:
-        """Answer the client behind `route`; one that is gone or does not read is counted."""
-        if not _put(self.router, [route, *frames]):
+    def reply(self, route: bytes, frames: list[bytes]) -> bool:
+        """Answer the client behind `route`; one that is gone is counted.
+
+        False if it has so much unread that this reply must not be queued.
+        """
+        size = sum(map(len, frames))
+        if not self.unread.admits(route, size):
+            return False
+        tracked = self.unread.tracks(route, size)
+        tracker = _put_tracked(self.router, [route, *frames]) if tracked else None
+        if tracker is None and (tracked or not _put(self.router, [route, *frames])):
             self.replies_lost += 1
-            return
+            return True
+        self.unread.sent(route, size, tracker)
         # An id that its client chose could stand in a frame of it and be taken for a routing id.
         if len(route) == DRAWN_BYTES and route[0] == 0:
             if len(self.answered) >= ANSWERED_MAX:  # Most are gone; who is not comes back at once.
                 self.answered.clear()
             self.answered.add(route)
+        return True
 
     # ------------------------------------------------------------ the loop's part
 
@@ -316,7 +422,7 @@ class Transport:
             self._pollables = self._always.copy()
             for seed in self._seeds.values():
                 self._pollables.append((seed.socket, IN | OUT if seed.waiting else IN))
-            for peer in self._peers.values():
+            for peer in (*self._peers.values(), *self._bulk.values()):
                 if peer.waiting:
                     self._pollables.append((peer.socket, OUT))
         return self._pollables
@@ -334,16 +440,52 @@ class Transport:
 
     def upkeep(self, now: int) -> None:
         """Send what waits, give up what waited too long, close idle seeds. Once a turn."""
-        for key, peer in self._peers.items():
+        for key, peer in (*self._peers.items(), *self._bulk.items()):
             if peer.waiting:
                 self._retry(key, peer, now)
         for address, seed in list(self._seeds.items()):
             if seed.waiting:
                 self._retry(address, seed, now)
             elif now - seed.used_at > SEED_IDLE_NS:
-                seed.socket.close(0)
-                del self._seeds[address]
-                self._pollables = None
+                self._close_seed(address)
+
+    def on_names(self, wake: Callable[[], None]) -> None:
+        """Have `wake` called, by another thread, whenever `names_answered` has something to do."""
+        self._resolver.on_answer = wake
+
+    def names_answered(self, now: int) -> None:
+        """Connect to what names mean now, where there is no connection."""
+        for peer in self._peers.values():
+            if peer.named:
+                lost = self._redial(peer, now)
+                self._follow(peer, anew=lost)  # Whoever moved did so with its gossip.
+        for bulk in self._bulk.values():
+            if bulk.dial.named:
+                self._redial(bulk, now)
+
+    def _redial(self, peer: Peer, now: int) -> bool:
+        """Return whether the connection is lost; if so, dial what its name means now."""
+        lost = not int(peer.socket.getsockopt(zmq.EVENTS)) & OUT
+        if lost:
+            peer.dial.tend(now)
+        return lost
+
+    def look(self, now: int) -> bool:
+        """Look after names and descriptors; return whether these have just run out."""
+        self.look_at = now + (LOOK_NS if now > self._look_closely_until else CLOSELY_NS)
+        self.names_answered(now)
+        short = self._listeners.look()
+        if short:
+            self._look_closely_until = now + CLOSELY_FOR_NS
+        if self._unopened and descriptors.are_left(FILES_PER_MEMBER):
+            for key, (request, gossip) in list(self._unopened.items()):
+                self.connect(key, request, gossip, now)
+        return short
+
+    @property
+    def deaf(self) -> bool:
+        """Whether nobody new is listened to, because descriptors have run out."""
+        return self._listeners.deaf
 
     @property
     def idle(self) -> bool:
@@ -351,6 +493,7 @@ class Transport:
         return self._pollables is not None and len(self._pollables) == len(self._always)
 
     def _retry(self, to: NodeKey | str, peer: Peer, now: int) -> None:
+        peer.dial.tend(now)
         while peer.waiting and _put(peer.socket, peer.waiting[0]):
             peer.waiting_bytes -= sum(map(len, peer.waiting.popleft()))
         if peer.waiting and now - peer.opened_at > OPENING_NS:
@@ -366,13 +509,13 @@ class Transport:
         self._pollables = None
 
 
-def _put(socket: zmq.Socket[bytes], frames: Sequence[bytes]) -> bool:
+def _put(socket: zmq.Socket[bytes], frames: Sequence[bytes], *, more: bool = False) -> bool:
     """Send a whole message without waiting; False if it was refused or dropped.
 
     If libzmq drops the connection between two frames it goes on to swallow the message's other
     frames, and must be given them: the next message would lose its head instead.
     """
-    last = len(frames) - 1
+    last = -1 if more else len(frames) - 1
     whole = True
     for i, frame in enumerate(frames):
         try:
@@ -386,141 +529,31 @@ def _put(socket: zmq.Socket[bytes], frames: Sequence[bytes]) -> bool:
     return whole
 
 
-def _connect(socket: zmq.Socket[bytes], address: str) -> None:
-    host = Address.parse(address).host
-    # Names may turn out to be IPv6; libzmq falls back where the machine has none.
-    socket.setsockopt(zmq.IPV6, int(not host.replace(".", "").isdigit()))
-    socket.connect(f"tcp://{address}")
+def _put_tracked(socket: zmq.Socket[bytes], frames: Sequence[bytes]) -> Tracker | None:
+    """Send a whole message as `_put` does, and return what tells when its last frame is gone.
 
-
-def _bind(socket: zmq.Socket[bytes], address: Address, option: str) -> Address:
-    try:
-        numeric = _numeric(address)
-        socket.setsockopt(zmq.IPV6, int(":" in numeric.host))
-        port = str(numeric.port) if numeric.port else "*"
-        host = f"[{numeric.host}]" if ":" in numeric.host else numeric.host
-        socket.bind(f"tcp://{host}:{port}")
-    except (zmq.ZMQError, OSError) as error:
-        raise ConfigError(f"--{option}: cannot bind {address}: {_reason(error)}") from error
-    endpoint = socket.getsockopt(zmq.LAST_ENDPOINT)
-    assert isinstance(endpoint, bytes)
-    bound = endpoint.decode().rstrip("\0")
-    return Address(address.host, int(bound.rpartition(":")[2]))
-
-
-def _numeric(address: Address) -> Address:
-    """Return the address with a numeric host: libzmq binds no names."""
-    if address.wildcard:
-        return address
-    family, _, _, _, found = net.getaddrinfo(address.host, address.port, type=net.SOCK_STREAM)[0]
-    assert family in (net.AF_INET, net.AF_INET6)
-    return Address(str(found[0]), address.port)
-
-
-def _reason(error: OSError | zmq.ZMQError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return "address in use"
-    return (error.strerror or str(error)).lower()
-
-
-def raise_file_limit() -> int:
-    """Raise this process's soft limit of file descriptors to the hard one; return it.
-
-    A mesh needs about four per member, and libzmq's accept side spins when there are none left.
+    None if it was refused or dropped.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and soft < hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-        except (ValueError, OSError):  # Some systems cap it below what they report.
-            pass
-    return 1 << 20 if soft == resource.RLIM_INFINITY else soft
-
-
-# ---------------------------------------------------------------- names
-
-
-def resolve(address: str) -> list[str]:
-    """Return the numeric host:port of all addresses behind `address`, [] if there are none."""
-    host, port = Address.parse(address)
+    if not _put(socket, frames[:-1], more=True):
+        return None
     try:
-        found = net.getaddrinfo(host, port, type=net.SOCK_STREAM)
-    except OSError:
-        return []
-    return list(dict.fromkeys(str(Address(str(entry[4][0]), port)) for entry in found))
+        return socket.send(frames[-1], NOBLOCK, copy=False, track=True)
+    except zmq.ZMQError:
+        return None
 
 
-def numeric(address: str) -> bool:
-    """True if `address` is an IP address and a port: nothing to look up."""
-    host = Address.parse(address).host
-    return ":" in host or host.replace(".", "").isdigit()
+def _is_dialable(address: str) -> bool:
+    """Return whether an address is one: what a peer calls so may be none at all."""
+    try:
+        is_numeric(address)
+    except ValueError:
+        return False
+    return True
 
 
-def expand_seeds(seeds: Iterable[Address], own: Sequence[str]) -> tuple[str, ...]:
-    """Return the seeds for the core: numeric addresses first, then the names themselves.
-
-    The numeric ones let the core see whether it is a seed itself: any of `own` is spelled like
-    the first of them. The names stay, since the DNS may know more nodes by the next attempt.
-    """
-    names = [str(seed) for seed in seeds]
-    looked_up = _lookup([name for name in names if not numeric(name)], RESOLVE_TIMEOUT_S)
-    mine = set(own)
-    for address in own:
-        if not numeric(address) and address in names:
-            mine.update(looked_up.get(address, ()))
-    expanded = []
-    for name in names:
-        expanded += looked_up.get(name, [name])
-    expanded = [own[0] if address in mine else address for address in expanded]
-    return tuple(dict.fromkeys(expanded + [name for name in looked_up if name not in mine]))
-
-
-def _lookup(names: Sequence[str], timeout_s: float) -> dict[str, list[str]]:
-    """Resolve `names` side by side within `timeout_s`; a name without an answer yields []."""
-    found: dict[str, list[str]] = {name: [] for name in names}
-    threads = []
-    for name in names:
-        answers = found[name]
-        work = threading.Thread(
-            target=lambda name=name, answers=answers: answers.extend(resolve(name)), daemon=True
-        )
-        work.start()
-        threads.append(work)
-    for work in threads:
-        work.join(timeout_s)
-    return {name: list(answers) for name, answers in found.items()}
-
-
-class _Names:
-    """Looks seeds' names up in a thread of its own, so that a slow DNS never stops the loop."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, list[str]] = {}
-        self._pending: set[str] = set()
-        self._answers: SimpleQueue[tuple[str, list[str]]] = SimpleQueue()
-
-    def addresses(self, seed: str) -> list[str] | None:
-        """Return the addresses known for `seed` and look it up again; None: not known yet."""
-        try:
-            if numeric(seed):
-                return [seed]
-        except ValueError:  # What a peer calls its address may be no address at all.
-            return None
-        self._take()
-        if seed not in self._pending:
-            self._pending.add(seed)
-            threading.Thread(target=self._look_up, args=(seed,), daemon=True).start()
-        return self._found.get(seed) or None
-
-    def _look_up(self, seed: str) -> None:
-        self._answers.put((seed, resolve(seed)))
-
-    def _take(self) -> None:
-        try:
-            while True:
-                seed, found = self._answers.get_nowait()
-                self._pending.discard(seed)
-                self._found[seed] = found
-        except Empty:
-            pass
+def _is_number(gossip: str) -> bool:
+    """Return whether there is nothing to look up in a gossip address."""
+    try:
+        return not gossip or is_numeric(gossip)
+    except ValueError:  # What a peer calls its address may be no address at all.
+        return True

@@ -7,17 +7,18 @@ about it, covers its tombstones, and may let a former owner release it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import islice
 
 from dcc.effects import Effect, Tell
 from dcc.limits import BATCH_BYTES, EXTRA_FRAMES_MAX, INLINE_VALUE_BYTES_MAX
 from dcc.replication.handover import Leftovers
 from dcc.replication.holdings import Holdings, Instant
+from dcc.replication.lane import record_bytes
 from dcc.replication.merkle import NOT_KNOWN, Trees
 from dcc.replication.pace import Pace
-from dcc.replication.streams import record_bytes
-from dcc.store.clocks import clock_below, clock_seen
+from dcc.ring.hashing import slot_of
+from dcc.store.doubt import NOTHING_OWED, Owed, is_below
 from dcc.store.store import Store
 from dcc.types import NodeKey, Origin, Record, Stamp
 from dcc.wire.messages import (
@@ -25,6 +26,7 @@ from dcc.wire.messages import (
     CompareReply,
     CompareRoot,
     CompareRootReply,
+    Fetch,
     Pull,
     PullReply,
 )
@@ -92,6 +94,11 @@ def unpack_spans(
     ]
 
 
+def owed_to(pull: Pull) -> dict[int, Owed]:
+    """Return what an asker says to be owed, by slot."""
+    return {one.slot: Owed(one.low, one.high, one.held) for one in pull.owed}
+
+
 def answer_pull(store: Store, pull: Pull, *, serving: bool = False) -> PullReply:
     """Return what the asker's clocks lack, up to one batch; slots left out did not fit.
 
@@ -112,6 +119,7 @@ RECORDS_MAX = 32
 class _Batch:
     def __init__(self, pull: Pull) -> None:
         self._asked_origins = pull.origins
+        self._owed = owed_to(pull)
         self._origins: dict[Origin, int] = {}
         self._slots: list[SlotAnswer] = []
         self._records: list[Record] = []
@@ -122,8 +130,11 @@ class _Batch:
         theirs = unpack_clock(ask.clock, self._asked_origins)
         ours, spans = store.clock(ask.slot), store.spans(ask.slot)
         complete = True
-        if store.is_ahead(ask.slot, theirs):
-            for record in store.lacking(ask.slot, theirs, ask.after):
+        owed = self._owed.get(ask.slot, NOTHING_OWED)
+        if not store.owes(ask.slot, owed):
+            owed = NOTHING_OWED
+        if owed.high or store.is_ahead(ask.slot, theirs):
+            for record in store.lacking(ask.slot, theirs, ask.after, owed):
                 if not self._fits(record):
                     complete = False
                     break
@@ -155,21 +166,6 @@ class _Batch:
         return True
 
 
-def is_below(
-    theirs: Mapping[Origin, Stamp],
-    ours: Mapping[Origin, Stamp],
-    mark: Stamp,
-    spans: Sequence[tuple[Origin, Stamp, Stamp]],
-) -> bool:
-    """Return whether the asker may lack a write that was forgotten here under the mark.
-
-    `spans` are the answerer's: what it has seen beyond a gap may be forgotten, too.
-    """
-    return clock_below(theirs, ours, mark) or any(
-        low < mark and clock_seen(theirs, origin) < min(high, mark) for origin, low, high in spans
-    )
-
-
 class Answerer:
     """Answers comparisons and pulls, and remembers who has seen the same as this node."""
 
@@ -189,19 +185,35 @@ class Answerer:
         """Forget a member that is down."""
         self._agreed.pop(peer, None)
 
+    def knows_gone(self, fetch: Fetch) -> bool:
+        """Return whether a value that the asker holds, and this node does not, was deleted.
+
+        Or replaced by what has expired: whatever it was, its record is forgotten here under the
+        mark, and the asker has not seen it. If the asker had, the value was merely evicted here.
+        """
+        slot, store = slot_of(fetch.key), self._held.store
+        mark = store.mark(slot)
+        if fetch.version.stamp > mark or not store.covers(slot, fetch.version):
+            return False
+        theirs = dict(zip(fetch.origins, fetch.stamps, strict=True))
+        return is_below(theirs, store.clock(slot), mark, store.spans(slot))
+
     def receive_pull(
         self, peer: NodeKey, request: int, epoch: int, pull: Pull, now: Instant
     ) -> list[Effect]:
         """Answer with what the asker lacks; learn from its clocks what it has seen."""
         held = self._held
+        owed = owed_to(pull)
         for ask in pull.slots:
             clock = unpack_clock(ask.clock, pull.origins)
             if epoch == held.view.epoch:
                 spans = unpack_spans(ask.spans, pull.origins)
                 everything = held.store.is_within(ask.slot, clock, spans)
-                self._seen_by(peer, ask.slot, clock, everything=everything)
+                # What is only covered there is not in good hands yet.
+                owes = held.store.owes(ask.slot, owed.get(ask.slot, NOTHING_OWED))
+                self._seen_by(peer, ask.slot, clock, everything=everything and not owes)
         reply = answer_pull(held.store, pull, serving=self._pace.serves(now.mono))
-        return [Tell(peer, reply, request)]
+        return [Tell(peer, reply, request, bulk=True)]
 
     def receive_compare(
         self, peer: NodeKey, request: int, epoch: int, compare: Compare, now: Instant

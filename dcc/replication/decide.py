@@ -10,6 +10,7 @@ from typing import NamedTuple
 from dcc.store.entry import Entry
 from dcc.types import NO_VERSION, PREV_UNKNOWN, Kind, Record
 from dcc.wire.messages import Code, Op, Outcome, Write
+from dcc.wire.shapes import MS_MAX
 
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 DIGITS_MAX = 20
@@ -39,6 +40,8 @@ def decide(write: Write, entry: Entry | None, *, sure: bool, now_ms: int) -> Dec
     that nobody could see just now.
     """
     expires_at_ms = now_ms + write.ttl_ms if write.ttl_ms else 0
+    if expires_at_ms > MS_MAX:  # No other node could read the record.
+        return Refusal(Code.MALFORMED, f"it would expire after {MS_MAX} ms, the last time there is")
     if write.op is Op.PUT:
         return _stored(write.key, write.value, expires_at_ms)
     if write.op is Op.ADD:

@@ -24,14 +24,20 @@ answerer keeps no state, so a lost message costs a repetition and nothing else.
       |<----------------------------------|
       | apply x, y; clock {a: 8, b: 9}
 
+Answers count however late they come: a value of megabytes takes seconds on a slow link.
+So no question is given up for its age. When an answer is overdue a *probe* is sent, a question
+about nothing; its answer travels behind the one that is waited for, on the same connection, so if
+it is the first to come the other is lost, and only then is the question put again. All that a
+change of the view or a standstill takes from an answer under way is the claim to be in sync as of
+its question. A slot is pulled from one peer at a time, so that no value comes from several.
+
 A slot that does not fit one frame is continued behind the last version that came; records go in
 ascending order of version and the clock of the *first* frame counts, so that a write which
 happens meanwhile is either behind the continuation point or not covered.
 
 Why it ends: each complete pull raises the asker's clock to at least the answerer's at that
 time; without new writes all clocks of a slot reach their common maximum after each pair has
-pulled once. What is worth comparing comes from events (a changed view, an own standstill, a gap in
-a stream), from the roots that ride on pings and acks (a difference that lasts), and from a timer.
+pulled once. What is worth comparing, and when, says `agenda`; here are the questions under way.
 
 Source: Gonçalves et al., "DottedDB: Anti-Entropy without Merkle Trees, Deletes without
 Tombstones", SRDS 2017, for clocks per node instead of digests of data; here per slot and per
@@ -40,31 +46,32 @@ boot, so that a slot can change hands and a cache may evict. The trees over them
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import islice
 
 from dcc.effects import Effect, Tell
-from dcc.limits import BATCH_BYTES, GROUP_COUNT, SLOT_COUNT
+from dcc.limits import BATCH_BYTES, GROUP_COUNT
+from dcc.replication.agenda import MUTE_NS, Agenda, Wants
 from dcc.replication.answerer import (
     Answerer,
-    is_below,
     pack_clock,
     pack_spans,
     unpack_clock,
     unpack_spans,
 )
+from dcc.replication.claims import Claim, Claims
 from dcc.replication.handover import Leftovers
 from dcc.replication.holdings import Holdings, Instant
-from dcc.replication.merkle import NOT_KNOWN, Trees, differing
+from dcc.replication.lane import record_bytes
+from dcc.replication.merkle import Trees, differing
 from dcc.replication.pace import Pace
-from dcc.replication.streams import record_bytes
 from dcc.replication.sync import SyncTable
 from dcc.replication.tidying import Tidying
 from dcc.replication.view import ViewChange
 from dcc.ring.hashing import slot_of
-from dcc.types import NO_VERSION, NodeKey, Origin, Record, Stamp, Version
+from dcc.store.doubt import Listing
+from dcc.types import NO_VERSION, NodeKey, Origin, Stamp, Version
 from dcc.units import MILLISECOND, NEVER, SECOND
 from dcc.wire.messages import (
     Compare,
@@ -75,44 +82,41 @@ from dcc.wire.messages import (
     Pull,
     PullReply,
 )
-from dcc.wire.shapes import SlotAnswer, SlotAsk
+from dcc.wire.shapes import SlotAnswer, SlotAsk, SlotOwed
 
-SLOTS_PER_PLAN = 1_024
 SLOTS_PER_COMPARE = 512
 SLOTS_PER_PULL = 128
-"All three bound the work of one turn to a few milliseconds."
+"Both bound the work of one turn to a few milliseconds."
 
 SLOTS_PULLED_FIRST = 16
 "Then twice as many as the last answer had room for: clocks that find none were sent in vain."
 
 PULLS_IN_FLIGHT = 4
-"Peers pulled from at once; bounds what arrives while the node also serves."
+"""Peers asked at once; bounds what arrives while the node also serves. Whose answer is overdue does
+not count."""
 
 PATIENCE_FIRST_NS = 250 * MILLISECOND
 PATIENCE_MOST_NS = 2 * SECOND
-"""How long an answer is waited for. It takes milliseconds, or never comes: who has just been
-thought dead has no connection back yet. So patience is short, and doubles with each silence."""
+"""When an answer is overdue. It takes milliseconds, or seconds if it is large and the link slow, or
+never comes: who has just been thought dead has no connection back yet. Doubles with each probe."""
 
-MUTE_NS = 30 * SECOND
-"Who is alive by gossip and answers nothing for so long holds nobody up any more."
+PROBES_MAX = 16
+"Probes to one peer that are remembered."
+
+HELD_BACK_NS = 10 * SECOND
+"How long a slot that is pulled from one peer is not pulled from another."
 
 RETRY_NS = 200 * MILLISECOND
-"Pause before a peer is asked again that did not answer, or has another view."
+"Pause before a peer is asked again that has another view."
 
-GAP_GRACE_NS = 500 * MILLISECOND
-"A gap in a clock is usually a batch that is still on its way."
+OWED_AGAIN_NS = 1 * SECOND
+"When an owner that could not be believed is asked again for what it owes."
 
-LASTING_NS = 1 * SECOND
-"Roots that still differ after so long differ by more than writes under way."
-
-DOUBTS_PAUSE_NS = 5 * SECOND
-"Between two descents into one peer's tree that roots heard on gossip have caused."
+CLAIMS_NS = 1 * SECOND
+"How often claims that wait are looked at without an event: somebody may have fallen silent."
 
 GROUPS_BUSY = 32
 "So many differing groups are writes everywhere, not divergence: that is left to the timer."
-
-DESCENTS_MAX = 3
-"Roots compared in vain, the views being unequal, before the slots are compared one by one."
 
 
 @dataclass(slots=True)
@@ -121,39 +125,36 @@ class _Partial:
 
     clock: dict[Origin, Stamp]
     spans: list[tuple[Origin, Stamp, Stamp]]
-    mark: Stamp
     after: Version
     sent_at: int
+    same_view: bool
+    "Whether both ends had the same view all the time."
 
 
 @dataclass(slots=True)
-class _Peer:
-    """What is to be pulled from one member, and the pull under way."""
+class _Talk:
+    """The question to one member that is under way, and what its answers have left open."""
 
-    wanted: dict[int, None] = field(default_factory=dict)  # slots, in order of arrival
-    differ: dict[int, None] = field(default_factory=dict)  # those of them known to differ
     partial: dict[int, _Partial] = field(default_factory=dict)
-    gaps: dict[int, int] = field(default_factory=dict)  # slot -> when to look again
-    refused: set[int] = field(default_factory=set)  # those of them to be pulled in any case
     request: int = 0
-    "The pull in flight; 0 = none."
+    "The question that is not answered yet; 0 = none."
+    pulls: bool = False
+    "It is a `Pull`."
     asked: tuple[int, ...] = ()
+    owed: frozenset[int] = frozenset()
+    "The slots of which it asks for what this node is owed, too."
     sent_at: int = 0
     epoch: int = 0
+    outdated: bool = False
+    """Since it was put this node's view has changed, or it stood still: the answer counts, but says
+    nothing of now."""
     slots_per_pull: int = SLOTS_PULLED_FIRST
+    probes: list[int] = field(default_factory=list)
+    "Questions about nothing that were sent behind it, oldest first."
+    overdue_at: int = NEVER
     patience_ns: int = PATIENCE_FIRST_NS
-    silent_since: int = NEVER
-    "When the first question was put that nothing has answered since."
-    not_before: int = 0
-    round_at: int = 0
-    "When the roots are compared again, whatever was heard."
-    descents: int = 0
-    "Tries left to begin at the root, before slots are compared; 0 = none is wanted."
-    doubted: bool = False
-    "The descent follows from a root heard on gossip."
-    doubt_at: int = NEVER
-    "When a difference of roots is looked into."
-    calm_until: int = 0
+    held_back: bool = False
+    "All that is to be pulled from this peer is being pulled from others."
 
 
 class Exchange:
@@ -161,354 +162,328 @@ class Exchange:
 
     def __init__(self, holdings: Holdings, sync: SyncTable) -> None:
         self._held, self._sync = holdings, sync
-        self._peers: dict[NodeKey, _Peer] = {}
-        self._plans: deque[tuple[Iterator[int], frozenset[NodeKey] | None]] = deque()
         self.leftovers = Leftovers(holdings)
         self.trees = Trees(holdings)
         self.tidying = Tidying(holdings, sync)
         self._pace = Pace(holdings.config.move_bytes_per_second, holdings.config.move_share_percent)
         self.answerer = Answerer(holdings, self.trees, self.leftovers, self._pace)
-        self._turned_at = 0
-        self._pieces = 0
-        "Pieces of the trees to be made anew before somebody descends."
+        self.agenda = Agenda(holdings, sync, self.trees, self._pace)
+        self.claims = Claims(holdings.config.claims_bytes_max)
+        self._claims_at = NEVER
+        self._talks: dict[NodeKey, _Talk] = {}  # with the peers of the agenda
         self.divergences = 0
         "Lasting differences that roots heard on gossip have led to."
         self.rounds = self.records_in = self.bytes_in = 0
         self.last_round_at = -1
 
-    # -------------------------------------------------------------- what is worth pulling
+    # -------------------------------------------------------------- events
 
     def view_changed(self, change: ViewChange, now: Instant) -> None:
-        """Plan pulls for changed slots and risen members; drop plans for those that fell."""
+        """Ask what the new view makes worth asking, and nothing of those that fell."""
         self.trees.view_changed(change.slots)
         for key in change.fallen:
-            self._peers.pop(key, None)
+            self._talks.pop(key, None)
             self.answerer.forget(key)
         for key in change.risen:
             if key != self._held.key:
-                self._peers[key] = _Peer(round_at=self._next_round(now))
-        risen = frozenset(change.risen)
-        if len(change.slots) == SLOT_COUNT:
-            self._plans.clear()  # All is planned anew.
-            risen = frozenset()
-        self._plans.append((iter(change.slots), None))
-        if risen:
-            self._plans.append((iter(self._held.view.owned), risen))
-        if change.led and len(change.slots) < SLOT_COUNT:
-            self._plans.append((iter(change.led), None))
-        for state in self._peers.values():
-            # What was asked in another view answers nothing in this one, and a slot that is
-            # continued may have been dropped and regained meanwhile.
-            state.request = 0
-            state.partial.clear()
-            self._descend(state)
+                self._talks[key] = _Talk()
+        for talk in self._talks.values():
+            for slot in change.slots if talk.partial else ():
+                talk.partial.pop(slot, None)  # It may have been dropped and regained meanwhile.
+            talk.held_back, talk.outdated = False, True
+        self.claims.drop(slot for slot in change.slots if not self._held.view.owns(slot))
+        self.agenda.view_changed(change, now)
+        self._settle_all(now)
         if change.slots or change.risen or change.fallen:
             self.leftovers.find(now)
 
     def standstill(self, now: Instant) -> None:
         """Compare everything again: others may have written without this node."""
-        for key in self._held.view.alive:
-            if key != self._held.key:
-                state = self._peers[key] = _Peer(round_at=self._next_round(now))
-                self._descend(state)
-        self._plans = deque([(iter(self._held.view.owned), None)])
-
-    def root(self, peer: NodeKey) -> int:
-        """Return the root of the tree shared with `peer`, for a ping or ack; 0 = not known."""
-        return self.trees.root(peer)
+        self.agenda.standstill(now)
+        for talk in self._talks.values():
+            talk.outdated = True
 
     def root_heard(self, peer: NodeKey, root: int, now: Instant) -> None:
-        """Compare a root that came with a ping or ack, at equal epochs; doubt what differs."""
-        state = self._peers.get(peer)
-        mine = self.trees.root(peer)
-        if state is None or NOT_KNOWN in (root, mine):
-            return
-        if mine == root:
-            state.doubt_at = NEVER
+        """Compare a root that came with a ping or ack, at equal epochs."""
+        if self.agenda.root_heard(peer, root, now):
             self.answerer.agree(peer, now)
-        elif state.doubt_at == NEVER and state.calm_until <= now.mono:
-            state.doubt_at = now.mono + LASTING_NS
-
-    def nudged(self, peer: NodeKey, slots: Iterable[int], now: Instant) -> None:
-        """A member announced slots that it holds and this node may own."""
-        state = self._peers.get(peer)
-        if state is None:
-            return
-        for slot in slots:
-            if self._held.view.owns(slot):
-                self._sync.nudged(slot, peer, now.mono)
-                state.wanted[slot] = None
-
-    def gap(self, peer: NodeKey, slot: int, now: Instant, *, refused: bool = False) -> None:
-        """A record of `peer`'s stream left a gap: its predecessor has not been seen.
-
-        Or it was itself `refused`, of which the store knows nothing.
-        """
-        state = self._peers.get(peer)
-        if state is not None:
-            state.gaps.setdefault(slot, now.mono + GAP_GRACE_NS)
-            if refused:
-                state.refused.add(slot)
-
-    @property
-    def caught_up(self) -> bool:
-        """Whether every slot owned here is in sync with every live holder of it that answers."""
-        return not self._plans and not any(
-            not self._sync.in_sync(slot, peer)
-            for peer, state in self._peers.items()
-            if state.silent_since + MUTE_NS > self._turned_at
-            for slot in state.wanted
-        )
 
     # -------------------------------------------------------------- asking
 
     def tick(self, now: Instant, served: int = 0) -> list[Effect]:
-        """Send due questions and nudges; give up questions that nobody answered.
+        """Send due questions, probes and nudges.
 
         `served` is the number of requests from clients so far: while it grows, pulls are paced.
         """
         effects: list[Effect] = []
-        self._turned_at = now.mono
         self._pace.turned(served, now.mono)
-        self._plan()
-        if self._sync.behind and self.caught_up:
-            self._sync.caught_up()
-        if self._pieces:
-            self._pieces = 0 if self.trees.refresh() else self._pieces - 1
-        for state in self._peers.values():
-            if state.request and now.mono - state.sent_at >= state.patience_ns:
-                state.patience_ns = min(2 * state.patience_ns, PATIENCE_MOST_NS)
-                self._give_up(state, now)
-            self._look_at_gaps(state, now)
-            self._look_at_doubt(state, now)
-            if state.round_at <= now.mono:
-                state.round_at = self._next_round(now)
-                self._descend(state)
-        busy = sum(bool(state.request) for state in self._peers.values())
-        for key, state in sorted(self._peers.items(), key=lambda item: item[1].sent_at):
+        self.agenda.tick(now)
+        wants = self.agenda.peers
+        for key, talk in self._talks.items():
+            if talk.overdue_at <= now.mono:
+                effects.append(self._probe(key, talk, now))
+        busy = self._busy()
+        for key, talk in sorted(self._talks.items(), key=lambda item: item[1].sent_at):
             if busy >= PULLS_IN_FLIGHT:
                 break
-            if self._due(state) <= now.mono and not state.request:
-                effects.append(self._ask(key, state, now))
-                busy += 1
+            if self.agenda.ask_at(wants[key]) <= now.mono and not talk.request:
+                asked = self._ask(key, wants[key], talk, now)
+                effects += asked
+                busy += len(asked)
+        if self._claims_at <= now.mono:
+            self._settle_all(now)
         effects += self.leftovers.tick(now)
         self.tidying.tick(now)
         return effects
 
     def wake_at(self) -> int:
         """Return when the next question, retry, round, nudge or piece of a plan is due."""
-        if self._plans or self._pieces or self._pace.open:
+        if self.agenda.busy or self._pace.open:
             return 0
-        due = min(self.leftovers.wake_at(), self.tidying.at)
-        busy = sum(bool(state.request) for state in self._peers.values())
-        for state in self._peers.values():
-            due = min(due, state.round_at, state.doubt_at, min(state.gaps.values(), default=NEVER))
-            if state.request:
-                due = min(due, state.sent_at + state.patience_ns)
-            elif busy < PULLS_IN_FLIGHT:
-                due = min(due, self._due(state))
+        due = min(self.leftovers.wake_at(), self.tidying.at, self.agenda.look_at())
+        due = min(due, self._claims_at)
+        busy = self._busy()
+        for key, talk in self._talks.items():
+            due = min(due, talk.overdue_at)
+            if not talk.request and not talk.held_back and busy < PULLS_IN_FLIGHT:
+                due = min(due, self.agenda.ask_at(self.agenda.peers[key]))
         return due
 
+    def doubted(self, slot: int, now: Instant) -> None:
+        """A write was not taken: it may be hidden by what somebody forgot whose mark came here.
+
+        Holders who know better say so.
+        """
+        self._sync.owed(slot, now.mono)
+        self._want_owed(slot)
+
     def undeliverable(self, peer: NodeKey, request: int, now: Instant) -> None:
-        """A message to `peer` could not be queued: if it was the pull in flight, that is void."""
-        state = self._peers.get(peer)
-        if state is not None and request and state.request == request:
-            self._give_up(state, now)
+        """A message could not be queued: if it was the question in flight, nobody will answer."""
+        talk = self._talks.get(peer)
+        if talk is not None and request and talk.request == request:
+            self._end(talk)
+            self.agenda.peers[peer].not_before = now.mono + RETRY_NS
 
     def receive_reply(
         self, peer: NodeKey, request: int, epoch: int, reply: PullReply, now: Instant
     ) -> list[Effect]:
-        """Take the records and clocks of an answer; stale answers are ignored whole."""
-        state = self._peers.get(peer)
-        if state is None or not request or state.request != request:
-            return []
-        state.request, state.silent_since = 0, NEVER
+        """Take the records and clocks of an answer; of one to a question forgotten, the records."""
+        talk = self._closed(peer, request)
         size = sum(map(record_bytes, reply.records))
         self.bytes_in += size
         self._pace.arrived(size, now.mono, serving=reply.serving)
-        state.slots_per_pull = min(max(2 * len(reply.slots), 4), SLOTS_PER_PULL)
-        refused = self._apply(reply.records, now)
-        same_view = epoch == self._held.view.epoch == state.epoch
+        refused = self._apply(reply, talk.owed if talk else frozenset(), now)
+        if talk is None:
+            return []
+        wants = self.agenda.peers[peer]
+        talk.slots_per_pull = min(max(2 * len(reply.slots), 4), SLOTS_PER_PULL)
+        same_view = self._same_view(talk, epoch)
         answered = 0
         for answer in reply.slots:
-            if answer.slot in state.differ and answer.slot not in refused:
-                self._take(peer, state, answer, reply, same_view=same_view)
+            if answer.slot in wants.differ and answer.slot not in refused:
+                self._take(peer, talk, answer, reply, now, same_view=same_view)
                 answered += 1
-        self._asked_again(state, now, progress=bool(answered) and same_view)
+        self._asked_again(wants, talk, now, progress=bool(answered) and same_view)
         return []
 
     def receive_comparison(
         self, peer: NodeKey, request: int, epoch: int, reply: CompareReply, now: Instant
     ) -> list[Effect]:
         """Take the answer to a comparison: equal slots are pulled already, with nothing to come."""
-        state = self._peers.get(peer)
-        if state is None or not request or state.request != request:
+        talk = self._closed(peer, request)
+        if talk is None:
             return []
-        state.request, state.silent_since = 0, NEVER
-        same_view = epoch == self._held.view.epoch == state.epoch
+        wants = self.agenda.peers[peer]
+        same_view = self._same_view(talk, epoch)
         unequal = set(reply.differ)
-        for slot in state.asked:
+        for slot in talk.asked:
             if slot in unequal:
-                state.differ[slot] = None
+                wants.differ[slot] = None
             elif same_view:
-                state.wanted.pop(slot, None)
-                self._sync.pulled(slot, peer, state.sent_at)
-        self._asked_again(state, now, progress=same_view)
+                wants.wanted.pop(slot, None)
+                self._pulled(slot, peer, talk.sent_at, now)
+        self._asked_again(wants, talk, now, progress=same_view)
         return []
 
     def receive_roots(
         self, peer: NodeKey, request: int, epoch: int, reply: CompareRootReply, now: Instant
     ) -> list[Effect]:
         """Take the answer to a root: slots of equal groups are pulled already, others wanted."""
-        state = self._peers.get(peer)
-        if state is None or not request or state.request != request:
+        talk = self._closed(peer, request)
+        if talk is None:
             return []
-        state.request, state.silent_since = 0, NEVER
-        if not epoch == self._held.view.epoch == state.epoch:
-            state.descents -= 1
-            if not state.descents:
-                state.wanted.update(dict.fromkeys(self.trees.shared(peer)))
-            self._asked_again(state, now, progress=False)
+        wants = self.agenda.peers[peer]
+        if not self._same_view(talk, epoch):
+            wants.descents -= not talk.outdated
+            if not wants.descents:
+                wants.wanted.update(dict.fromkeys(self.trees.shared(peer)))
+            self._asked_again(wants, talk, now, progress=False)
             return []
-        state.descents = 0
+        wants.descents = 0
         ours = self.trees.groups(peer)
         differ = differing(ours, reply.groups) if reply.groups else []
-        if state.doubted:
+        if wants.doubted:
             self.divergences += bool(differ)
             if len(differ) > GROUPS_BUSY:
                 return []
-        self._descended(peer, state, frozenset(differ), now_equal=bool(reply.groups))
-        self._asked_again(state, now, progress=True)
+        self._descended(peer, talk, frozenset(differ), now, now_equal=bool(reply.groups))
+        self._asked_again(wants, talk, now, progress=True)
         return []
 
     def check(self) -> None:
-        """Assert that plans are only made for live members and owned slots."""
-        for key, state in self._peers.items():
-            assert key in self._held.view.alive, "a plan to pull from a member that is down"
-            assert set(state.partial) <= set(state.differ)
+        """Assert that questions are only put to live members, about slots that differ."""
+        self.agenda.check()
+        assert self._talks.keys() == self.agenda.peers.keys()
+        for key, talk in self._talks.items():
+            assert set(talk.partial) <= set(self.agenda.peers[key].differ)
         self.trees.check()
+        self.claims.check()
 
     # -------------------------------------------------------------- inside
 
-    def _next_round(self, now: Instant) -> int:
-        return now.mono + self._held.config.exchange_interval_ns
+    def _closed(self, peer: NodeKey, request: int) -> _Talk | None:
+        """Return the talk in which `request` was the question in flight; it is over now.
 
-    def _plan(self) -> None:
-        """Go on planning pulls: of slots that this node owns, from holders it may lag behind."""
-        if not self._plans:
-            return
-        view, peers_of = self._held.view, self._peers
-        slots, peers = self._plans[0]
-        seen = 0
-        for slot in islice(slots, SLOTS_PER_PLAN):
-            seen += 1
-            if view.owns(slot):
-                for key in self._sync.holders(slot):
-                    if (peers is None or key in peers) and key in peers_of:
-                        peers_of[key].wanted[slot] = None
-        if seen < SLOTS_PER_PLAN:
-            self._plans.popleft()
+        The answer to a probe ends it as well: what was asked before is lost.
+        """
+        talk = self._talks.get(peer)
+        if talk is None or not request:
+            return None
+        known = talk.request == request
+        if known or request in talk.probes:
+            self.agenda.peers[peer].silent_since = NEVER
+            self._end(talk)
+        return talk if known else None
 
-    def _descend(self, state: _Peer) -> None:
-        """Begin at the root before slots are compared one by one."""
-        state.descents, state.doubted = DESCENTS_MAX, False
-        self._pieces = max(self._pieces, self.trees.pieces())
+    def _same_view(self, talk: _Talk, epoch: int) -> bool:
+        """Return whether this node sees the ring that it saw at the question, and the peer too."""
+        return epoch == self._held.view.epoch == talk.epoch and not talk.outdated
+
+    def _end(self, talk: _Talk) -> None:
+        talk.request, talk.overdue_at = 0, NEVER
+        talk.probes.clear()
+        talk.patience_ns = PATIENCE_FIRST_NS
+        for other in self._talks.values():
+            other.held_back = False
+
+    def _busy(self) -> int:
+        return sum(bool(talk.request) and not talk.probes for talk in self._talks.values())
+
+    def _probe(self, key: NodeKey, talk: _Talk, now: Instant) -> Effect:
+        """Ask about nothing, on the way of the question that is overdue."""
+        number = self._held.next_request()
+        talk.probes = [*talk.probes[1 - PROBES_MAX :], number]
+        talk.patience_ns = min(2 * talk.patience_ns, PATIENCE_MOST_NS)
+        talk.overdue_at = now.mono + talk.patience_ns
+        nothing = Pull(origins=(), slots=()) if talk.pulls else Compare(slots=(), digests=())
+        return Tell(key, nothing, number)
 
     def _descended(
-        self, peer: NodeKey, state: _Peer, unequal: frozenset[int], *, now_equal: bool
+        self, peer: NodeKey, talk: _Talk, unequal: frozenset[int], now: Instant, *, now_equal: bool
     ) -> None:
         """Want the slots of groups that differ; of the others nothing is to come."""
+        wanted = self.agenda.peers[peer].wanted
         equal = shared = self.trees.shared(peer)
-        if unequal:
-            equal = [slot for slot in shared if slot % GROUP_COUNT not in unequal]
+        owed = self._sync.owed_by(peer, shared)
+        for slot in sorted(owed):  # What was seen is equal, but not what is held.
+            wanted[slot] = self.agenda.peers[peer].differ[slot] = None
+        if unequal or owed:
+            equal = [s for s in shared if s % GROUP_COUNT not in unequal and s not in owed]
             others = (slot for slot in shared if slot % GROUP_COUNT in unequal)
-            state.wanted.update(dict.fromkeys(others))
-        for slot in equal if state.wanted else ():
-            state.wanted.pop(slot, None)
-        self._sync.pulled_all(equal, peer, state.sent_at)
+            wanted.update(dict.fromkeys(others))
+        for slot in equal if wanted else ():
+            wanted.pop(slot, None)
+        self._sync.pulled_all(equal, peer, talk.sent_at)
+        if len(self.claims):
+            self._settle_all(now)
         if now_equal:  # An equal root speaks of what was here when it was sent.
             self.answerer.all_seen_by(peer, equal)
 
-    def _due(self, state: _Peer) -> int:
-        """Return when the next question to this peer may go out."""
-        if state.differ:
-            return max(state.not_before, self._pace.free_at)
-        if state.wanted and not state.descents:
-            return state.not_before
-        if not state.descents:
-            return NEVER
-        # A tree that is not up to date yet would only say: I do not know.
-        return NEVER if self._pieces else state.not_before
-
-    def _look_at_doubt(self, state: _Peer, now: Instant) -> None:
-        if state.doubt_at <= now.mono:
-            state.doubt_at, state.calm_until = NEVER, now.mono + DOUBTS_PAUSE_NS
-            if not state.descents:
-                self._descend(state)
-                state.doubted = True
-
-    def _look_at_gaps(self, state: _Peer, now: Instant) -> None:
-        for slot, at in sorted(state.gaps.items()):
-            if at <= now.mono:
-                del state.gaps[slot]
-                lacking = slot in state.refused or self._held.store.has_gaps(slot)
-                state.refused.discard(slot)
-                if lacking and self._held.view.owns(slot):
-                    state.wanted[slot] = None
-
-    def _ask(self, key: NodeKey, state: _Peer, now: Instant) -> Effect:
-        state.request = self._held.next_request()
-        state.sent_at, state.epoch = now.mono, self._held.view.epoch
-        state.silent_since = min(state.silent_since, now.mono)
-        message: Message
-        if state.differ:
-            message = self._pull(state)
+    def _ask(self, key: NodeKey, wants: Wants, talk: _Talk, now: Instant) -> list[Effect]:
+        """Put the next question, if there is one; nothing while others are asked the same."""
+        message: Message | None = None
+        if wants.differ:
+            message = self._pull(key, wants, talk, self._pulled_elsewhere(talk, now))
+        if message is not None:
             self._pace.asked(now.mono)
-        elif state.descents:
+        elif wants.descents and not wants.differ:
             message = CompareRoot(root=self.trees.root(key))
         else:
-            message = self._compare(state)
-        return Tell(key, message, state.request)
+            message = self._compare(key, wants, talk)
+        if message is None:
+            talk.held_back = True
+            return []
+        talk.request, talk.pulls = self._held.next_request(), isinstance(message, Pull)
+        talk.sent_at, talk.epoch = now.mono, self._held.view.epoch
+        talk.outdated = False
+        talk.overdue_at = now.mono + talk.patience_ns
+        wants.silent_since = min(wants.silent_since, now.mono)
+        return [Tell(key, message, talk.request)]
 
-    def _compare(self, state: _Peer) -> Compare:
-        state.asked = tuple(islice(state.wanted, SLOTS_PER_COMPARE))
+    def _pulled_elsewhere(self, talk: _Talk, now: Instant) -> set[int]:
+        """Return the slots that are just being pulled from other peers."""
+        found: set[int] = set()
+        for other in self._talks.values():
+            if other is not talk and other.sent_at + HELD_BACK_NS > now.mono:
+                found.update(other.partial)
+                if other.request and other.pulls:
+                    found.update(other.asked)
+        return found
+
+    def _compare(self, key: NodeKey, wants: Wants, talk: _Talk) -> Compare | None:
+        free = (s for s in wants.wanted if s not in wants.differ and not self._waits(s, key))
+        asked = tuple(islice(free, SLOTS_PER_COMPARE))
+        owed = self._sync.owed_by(key, asked)
+        for slot in sorted(owed):  # What was seen is not what is held.
+            wants.differ[slot] = None
+        talk.asked = tuple([slot for slot in asked if slot not in owed]) if owed else asked
         digest = self._held.store.digest
-        return Compare(slots=state.asked, digests=tuple([digest(slot) for slot in state.asked]))
+        digests = tuple([digest(slot) for slot in talk.asked])
+        return Compare(slots=talk.asked, digests=digests) if asked else None
 
-    def _pull(self, state: _Peer) -> Pull:
+    def _waits(self, slot: int, key: NodeKey) -> bool:
+        """Return whether a slot is not to be asked for: for the others' sake, or want of room."""
+        claims = self.claims
+        return key in claims.of(slot) or (claims.full and slot not in claims)
+
+    def _pull(self, key: NodeKey, wants: Wants, talk: _Talk, elsewhere: set[int]) -> Pull | None:
         origins: dict[Origin, int] = {}
         asks: list[SlotAsk] = []
+        owing: list[SlotOwed] = []
         size = 0
-        for slot in state.differ:
-            partial = state.partial.get(slot)
+        for slot in wants.differ:
+            if slot in elsewhere or self._waits(slot, key):
+                continue
+            partial = talk.partial.get(slot)
             clock = pack_clock(self._held.store.clock(slot), origins)
             spans = pack_spans(self._held.store.spans(slot), origins)
             size += 16 + 6 * len(clock) + 6 * len(spans)
-            if asks and (size > BATCH_BYTES or len(asks) >= state.slots_per_pull):
+            if asks and (size > BATCH_BYTES or len(asks) >= talk.slots_per_pull):
                 break
             after = partial.after if partial else NO_VERSION
             asks.append(SlotAsk(slot, after, clock, self._held.store.mark(slot), spans))
-        state.asked = tuple(ask.slot for ask in asks)
-        return Pull(origins=tuple(origins), slots=tuple(asks))
+            if self._sync.owes(slot, key):
+                low, high, held = self._held.store.owed(slot)
+                owing += [SlotOwed(slot, low, high, held)] if high else []
+        if not asks:
+            return None
+        talk.asked = tuple(ask.slot for ask in asks)
+        talk.owed = frozenset([one.slot for one in owing])
+        return Pull(origins=tuple(origins), slots=tuple(asks), owed=tuple(owing))
 
-    def _asked_again(self, state: _Peer, now: Instant, *, progress: bool) -> None:
-        state.patience_ns = PATIENCE_FIRST_NS
-        if not progress:
-            state.not_before = now.mono + RETRY_NS
-        if not state.wanted:
+    def _asked_again(self, wants: Wants, talk: _Talk, now: Instant, *, progress: bool) -> None:
+        if not progress and not talk.outdated:
+            wants.not_before = now.mono + RETRY_NS
+        if not wants.wanted:
             self.rounds += 1
             self.last_round_at = now.mono
 
-    def _give_up(self, state: _Peer, now: Instant) -> None:
-        state.request = 0
-        state.partial.clear()
-        state.not_before = now.mono + RETRY_NS
-
-    def _apply(self, records: Iterable[Record], now: Instant) -> set[int]:
+    def _apply(self, reply: PullReply, owed: Collection[int], now: Instant) -> set[int]:
         """Merge records; return the slots of those whose stamp is too far ahead of time."""
         held = self._held
         refused: set[int] = set()
-        for record in records:
+        clocks = {one.slot: unpack_clock(one.clock, reply.origins) for one in reply.slots}
+        for record in reply.records:
             slot = slot_of(record.key)
             if not held.view.owns(slot):
                 continue  # It was lost since the question: a copy would be nobody's to release.
@@ -516,35 +491,116 @@ class Exchange:
                 refused.add(slot)
                 continue
             held.clock.witness(record.version.stamp)
-            held.store.apply(slot, record, now.ms)
+            held.store.apply(slot, record, now.ms, clocks.get(slot), owed=slot in owed)
             self.records_in += 1
         return refused
 
     def _take(
-        self, peer: NodeKey, state: _Peer, answer: SlotAnswer, reply: PullReply, *, same_view: bool
-    ) -> None:
-        slot = answer.slot
-        partial = state.partial.pop(slot, None)
+        self, peer: NodeKey, talk: _Talk, answer: SlotAnswer, reply: PullReply, now: Instant,
+        *, same_view: bool,
+    ) -> None:  # fmt: skip
+        slot, wants = answer.slot, self.agenda.peers[peer]
+        partial = talk.partial.pop(slot, None)
         if not self._held.view.owns(slot):
-            state.wanted.pop(slot, None)
-            del state.differ[slot]
+            wants.wanted.pop(slot, None)
+            del wants.differ[slot]
             return
         if partial is None:
             clock = unpack_clock(answer.clock, reply.origins)
             spans = unpack_spans(answer.spans, reply.origins)
-            partial = _Partial(clock, spans, answer.mark, NO_VERSION, state.sent_at)
+            partial = _Partial(clock, spans, NO_VERSION, talk.sent_at, same_view)
+        partial.same_view &= same_view
         if not answer.complete:
             versions = [r.version for r in reply.records if slot_of(r.key) == slot]
             partial.after = max(versions, default=partial.after)
-            state.partial[slot] = partial
+            talk.partial[slot] = partial
             return
+        # The mark of the last frame: what was forgotten since the first one never came.
+        listing = Listing(partial.clock, partial.spans, answer.mark, answer.refill)
+        told = self._tells_what_it_owes(peer, talk, slot, listing)
+        claim = Claim(listing, partial.sent_at, partial.same_view and told)
+        del wants.differ[slot]
+        if not told:
+            self.agenda.again(peer, slot, now.mono + OWED_AGAIN_NS)
         store = self._held.store
-        if answer.refill or is_below(store.clock(slot), partial.clock, partial.mark, partial.spans):
-            # An empty list is one, too: whoever has forgotten everything lists nothing.
-            store.refill(slot, set(answer.refill), partial.clock, partial.mark)
-        store.merge_clock(slot, partial.clock, partial.mark)
-        store.merge_spans(slot, partial.spans)
-        del state.differ[slot]
-        if same_view:
-            state.wanted.pop(slot, None)
-            self._sync.pulled(slot, peer, partial.sent_at)
+        if store.is_below(slot, listing) or store.misses(slot, listing.clock):
+            self.claims.add(slot, peer, claim)
+            for other in self._unheard(slot, now):
+                self.agenda.peers[other].wanted[slot] = None
+            self._claims_at = min(self._claims_at, now.mono + CLAIMS_NS)
+        else:
+            self._take_over(slot, peer, claim, 0)
+        self._settle(slot, now)
+
+    def _tells_what_it_owes(self, peer: NodeKey, talk: _Talk, slot: int, listing: Listing) -> bool:
+        """Return whether an answer settles what is owed, if it was asked for that.
+
+        Of an owner who is below the mark nothing is believed, but it catches up, and is asked
+        again. Who is no owner does not: what it has is in doubt for good.
+        """
+        held = self._held
+        if slot not in talk.owed or peer not in held.view.slots.owners(slot):
+            return True
+        return held.store.trusts(slot, listing.clock)
+
+    def _take_over(self, slot: int, peer: NodeKey, claim: Claim, mark: Stamp) -> None:
+        """Become the maximum of both: everything came, but for what is hidden under `mark`."""
+        store, listing = self._held.store, claim.listing
+        # Nobody knows more of this node's own writes than it does, unless it was told a lie: what
+        # it writes from now on must not lie below that.
+        self._held.clock.witness(max(listing.clock.get(self._held.origin, 0), mark))
+        store.merge_clock(slot, listing.clock, mark)
+        store.merge_spans(slot, listing.spans)
+        if claim.same_view and peer in self.agenda.peers:
+            self.agenda.peers[peer].wanted.pop(slot, None)
+            self._sync.pulled(slot, peer, claim.sent_at)
+
+    # -------------------------------------------------------------- claims
+
+    def _unheard(self, slot: int, now: Instant) -> list[NodeKey]:
+        """Return the holders of a slot with claims that are still to be pulled from."""
+        since, claimed = self.claims.since(slot), self.claims.of(slot)
+        peers = self.agenda.peers
+        return [
+            peer
+            for peer in self._sync.holders(slot)
+            if peer in peers
+            and peer not in claimed
+            and self._sync.last_pull(slot, peer) < since
+            and peers[peer].silent_since + MUTE_NS > now.mono
+        ]
+
+    def _settle(self, slot: int, now: Instant) -> None:
+        """Take over all that is claimed of a slot, once every other holder was pulled from."""
+        if slot not in self.claims or self._unheard(slot, now):
+            return
+        store, sync = self._held.store, self._sync
+        since, claims = self.claims.since(slot), self.claims.take(slot)
+        below = [peer for peer, one in claims.items() if store.is_below(slot, one.listing)]
+        if store.refill(slot, [claims[peer].listing for peer in below]):
+            since = now.mono  # Somebody may know better of what is gone: all are asked again.
+        for peer, claim in claims.items():
+            self._take_over(slot, peer, claim, claim.listing.mark if peer in below else 0)
+        if store.owed(slot).high:
+            sync.owed(slot, since)
+            self._want_owed(slot)
+
+    def _want_owed(self, slot: int) -> None:
+        for peer in self._sync.holders(slot):
+            wants = self.agenda.peers.get(peer)
+            if wants is not None and self._sync.owes(slot, peer):
+                wants.wanted[slot] = None
+
+    def _settle_all(self, now: Instant) -> None:
+        for slot in self.claims.slots():
+            self._settle(slot, now)
+        for slot in self.claims.slots():
+            for peer in self._unheard(slot, now):
+                self.agenda.peers[peer].wanted[slot] = None
+        self._claims_at = now.mono + CLAIMS_NS if len(self.claims) else NEVER
+        for talk in self._talks.values():
+            talk.held_back = False
+
+    def _pulled(self, slot: int, peer: NodeKey, sent_at: int, now: Instant) -> None:
+        self._sync.pulled(slot, peer, sent_at)
+        self._settle(slot, now)

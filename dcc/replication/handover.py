@@ -5,6 +5,9 @@ and again, and releases it when what all present owners have said in comparisons
 its own clock, at equal epochs. A hint, in the words of other systems, is such a slot: not a copy
 kept aside, but the records themselves, wherever they were written.
 
+Seeing is not having: an owner who took over the clock of somebody that had forgotten says so, and
+as long as something here is owed to it (`Store.owes`) its word does not count.
+
 Ends: an owner that is nudged pulls the slot. A record that comes in later makes every owner's word
 void, so nothing is released that one of them lacks.
 """

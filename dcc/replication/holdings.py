@@ -6,7 +6,10 @@ slot map and the same store. `Instant` is one turn's time for all of them.
 
 from __future__ import annotations
 
+from random import Random
 from typing import NamedTuple
+
+from xxhash import xxh3_64_intdigest
 
 from dcc.clock import ClusterClock
 from dcc.config import NodeConfig
@@ -50,7 +53,13 @@ class Holdings:
     """The parts of one node that its data-plane machines share."""
 
     def __init__(
-        self, config: NodeConfig, *, key: NodeKey, boot: Boot, clock: ClusterClock
+        self,
+        config: NodeConfig,
+        *,
+        key: NodeKey,
+        boot: Boot,
+        clock: ClusterClock,
+        requests_from: int = 0,
     ) -> None:
         self.config = config
         self.key, self.boot = key, boot
@@ -62,10 +71,16 @@ class Holdings:
             eviction=config.eviction,
             value_bytes_max=config.value_bytes_max,
         )
-        # Ids of an earlier boot must not meet those of this one: they begin at the start time.
-        self._request = (boot >> 16 & 0xFFFF_FFFF) << 32
+        # Ids of an earlier boot must not meet those of this one, and nobody is to guess what is
+        # asked: an answer that names the right id is believed. So they begin anywhere.
+        self._request = requests_from
 
     def next_request(self) -> int:
         """Return a request id that this boot has not used."""
         self._request += 1
         return self._request
+
+
+def secret(rng: Random) -> int:
+    """Return 62 bits that nobody can guess; the generator goes on as if it was not asked."""
+    return xxh3_64_intdigest(repr(rng.getstate()).encode()) >> 2

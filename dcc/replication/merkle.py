@@ -4,7 +4,7 @@ One tree for each peer, over the slots that both own:
 
     root                     one hash over the groups; rides on every ping and ack
     128 groups               XOR of the leaves of the slots g, g + 128, …
-    16,384 slots             leaf: hash of the slot's number and its digest (clock, notes, mark)
+    16,384 slots             leaf: hash of the slot's number and its digest (clock, notes)
 
 The leaves are digests of what was *seen*, not of what is held, so that eviction and expiry change
 nothing here. A group is an XOR, so a leaf is replaced in it by two operations, for each of the few

@@ -3,7 +3,15 @@
 Used whenever a coordinator does not know enough alone: an absent key while it is not in sync, a
 ghost, a conditional write, a stamp that has to be above an existing version. A question ends when
 all whose word is needed have answered, shortly after the first value (others may hold a newer
-one, but a silent peer must not hold up a hit), or at its deadline.
+one, but a silent peer must not hold up a hit), or at its deadline. Who has a value already, which
+may be old, asks for a newer one: another value is no reason not to wait. Only newcomers that
+are still filling are not waited for then: they have hardly anything that nobody else has.
+
+"I hold nothing" is not "I know nothing". Who asks about a value that it holds names its version and
+what it has seen of the slot; who has forgotten a later write of the key, which the asker has not
+seen, answers that the value is gone. Unless somebody who has missed nothing holds it, it is taken
+for absent then, though not for certain: what one node has evicted another one may have kept. The
+same holds if it is the asker who has forgotten, and the answer comes from who was away.
 
 Where nothing at all is known of the key, which is what most reads find at a node that has just
 taken over a slot, the best of the holders may be asked alone: a value that it answers with is what
@@ -15,6 +23,9 @@ the first value, because whoever wants more than one owner's word wants the newe
 when so few can still answer that there will be no quorum. An owner that is not in sync with the
 others, such as one that has just restarted empty, may have forgotten what it acknowledged: its
 record counts, its word only when nobody of them is left to ask.
+
+A put asks only for what its stamp has to exceed, and clocks nearly tell: it has no patience with
+members that are slow (`gossip.pace`), and waits for those alone no longer than for a second answer.
 """
 
 from __future__ import annotations
@@ -63,6 +74,8 @@ class Verdict(NamedTuple):
     "Whether there is a quorum, if one was asked for."
     agreed: bool = True
     "Whether all who have answered see this node's ring: if not, it may not know all holders."
+    gone: Version = NO_VERSION
+    "The version that is held here and was deleted or replaced elsewhere, by what is forgotten."
 
     @property
     def settles(self) -> bool:
@@ -82,7 +95,8 @@ NOTHING_YET = Outcome()
 
 @dataclass(slots=True)
 class _Open:
-    key: bytes
+    fetch: Fetch
+    "The question, as it is put to everybody."
     missing: set[NodeKey]
     "Whose word is needed and has not come."
     quorum: Quorum
@@ -98,6 +112,18 @@ class _Open:
     unsure: set[NodeKey] = field(default_factory=set)
     ahead: bool = False
     agreed: bool = True
+    patient: bool = True
+    "Whether members that are slow are waited for like others."
+    for_newer: bool = False
+    "Whether a value is at hand, or none is asked for: the first one that comes ends nothing."
+    gone: bool = False
+    kept: bool = False
+    "Whether somebody who has missed nothing holds that value or a newer record."
+
+    @property
+    def bytes(self) -> int:
+        """Of the value that it keeps until it ends."""
+        return len(self.newest.value) if self.newest is not None else 0
 
     @property
     def over(self) -> bool:
@@ -122,6 +148,9 @@ class Questions:
     def __init__(self, holdings: Holdings) -> None:
         self._held = holdings
         self._open: dict[int, _Open] = {}
+        self.bytes_used = 0
+        self.refused = 0
+        "Answers not taken because those to other questions fill the budget."
 
     def __len__(self) -> int:
         return len(self._open)
@@ -135,23 +164,35 @@ class Questions:
         *,
         until: int = 0,
         first_alone: bool = False,
+        patient: bool = True,
+        for_newer: bool = False,
     ) -> tuple[int, list[Effect]]:
         """Return the question's number and the messages to all whose word is asked for.
 
         Everybody's of `peers` is needed, and `quorum.enough` of the others'; with `first_alone`
         that of `peers[0]` will do, if it is a value. It ends at `until`, monotonic ns, or after
-        `QUESTION_NS`, whichever is later.
+        `QUESTION_NS`, whichever is later; soon, if not `patient` and only slow members are left.
+        With `for_newer` no value ends it, but newcomers alone are not waited for.
         """
         others = tuple([peer for peer in quorum.among if peer not in peers])
         asked = (*peers, *others)
         assert peers or quorum.enough, "a question to nobody would never end"
         number = self._held.next_request()
         until = max(until, now.mono + QUESTION_NS)
-        question = self._open[number] = _Open(key, set(peers), quorum, set(asked), until)
+        question = self._open[number] = _Open(
+            self._fetch(key),
+            set(peers),
+            quorum,
+            set(asked),
+            until,
+            patient=patient,
+            for_newer=for_newer,
+        )
+        self._hurry(question, now)
         if first_alone and len(asked) > 1:
             question.later, question.later_at = asked[1:], now.mono + SETTLE_NS
             asked = asked[:1]
-        return number, _fetches(number, key, asked)
+        return number, _fetches(number, question, asked)
 
     def receive(
         self, peer: NodeKey, number: int, reply: FetchReply, now: Instant, *, agreed: bool = True
@@ -163,6 +204,9 @@ class Questions:
         question = self._open.get(number)
         if question is None or peer not in question.waiting:
             return NOTHING_YET
+        if not self._fits(reply):
+            self.refused += 1
+            return self.unreachable(peer, number, now)
         question.waiting.discard(peer)
         question.missing.discard(peer)
         question.agreed = question.agreed and agreed
@@ -171,16 +215,24 @@ class Questions:
             question.versions[peer] = believed[0].version if believed else NO_VERSION
             if not reply.sure:
                 question.unsure.add(peer)
+            question.gone = question.gone or reply.gone
+            question.kept = question.kept or (
+                reply.sure and question.versions[peer] >= question.fetch.version
+            )
         else:
             question.answered, question.ahead = False, True
         for record in believed:
-            self._take(question, record, now)
+            if not reply.sure and self._may_be_gone(record):
+                question.answered, question.versions[peer] = False, NO_VERSION
+            else:
+                self._take(question, record, now)
+        self._hurry(question, now)
         if question.later and self._serves(question.newest, now):
             question.answered = False
             return Outcome([self._close(number)])
         return self._ended_or_asked_on(number)
 
-    def unreachable(self, peer: NodeKey, number: int) -> Outcome:
+    def unreachable(self, peer: NodeKey, number: int, now: Instant) -> Outcome:
         """The question `number` could not be sent to `peer`, by which it may end."""
         question = self._open.get(number)
         if question is None or peer not in question.waiting:
@@ -189,6 +241,7 @@ class Questions:
         if peer in question.missing:
             question.missing.discard(peer)
             question.answered = False
+            self._hurry(question, now)
         return self._ended_or_asked_on(number)
 
     def tick(self, now: Instant) -> Outcome:
@@ -207,6 +260,23 @@ class Questions:
         """Return the earliest deadline."""
         return min([min(q.until, q.later_at) for q in self._open.values()], default=NEVER)
 
+    def check(self) -> None:
+        """Assert that the bytes are those of the questions."""
+        assert self.bytes_used == sum(question.bytes for question in self._open.values())
+
+    def _fits(self, reply: FetchReply) -> bool:
+        """Return whether an answer's values have room beside those of other questions."""
+        size = sum([len(record.value) for record in reply.records])
+        room = self._held.config.waiting_bytes_max - self.bytes_used
+        return size <= room or not self.bytes_used or not size
+
+    def _hurry(self, question: _Open, now: Instant) -> None:
+        """Wait no longer, where only those are left that are not waited for, than for a value."""
+        view, missing = self._held.view, question.missing
+        slow = not question.patient and missing <= view.slow
+        if slow or (question.for_newer and missing <= view.filling):
+            question.until = min(question.until, now.mono + SETTLE_NS)
+
     def _ended_or_asked_on(self, number: int) -> Outcome:
         question = self._open[number]
         if question.later:
@@ -215,7 +285,7 @@ class Questions:
 
     def _ask_on(self, number: int, question: _Open) -> list[Effect]:
         later, question.later, question.later_at = question.later, (), NEVER
-        return _fetches(number, question.key, later)
+        return _fetches(number, question, later)
 
     def _serves(self, record: Record | None, now: Instant) -> bool:
         """Return whether a reader may be answered with `record`."""
@@ -226,7 +296,17 @@ class Questions:
 
     def _believable(self, question: _Open, record: Record, now: Instant) -> bool:
         ahead = self._held.clock.too_far_ahead(record.version.stamp, now.ms)
-        return record.key == question.key and not ahead
+        return record.key == question.fetch.key and not ahead
+
+    def _may_be_gone(self, record: Record) -> bool:
+        """Return whether a value was seen here and may have been deleted by what is forgotten.
+
+        Whoever holds it still may just have missed that, if it is not in sync with the others.
+        """
+        store, slot = self._held.store, slot_of(record.key)
+        if record.kind is not Kind.VALUE or record.version.stamp > store.mark(slot):
+            return False
+        return store.peek(slot, record.key) is None and store.covers(slot, record.version)
 
     def _take(self, question: _Open, record: Record, now: Instant) -> None:
         held = self._held
@@ -236,20 +316,35 @@ class Questions:
             held.store.install(slot, record, now.ms)
         known = question.newest
         if known is None or _rank(record) > _rank(known):
+            self.bytes_used -= question.bytes
             question.newest = record
-        if record.kind is Kind.VALUE and not question.quorum.enough:
+            self.bytes_used += question.bytes
+        if record.kind is Kind.VALUE and not question.quorum.enough and not question.for_newer:
             question.until = min(question.until, now.mono + SETTLE_NS)
 
     def _close(self, number: int) -> Verdict:
         question = self._open.pop(number)
+        self.bytes_used -= question.bytes
         return Verdict(
             number, question.newest, question.answered, question.versions, question.ahead,
             question.enough, question.agreed,
+            question.fetch.version if question.gone and not question.kept else NO_VERSION,
         )  # fmt: skip
 
+    def _fetch(self, key: bytes) -> Fetch:
+        """Return the question of a key: a value that is held may be what others know deleted."""
+        store, slot = self._held.store, slot_of(key)
+        entry = store.peek(slot, key)
+        if entry is None or entry.kind is not Kind.VALUE:
+            return Fetch(key=key)
+        clock = store.clock(slot)
+        return Fetch(
+            key=key, version=entry.version, origins=tuple(clock), stamps=tuple(clock.values())
+        )
 
-def _fetches(number: int, key: bytes, peers: Sequence[NodeKey]) -> list[Effect]:
-    return [Tell(peer, Fetch(key=key), number) for peer in peers]
+
+def _fetches(number: int, question: _Open, peers: Sequence[NodeKey]) -> list[Effect]:
+    return [Tell(peer, question.fetch, number) for peer in peers]
 
 
 def _rank(record: Record) -> tuple[object, bool]:

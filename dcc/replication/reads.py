@@ -1,7 +1,8 @@
 """One read: a hit, an authoritative miss, or an unsure miss.
 
-A hit is what is held here, unless this node stood still and has not caught up since: then it asks
-for something newer first. A miss is authoritative only at the primary, in sync with every other
+A hit is what is held here, unless others may have written without this node and it has not caught
+up with them since, or the reader came aside of a silent primary: then it asks for something newer
+first. A miss is authoritative only at the primary, in sync with every other
 holder, and for a key that has no ghost which was not asked about. Any other miss asks: the
 holders this node is not in sync with, the primary at least; for a ghost everybody who may have
 kept the value. When all have answered the miss is authoritative after all, else it is unsure.
@@ -30,6 +31,7 @@ from dcc.replication.staleness import EVERY, STAMP_MS_BITS, Staleness
 from dcc.replication.streams import Streams
 from dcc.replication.sync import IN_SYNC, SyncTable
 from dcc.ring.hashing import slot_of
+from dcc.store.entry import BARREN
 from dcc.types import NO_VERSION, PREV_UNKNOWN, Kind, NodeKey, Record, Version
 from dcc.wire.messages import Code, ErrorReply, GetReply, Status
 
@@ -61,6 +63,9 @@ class _Waiting(NamedTuple):
     needed: int = 1
     route: tuple[NodeKey, ...] = ()
     "Whose answers count, this node included if it is one of them; empty for a plain read."
+    asked: tuple[NodeKey, ...] = ()
+    aside: bool = False
+    until: int = 0
 
 
 class Reads:
@@ -81,13 +86,18 @@ class Reads:
         self._repaired: dict[tuple[NodeKey, Version], None] = {}
         self.hits = self.misses = self.unsure = self.read_repairs = 0
 
+    @property
+    def repairs(self) -> int:
+        """Repairs remembered."""
+        return len(self._repaired)
+
     def doubt(self, slot: int, key: bytes) -> Doubt:
         """Return whom to ask before `key`, absent here, may be called absent."""
         held = self._held
         unsynced = self._sync.unsynced(slot)
         route = held.view.route(slot)
         entry = held.store.peek(slot, key)
-        if entry is not None and entry.kind is Kind.EVICTED and not entry.asked:
+        if entry is not None and entry.kind is Kind.EVICTED and not entry.asked & BARREN:
             alive = held.view.alive
             ask = tuple(peer for peer in self._sync.holders(slot) if peer in alive)
             return Doubt(ask, unsynced.settles)
@@ -98,30 +108,66 @@ class Reads:
         primary = () if route[0] in unsynced.ask else route[:1]
         return Doubt((*primary, *unsynced.ask), unsynced.settles)
 
+    def before_hit(self, slot: int, *, aside: bool) -> tuple[NodeKey, ...]:
+        """Return whom to ask before a value held here is served: nobody, as a rule.
+
+        Whoever is not in sync since it was away asks those it may have missed writes of, and the
+        other owners, which may have heard already from one that is silent. A reader that came
+        `aside` of a silent primary may know of a write that only another owner acknowledged.
+        """
+        asked = self._sync.unsynced(slot).ask if self._sync.behind else ()
+        others: tuple[NodeKey, ...] = ()
+        if asked:
+            others = tuple([p for p in self._held.view.route(slot) if p != self._held.key])
+        elif aside:
+            others = self.beside(slot)
+        return (*asked, *(peer for peer in others if peer not in asked))
+
+    def beside(self, slot: int) -> tuple[NodeKey, ...]:
+        """Return the live owners beside the primary and this node; nobody if that is this one."""
+        route, me = self._held.view.route(slot), self._held.key
+        return () if route[:1] == (me,) else tuple([peer for peer in route[1:] if peer != me])
+
     def get(
-        self, asker: Asker, key: bytes, now: Instant, *, r: int = 1, until: int = 0
+        self,
+        asker: Asker,
+        key: bytes,
+        now: Instant,
+        *,
+        r: int = 1,
+        until: int = 0,
+        aside: bool = False,
     ) -> list[Effect]:
         """Answer one GET that wants the word of `r` owners, now or after asking others.
 
         Holders that live are given most of the time until `until`, the reader's deadline: one of
         them may have what is absent here, and a busy machine may keep it from saying so at once.
+        With `aside` the reader found the primary silent.
         """
         slot, held = slot_of(key), self._held
         wanted = needed(r, held.view.replicas + 1)
         if wanted > 1:
             return self._get_by_quorum(asker, slot, key, wanted, until, now)
         entry = held.store.get(slot, key, now.ms)
-        if entry is not None and not self._sync.may_be_old(slot):
+        ask = self.before_hit(slot, aside=aside)
+        if entry is not None and not ask:
             return [self._hit(asker, key, entry.version, entry.value, entry.expires_at_ms, now)]
-        doubt = self.doubt(slot, key)
-        if not doubt.ask:
-            return [asker.answer(self._miss(certain=doubt.settles))]
-        patience_ns = (until - now.mono) * 3 // 4 if doubt.settles else 0
+        settles = self._sync.unsynced(slot).settles
+        if entry is None:
+            first, settles = self.doubt(slot, key)
+            ask = (*first, *(peer for peer in ask if peer not in first))
+        if not ask:
+            return [asker.answer(self._miss(certain=settles))]
+        patience_ns = (until - now.mono) * 3 // 4 if settles else 0
         unknown = held.store.peek(slot, key) is None
         number, effects = self._questions.ask(
-            key, doubt.ask, now, until=now.mono + patience_ns, first_alone=unknown
+            key, ask, now, until=now.mono + patience_ns, first_alone=unknown,
+            for_newer=entry is not None,
+        )  # fmt: skip
+        version = entry.version if entry is not None else NO_VERSION
+        self._waiting[number] = _Waiting(
+            asker, slot, key, settles, version, asked=ask, aside=aside, until=until
         )
-        self._waiting[number] = _Waiting(asker, slot, key, doubt.settles, NO_VERSION)
         return effects
 
     def has(self, key: bytes) -> bool:
@@ -172,6 +218,10 @@ class Reads:
             return [waiting.asker.answer(refusal)]
         if route:
             self._repair(waiting, verdict, now)
+        elif record is not None:
+            unasked = self._unasked(waiting)
+            if unasked and now.mono < waiting.until:
+                return self._ask_on(waiting, unasked, now)
         if record is None:
             certain = waiting.settles and self.is_settled(waiting.slot, waiting.key, verdict)
             return [waiting.asker.answer(self._miss(certain=certain))]
@@ -182,6 +232,19 @@ class Reads:
             )
         ]
 
+    def _unasked(self, waiting: _Waiting) -> tuple[NodeKey, ...]:
+        """Return who became able to know better than a value while others were asked for it."""
+        now = self.before_hit(waiting.slot, aside=waiting.aside)
+        return tuple([peer for peer in now if peer not in waiting.asked])
+
+    def _ask_on(self, waiting: _Waiting, peers: tuple[NodeKey, ...], now: Instant) -> list[Effect]:
+        patience_ns = (waiting.until - now.mono) * 3 // 4
+        number, effects = self._questions.ask(
+            waiting.key, peers, now, until=now.mono + patience_ns, for_newer=True
+        )
+        self._waiting[number] = waiting._replace(asked=waiting.asked + peers)
+        return effects
+
     def best(self, slot: int, key: bytes, verdict: Verdict, now: Instant) -> Record | None:
         """Return the newest live value known after a verdict; None = absent.
 
@@ -191,10 +254,10 @@ class Reads:
         newest = verdict.newest
         entry = store.get(slot, key, now.ms)
         if entry is not None and (newest is None or newest.version <= entry.version):
-            return entry.record()
+            return None if entry.version == verdict.gone else entry.record()
         held = store.peek(slot, key)
         if held is not None and held.kind is Kind.EVICTED and self._all_asked(slot, verdict):
-            held.asked = True
+            held.asked |= BARREN
         if newest is None or newest.kind is not Kind.VALUE:
             return None
         # Not held here: this node coordinates for others, or had no room for it.
@@ -215,6 +278,8 @@ class Reads:
         Judged by what is known now: since the question was put the ring may have changed, or an
         answer have told of a newer version whose value was evicted.
         """
+        if verdict.gone != NO_VERSION:
+            return False
         doubt = self.doubt(slot, key)
         heard = all(peer in verdict.versions for peer in doubt.ask)
         return verdict.settles and doubt.settles and heard
@@ -237,12 +302,18 @@ class Reads:
         for peer in waiting.route:
             repair = (peer, newest.version)
             answered = verdict.versions.get(peer, newest.version)
-            if answered < newest.version and repair not in self._repaired:
-                if len(self._repaired) >= REPAIRS_MAX:
-                    self._repaired.clear()
-                self._repaired[repair] = None
+            if answered < newest.version and self._may_repair(repair):
                 self._streams.offer(peer, newest._replace(prev=PREV_UNKNOWN), now.mono)
                 self.read_repairs += 1
+
+    def _may_repair(self, repair: tuple[NodeKey, Version]) -> bool:
+        """Return whether that version is to be sent to that owner: it is not on its way yet."""
+        if repair in self._repaired or self._streams.carries(*repair):
+            return False
+        if len(self._repaired) >= REPAIRS_MAX:
+            self._repaired.clear()
+        self._repaired[repair] = None
+        return True
 
     def _hit(
         self, asker: Asker, key: bytes, version: Version, value: bytes, expires_at_ms: int,

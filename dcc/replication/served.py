@@ -40,6 +40,9 @@ class ServedKeys:
         self.heard = 0
         "Names heard of keys whose value is held here."
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
     def served(self, key: bytes) -> None:
         """Remember a key that was served just now, if there is room; O(1)."""
         if len(self._keys) < self._room:

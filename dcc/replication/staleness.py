@@ -35,6 +35,9 @@ class Staleness:
         self.age_sum_ms = self.age_max_ms = 0
         "Of the stale reads: how long the newer version had existed when they were served."
 
+    def __len__(self) -> int:
+        return len(self._samples)
+
     def served(self, key: bytes, version: Version, now_ms: int) -> None:
         """Remember that `version` was the answer to a read just now; O(1)."""
         samples = self._samples

@@ -1,60 +1,43 @@
 """Replication streams: this node's newest records on their way to the other holders.
 
-One stream for each peer: a queue of records, batches in flight by number, acknowledgements. A
-batch is sent at the end of the turn in which its records were written, so a busy node sends few
-large batches and an idle one sends at once. A batch that is not acknowledged is sent again; after
-`GIVE_UP_NS` it is dropped, and so is what does not fit the queue's budget: the receiver then has
-a gap in its slot clock, and the exchange fills gaps. So a stream needs no memory beyond its budget
-and no order: records carry their predecessor's stamp, and merging does not care.
+One stream for each peer, in two lanes (`lane`) over two connections: small records do not wait
+behind a value of megabytes that takes seconds on a slow link. In each a queue, batches in flight by
+number, acknowledgements. A batch is sent at the end of the turn in which its records were written,
+so a busy node sends few large batches and an idle one sends at once. What was handed to a
+connection that still lives is not sent again, however long it takes; a batch that is surely lost
+is. `GIVE_UP_NS` after its first sending it is dropped instead, and so is what does not fit the
+queue's budget: the receiver then has a gap in its slot clock, and the exchange fills gaps. So a
+stream needs no memory beyond its budget and no order: records carry their predecessor's stamp, and
+merging does not care.
 
 At a view change every record not yet acknowledged is offered to the present targets of its slot
 ("re-targeting"): without that, a write on its way to a node that just died would exist once only.
 Records that a peer took without being an owner in its own view ("moved") do not count: one of the
 two views is old. If it is this one's, the next view brings the right target. If it is the peer's,
 which learns of a suspicion some milliseconds later, nothing more happens here, so the record is
-offered to it again shortly.
+offered to it again shortly. What a peer's clock has seen, but the peer does not hold ("ignored"),
+does not count either, and to offer it again would change nothing.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dcc.effects import Effect, Tell
-from dcc.limits import BATCH_BYTES, EXTRA_FRAMES_MAX, INLINE_VALUE_BYTES_MAX
+from dcc.limits import BATCH_BYTES
 from dcc.replication.holdings import Holdings, Instant
+from dcc.replication.lane import RESEND_NS, Batch, Lane, record_bytes
 from dcc.ring.hashing import slot_of
 from dcc.types import NodeKey, Record, Version
 from dcc.units import MILLISECOND, NEVER, SECOND
 from dcc.wire.messages import Replicate, ReplicateAck
 
-RECORD_OVERHEAD_BYTES = 64
-"Version, expiry, predecessor and msgpack's marks around a record."
-
-BATCH_RECORDS_MAX = 1_000
-WINDOW_BATCHES = 16
-"Batches in flight to one peer; more would only move the queue into ZeroMQ."
-
-RESEND_NS = 500 * MILLISECOND
 MOVED_RESEND_NS = 200 * MILLISECOND
 "How soon a peer is asked again that does not know yet that it is a target."
 
 GIVE_UP_NS = 5 * SECOND
-
-
-def record_bytes(record: Record) -> int:
-    """Return about how many bytes `record` takes in a message."""
-    return len(record.key) + len(record.value) + RECORD_OVERHEAD_BYTES
-
-
-@dataclass(slots=True)
-class _Batch:
-    records: tuple[Record, ...]
-    first_sent_at: int
-    resend_at: int
-    moved: bool = False
-    "The peer has them, but not as an owner or stand-in."
+"A batch that is lost so long after its first sending is left to the exchange."
 
 
 Waiting = tuple[Record, set[NodeKey]]
@@ -69,12 +52,18 @@ class Gap:
     last_at: int
 
 
-@dataclass(slots=True)
 class _Stream:
-    queue: deque[tuple[Record, int]] = field(default_factory=deque)  # with when it came, ns
-    flight: dict[int, _Batch] = field(default_factory=dict)
-    bytes: int = 0
-    "Of all records queued and in flight."
+    """The two lanes to one peer."""
+
+    __slots__ = ("bulk", "lanes", "small")
+
+    def __init__(self) -> None:
+        self.small, self.bulk = Lane(), Lane()
+        self.lanes = (self.small, self.bulk)
+
+    def unacknowledged(self) -> Iterable[Record]:
+        for lane in self.lanes:
+            yield from lane.unacknowledged()
 
 
 class Streams:
@@ -93,65 +82,101 @@ class Streams:
 
     def offer(self, peer: NodeKey, record: Record, mono: int) -> None:
         """Queue `record` for `peer`, or drop and count it when the peer is too far behind."""
-        stream = self._streams.setdefault(peer, _Stream())
+        stream = self._streams.get(peer)
+        if stream is None:
+            stream = self._streams[peer] = _Stream()
         size = record_bytes(record)
-        if stream.bytes + size > self._holdings.config.queue_bytes_max and stream.bytes:
+        lane = stream.bulk if size > BATCH_BYTES else stream.small
+        config = self._holdings.config
+        share = config.queues_bytes_max // len(self._streams)
+        # One for each lane, since a large record must not keep a small one back.
+        share = min(config.queue_bytes_max, share // 2)
+        if lane.bytes + size > share and lane.bytes:
             self.dropped += 1
             self._note_gap(peer, mono, mono)
             return
-        stream.queue.append((record, mono))
-        stream.bytes += size
+        lane.put(record, mono)
         self._dirty.add(peer)
+
+    def carries(self, peer: NodeKey, version: Version) -> bool:
+        """Return whether that version waits for `peer` or is on its way to it. O(records)."""
+        stream = self._streams.get(peer)
+        return stream is not None and any(
+            record.version == version for record in stream.unacknowledged()
+        )
 
     def acknowledged(self, peer: NodeKey, ack: ReplicateAck, mono: int) -> list[Version]:
         """Return the versions that `peer` holds as owner or stand-in, by this acknowledgement."""
         stream = self._streams.get(peer)
-        batch = stream.flight.pop(ack.seq, None) if stream else None
-        if stream is None or batch is None:
+        if stream is None:
+            return []
+        for lane in stream.lanes:
+            if lane.knows(ack.seq):
+                break
+        else:
             return []  # A second acknowledgement of a batch that was sent twice.
+        batch = lane.answered(ack.seq, mono)
+        if lane.queue:
+            self._dirty.add(peer)
+        if batch is None:
+            return []  # It was a probe.
         moved = {i for i in ack.moved if i < len(batch.records)}
         again = tuple([batch.records[i] for i in sorted(moved)])
-        stream.bytes -= sum(map(record_bytes, batch.records)) - sum(map(record_bytes, again))
+        size = sum(map(record_bytes, again))
+        lane.bytes -= batch.bytes - size
         if again:
             self._seq += 1
-            due = mono + MOVED_RESEND_NS
-            stream.flight[self._seq] = _Batch(again, batch.first_sent_at, due, moved=True)
-        if stream.queue:
-            self._dirty.add(peer)
-        return [record.version for i, record in enumerate(batch.records) if i not in moved]
+            lane.flight[self._seq] = Batch(
+                again, batch.first_sent_at, size, lost=True, moved=True,
+                resend_at=mono + MOVED_RESEND_NS,
+            )  # fmt: skip
+        uncounted = moved.union(ack.ignored)
+        return [record.version for i, record in enumerate(batch.records) if i not in uncounted]
+
+    def undeliverable(self, peer: NodeKey, seq: int) -> None:
+        """A batch could not be queued for `peer`: nothing of it is on its way."""
+        stream = self._streams.get(peer)
+        if stream is not None:
+            for lane in stream.lanes:
+                lane.unsent(seq)
 
     def flush(self, now: Instant) -> list[Effect]:
         """Return the batches that may go out now; called once a turn."""
         effects: list[Effect] = []
         for peer in sorted(self._dirty):
             stream = self._streams[peer]
-            while stream.queue and len(stream.flight) < WINDOW_BATCHES:
-                effects.append(self._send(peer, stream, now))
+            for lane in stream.lanes:
+                while lane.queue and (records := lane.cut()):
+                    self._seq += 1
+                    batch = Batch(records, now.mono, sum(map(record_bytes, records)))
+                    effects.append(self._send(peer, lane, self._seq, batch, now))
         self._dirty.clear()
         return effects
 
     def tick(self, now: Instant) -> list[Effect]:
-        """Send again what was not acknowledged in time; give up what is too old."""
+        """Send again what is lost; give up what is too old; find out what became of the rest."""
         effects: list[Effect] = []
         for peer, stream in sorted(self._streams.items()):
-            for seq, batch in sorted(stream.flight.items()):
-                if batch.resend_at > now.mono:
-                    continue
-                outdated = batch.moved and not self._still_wanted(peer, batch)
-                if outdated or now.mono - batch.first_sent_at >= GIVE_UP_NS:
-                    self._note_gap(peer, batch.first_sent_at, now.mono)
-                    self._drop(peer, stream, seq)
-                else:
-                    batch.resend_at = now.mono + RESEND_NS
-                    effects.append(Tell(peer, Replicate(seq=seq, records=batch.records)))
+            for lane in stream.lanes:
+                for seq, batch in lane.overdue(now.mono):
+                    outdated = batch.moved and not self._still_wanted(peer, batch)
+                    if outdated or now.mono - batch.first_sent_at >= GIVE_UP_NS:
+                        self._note_gap(peer, batch.first_sent_at, now.mono)
+                        self._drop(peer, lane, seq)
+                    else:
+                        effects.append(self._send(peer, lane, seq, batch, now))
+                if lane.probe(self._seq + 1, now.mono):
+                    self._seq += 1
+                    probe = Replicate(seq=self._seq, records=())
+                    effects.append(Tell(peer, probe, bulk=lane is stream.bulk))
         return effects
 
     def wake_at(self, mono: int) -> int:
-        """Return when a flush or a resend is due."""
+        """Return when a flush, a resend or a probe is due."""
         if self._dirty:
             return mono
         return min(
-            (b.resend_at for s in self._streams.values() for b in s.flight.values()),
+            [lane.wake_at() for stream in self._streams.values() for lane in stream.lanes],
             default=NEVER,
         )
 
@@ -168,11 +193,11 @@ class Streams:
         waiting: dict[Version, Record] = {}
         sent_to: dict[Version, set[NodeKey]] = {}
         for peer, stream in sorted(self._streams.items()):
-            for record in self._unacknowledged(stream):
+            for record in stream.unacknowledged():
                 waiting[record.version] = record
                 sent_to.setdefault(record.version, set()).add(peer)
             if peer not in held.view.alive:
-                self._streams[peer] = _Stream()
+                del self._streams[peer]
                 self._dirty.discard(peer)
         wanted: set[Version] = set()
         for record, acked in unconfirmed:
@@ -187,6 +212,10 @@ class Streams:
                 if peer != held.key and peer not in sent_to[version]:
                     self.offer(peer, record, now.mono)
 
+    def forget(self, peer: NodeKey) -> None:
+        """Forget the gap of a member whose boot has left the ring: the next one asks for all."""
+        self.gaps.pop(peer, None)
+
     def offer_dropped(self, now: Instant, unconfirmed: Callable[[], Iterable[Waiting]]) -> None:
         """Offer anew what a full queue dropped, as far as somebody waits for it."""
         if self.dropped != self._offered and self._offer_at <= now.mono:
@@ -195,60 +224,50 @@ class Streams:
 
     def lag_ns(self, mono: int) -> int:
         """Return the age of the oldest record that a live peer has not acknowledged."""
-        oldest = [b.first_sent_at for s in self._streams.values() for b in s.flight.values()]
-        oldest += [s.queue[0][1] for s in self._streams.values() if s.queue]
+        lanes = [lane for stream in self._streams.values() for lane in stream.lanes]
+        oldest = [batch.first_sent_at for lane in lanes for batch in lane.flight.values()]
+        oldest += [lane.queue[0][1] for lane in lanes if lane.queue]
         return mono - min(oldest, default=mono)
 
     def queued(self) -> dict[NodeKey, int]:
         """Return the number of records waiting for each peer."""
         return {
-            peer: len(s.queue) + sum(len(b.records) for b in s.flight.values())
-            for peer, s in sorted(self._streams.items())
+            peer: sum(1 for _ in stream.unacknowledged())
+            for peer, stream in sorted(self._streams.items())
         }
+
+    @property
+    def bytes_used(self) -> int:
+        """What waits for all peers. O(peers)."""
+        return sum([lane.bytes for stream in self._streams.values() for lane in stream.lanes])
 
     def queued_total(self) -> int:
         """Return the number of records that wait for any peer."""
         return sum(self.queued().values())
 
     def check(self) -> None:
-        """Assert that the byte counts are those of the records."""
+        """Assert the invariants of every lane."""
         for stream in self._streams.values():
-            assert stream.bytes == sum(map(record_bytes, self._unacknowledged(stream)))
-            assert len(stream.flight) <= WINDOW_BATCHES
+            for lane in stream.lanes:
+                lane.check()
 
-    def _send(self, peer: NodeKey, stream: _Stream, now: Instant) -> Effect:
-        records: list[Record] = []
-        size = large = 0
-        while stream.queue and len(records) < BATCH_RECORDS_MAX:
-            record = stream.queue[0][0]
-            size += record_bytes(record)
-            large += len(record.value) >= INLINE_VALUE_BYTES_MAX
-            if records and (size > BATCH_BYTES or large > EXTRA_FRAMES_MAX):
-                break
-            records.append(stream.queue.popleft()[0])
-        self._seq += 1
-        stream.flight[self._seq] = _Batch(tuple(records), now.mono, now.mono + RESEND_NS)
-        return Tell(peer, Replicate(seq=self._seq, records=tuple(records)))
+    def _send(self, peer: NodeKey, lane: Lane, seq: int, batch: Batch, now: Instant) -> Effect:
+        lane.sent(seq, batch, now.mono)
+        message = Replicate(seq=seq, records=batch.records)
+        return Tell(peer, message, bulk=lane is self._streams[peer].bulk)
 
     def _note_gap(self, peer: NodeKey, first_at: int, last_at: int) -> None:
         gap = self.gaps.setdefault(peer, Gap(first_at, last_at))
         gap.last_at = last_at
 
-    def _drop(self, peer: NodeKey, stream: _Stream, seq: int) -> None:
-        batch = stream.flight.pop(seq)
-        stream.bytes -= sum(map(record_bytes, batch.records))
+    def _drop(self, peer: NodeKey, lane: Lane, seq: int) -> None:
+        batch = lane.flight.pop(seq)
+        lane.bytes -= batch.bytes
         self.dropped += len(batch.records)
-        if stream.queue:
+        if lane.queue:
             self._dirty.add(peer)
 
-    def _still_wanted(self, peer: NodeKey, batch: _Batch) -> bool:
+    def _still_wanted(self, peer: NodeKey, batch: Batch) -> bool:
         """Return whether `peer` is a target, by this node's view, of any record of a batch."""
         route = self._holdings.view.route
         return any(peer in route(slot_of(record.key)) for record in batch.records)
-
-    @staticmethod
-    def _unacknowledged(stream: _Stream) -> Iterable[Record]:
-        for batch in stream.flight.values():
-            yield from batch.records
-        for record, _came_at in stream.queue:
-            yield record

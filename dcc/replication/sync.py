@@ -6,7 +6,9 @@ it (see `exchange`), at equal epochs, in a pull that was sent after the latest o
 - this node's own start and its last standstill (it may have missed anything meanwhile, and others
   may have thought it dead: having to refute an accusation counts as one),
 - the last change of the slot's near members (the peer may have become a holder, or this node),
-- the moment from which the peer has been alive in its present boot.
+- the moment from which the peer has been alive in its present boot,
+- the last taking over of a clock that covers what its holder had forgotten (see `claims`): the peer
+  may have what this node only claims to have seen.
 
 From then on every write that the peer coordinates is sent here as well. So a primary that is in
 sync with every other holder and lacks a key knows that nobody has it.
@@ -14,7 +16,8 @@ sync with every other holder and lacks a key knows that nobody has it.
 Holders are the owners, those who stand in for them, and former owners that have not released the
 slot. Former owners are found in three ways: placement moves little, so they are among the three
 members after the owners in the order; where many members come at once they are the first in the
-order that are not filling (`View.former`); and they announce themselves (`Nudge`).
+order that are not filling (`View.former`); and they announce themselves (`Nudge`). Behind a cut
+anybody may have stood in: who is met again is taken for a holder of every slot until compared.
 
 Ends: every pair is pulled again after each of those events, so in a quiet network all become in
 sync; without an answer nothing is claimed.
@@ -23,7 +26,7 @@ sync; without an answer nothing is claimed.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from dcc.limits import SLOT_COUNT
 from dcc.replication.view import View
@@ -54,13 +57,19 @@ class SyncTable:
         self.behind = False
         """Whether others may have written without this node, since it stood still, did not lead, or
         they could not be reached: until it has caught up, what it holds may be old, not only what
-        it lacks be missing."""
+        it lacks be missing. Slots that are in sync already are not in doubt: `may_be_old`."""
         self.lone = True
         """Whether this node has met nobody since it started, a short while ago: if it has no seeds
         it founds a cluster of its own, while the one that it was restarted from looks for it."""
         self._pulled: dict[NodeKey, array[int]] = {}
+        self._owed_since = array("q", bytes(8 * SLOT_COUNT))
+        "Before then nobody was asked for what this node claims to have seen without having it."
+        self._any_owed = False
         self._nudgers: dict[int, dict[NodeKey, int]] = {}  # slot -> who said to hold it, when
         self._verdicts: dict[int, Unsynced] = {}
+        self._strays: frozenset[NodeKey] = frozenset()
+        """Members met again, until this node has caught up: apart from it they may have stood in
+        for owners of any slot."""
 
     def standstill(self, mono: int) -> None:
         """This node may have missed anything up to `mono`."""
@@ -68,13 +77,25 @@ class SyncTable:
         self._verdicts = {}
         self.behind = True
 
-    def missed_writes(self) -> None:
+    def missed_writes(self, met: tuple[NodeKey, ...]) -> None:
         """Others may have written what is not here: see `ViewChange.missed`."""
         self.behind = True
+        if self._view.me not in self._view.filling:  # A newcomer has met all, and missed nothing.
+            self._strays = self._strays.union(met)
+            self._verdicts = {}
 
     def caught_up(self) -> None:
-        """Every slot owned here is in sync again with every live holder of it."""
+        """Every slot owned here is in sync again with every live holder of it.
+
+        But what it does not own it is never in sync for, and it may lead such slots while so many
+        are down that all owners of one can be.
+        """
+        if len(self._view.boots) - len(self._view.alive) > self._view.replicas:
+            return
         self.behind = False
+        if self._strays:
+            self._strays = frozenset()
+            self._verdicts = {}
 
     def view_changed(self, gone: tuple[NodeKey, ...]) -> None:
         """Forget verdicts, and all about members no longer in the ring or in another boot."""
@@ -97,10 +118,32 @@ class SyncTable:
         verdicts = self._verdicts.items()
         self._verdicts = {slot: verdict for slot, verdict in verdicts if verdict is IN_SYNC}
 
+    def owed(self, slot: int, since: int) -> None:
+        """Note that a clock was taken over without all it covers: who was not asked `since` may
+        have more of it."""
+        self._owed_since[slot] = since
+        self._any_owed = True
+        self._verdicts.pop(slot, None)
+
+    def owes(self, slot: int, peer: NodeKey) -> bool:
+        """Return whether `peer` was not asked yet for what this node is owed of `slot`."""
+        return self.last_pull(slot, peer) < self._owed_since[slot]
+
+    def owed_by(self, peer: NodeKey, slots: Sequence[int]) -> set[int]:
+        """Return those of `slots` of which `peer` was not asked yet for what is owed."""
+        if not self._any_owed:
+            return set()
+        return {slot for slot in slots if self.owes(slot, peer)}
+
     def nudged(self, slot: int, peer: NodeKey, mono: int) -> None:
         """Note that `peer` holds `slot` without owning it."""
         self._nudgers.setdefault(slot, {})[peer] = mono
         self._verdicts.pop(slot, None)
+
+    @property
+    def nudges(self) -> int:
+        """Announcements remembered."""
+        return sum(map(len, self._nudgers.values()))
 
     def nudged_since(self, slot: int, mono: int) -> bool:
         """Return whether somebody announced lately to hold `slot`: it is not released yet."""
@@ -131,7 +174,7 @@ class SyncTable:
         if alive_since is None:
             return False
         needed = max(self._restart_at, self._view.holder_since[slot], alive_since)
-        return self.last_pull(slot, peer) >= needed
+        return self.last_pull(slot, peer) >= max(needed, self._owed_since[slot])
 
     def unsynced(self, slot: int) -> Unsynced:
         """Return whom an absent key of `slot` has to be asked of; amortised O(1)."""
@@ -157,6 +200,10 @@ class SyncTable:
         near += self._view.former(slot)
         if slot in self._nudgers:
             near = (*near, *(key for key in self.nudgers(slot) if key not in near))
+        if self._strays:
+            alive = self._view.alive
+            strays = [key for key in sorted(self._strays) if key in alive and key not in near]
+            near = (*near, *strays)
         return tuple([key for key in near if key != me])
 
     def _times(self, peer: NodeKey) -> array[int]:
@@ -177,7 +224,7 @@ class SyncTable:
                 settles = False
         if not ask and settles:
             return IN_SYNC
-        ask.sort(key=self._view.filling.__contains__)  # Who is likely to have it comes first.
+        ask.sort(key=self._view.following.__contains__)  # Who is likely to have it comes first.
         return Unsynced(tuple(ask), settles=settles)
 
     def _was_emptied(self, slot: int, peer: NodeKey) -> bool:

@@ -33,17 +33,20 @@ class ViewChange(NamedTuple):
 
     led: tuple[int, ...] = ()
     "Slots of which this node has become the primary, ascending."
-    filled: bool = False
-    "Whether a member is no longer filling, so that others lead its slots no more, or a new one is."
-    missed: bool = False
-    """Whether others may have written what this node does not have: it has led none of its slots
-    until now, or it meets a member with data that does not know it, as behind a partition in which
-    this node joined. Whoever it has met before calls it dead meanwhile, and it has to refute."""
+    reordered: bool = False
+    "Whether a member has come to follow, so that others lead its slots, or follows no more."
+    met: tuple[NodeKey, ...] = ()
+    "Members with data that were not alive for this node until now, as behind a partition."
+
+    @property
+    def missed(self) -> bool:
+        """Whether others may have written what is not here: those met, or who led before."""
+        return bool(self.met or self.led)
 
     @property
     def any(self) -> bool:
         """Whether anything changed."""
-        return bool(self.slots or self.risen or self.fallen or self.filled)
+        return bool(self.slots or self.risen or self.fallen or self.reordered)
 
 
 class View:
@@ -65,9 +68,11 @@ class View:
         "Monotonic ns since when that has been so."
         self.filling: frozenset[NodeKey] = frozenset()
         "Members that have not pulled all their slots yet."
+        self.following: frozenset[NodeKey] = frozenset()
+        "Members that come behind the other owners: those filling, and those that are slow."
+        self.slow: frozenset[NodeKey] = frozenset()
+        "Those of them that the others found many times slower than the rest."
         self._draining: frozenset[NodeKey] = frozenset()
-        self._met = frozenset((me,))
-        "Remembered members that were alive at some time since this node started: they know of it."
         self.owned: tuple[int, ...] = ()
         "Slots that this node owns, ascending."
         self._mine = bytearray(SLOT_COUNT)
@@ -89,9 +94,11 @@ class View:
         ring = {key: member for key, member in members.items() if member.in_ring}
         slots = self.slots.update([place_of(member) for member in ring.values()], replicas)
         filling = frozenset([key for key, member in ring.items() if member.filling])
-        filled = filling != self.filling
+        following = frozenset([key for key, member in ring.items() if member.follows])
+        reordered = (filling, following) != (self.filling, self.following)
         self._draining = frozenset([key for key, member in ring.items() if member.draining])
-        led_by_others, self.filling = self.me in self.filling - filling, filling
+        self.filling, self.following = filling, following
+        self.slow = frozenset([key for key, member in ring.items() if member.slow])
         for slot in slots:
             self.holder_since[slot] = mono
         if slots:
@@ -112,9 +119,8 @@ class View:
         for key in fallen:
             self.alive_since.pop(key, None)
         self.alive = frozenset(alive)
-        missed = led_by_others or not self._met.union(filling).issuperset(risen)
-        self._met = self._met.union(risen).intersection(members).union((self.me,))
-        change = ViewChange(slots, risen, fallen, filled=filled, missed=missed)
+        met = tuple([key for key in risen if key not in filling and key != self.me])
+        change = ViewChange(slots, risen, fallen, reordered=reordered, met=met)
         if not change.any:
             return change
         self._routes = {}

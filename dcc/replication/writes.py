@@ -6,6 +6,10 @@
     stamp, store, offer  -> to the slot's live targets (owners, stand-ins)
     w - 1 acknowledgements later, or at the deadline -> answer
 
+An owner that coordinates aside of the primary, because a client found that silent, counts w >= 2
+only with the primary's own acknowledgement, as long as it is alive: it may be well, and whoever
+reads there has to find the write. Without it the write waits until the primary is suspected.
+
 A coordinator asks before it stamps whenever it is not in sync, so that the new version exceeds
 the ones it has missed. What stays unsure counts as absent. Only the coordinator stamps; a version
 names one value for ever.
@@ -51,6 +55,8 @@ class _Request:
     outcomes: list[Outcome]
     single: WriteReply | None = None
     stamp: int = 0
+    stamps: list[int] | None = None
+    "Of each item, where the client asked for them."
     number: int = 0
     "Its place in the table of open requests."
     open: set[Version] = field(default_factory=set)
@@ -66,6 +72,7 @@ class _Unconfirmed:
     record: Record
     needed: int
     acked: set[NodeKey] = field(default_factory=set)
+    "Owners besides this node; the primary must be among them as long as it is alive."
 
 
 @dataclass(slots=True)
@@ -92,12 +99,18 @@ class Writes:
     ) -> None:
         self._held, self._sync, self._reads = holdings, sync, reads
         self._questions, self._streams = questions, streams
-        self.once = Once()
+        self.once = Once(holdings.config.remembered_bytes_max)
         self._undecided: dict[int, _Undecided] = {}
         self._unconfirmed: dict[Version, _Unconfirmed] = {}
         self._open: dict[int, _Request] = {}  # with unconfirmed writes, in order of arrival
         self._number = 0
+        self._lead_changed = False
+        "The view has changed: a primary that was waited for may have gone."
         self.stored = self.too_late = 0
+        self.bytes_used = 0
+        "Of the values of writes that wait, for an answer or for acknowledgements."
+        self.undecided_bytes = 0
+        "Of those that wait for an answer: nothing else holds them."
 
     def __len__(self) -> int:
         return len(self._unconfirmed) + len(self._undecided)
@@ -110,20 +123,38 @@ class Writes:
         """Coordinate one write; it is remembered under `client` already (`once.begin`)."""
         slot = slot_of(write.key)
         refusal = self._impossible(slot, write.w) or self._skewed(write.seen, now)
+        refusal = refusal or self._unfit(len(write.value))
         if refusal:
             return [self.once.finish(client, asker, refusal)]
         doubt = self._doubt(slot, write.op, write.key)
         if doubt.ask:
-            number, effects = self._questions.ask(write.key, doubt.ask, now)
+            number, effects = self._questions.ask(
+                write.key, doubt.ask, now, patient=write.op is not Op.PUT, for_newer=True
+            )
             self._undecided[number] = _Undecided(client, asker, write, slot, until)
+            self.bytes_used += len(write.value)
+            self.undecided_bytes += len(write.value)
             return effects
         return self._execute(client, asker, write, slot, until, sure=doubt.settles, now=now)
+
+    def better_stamped_by(self, route: Sequence[NodeKey], now: Instant) -> NodeKey | None:
+        """Return who of `route` should stamp instead of this node: nobody, as a rule.
+
+        After a step back of time its stamps lie in the future, and others would refuse them.
+        """
+        clock = self._held.clock
+        if not clock.is_ahead(now.ms):
+            return None
+        others = (key for key in route if key != self._held.key and not clock.claims_ahead(key))
+        return next(others, None)
 
     def resume(self, verdict: Verdict, now: Instant) -> list[Effect]:
         """Go on with the write whose question has ended; nothing if it is not one of writes."""
         waiting = self._undecided.pop(verdict.question, None)
         if waiting is None:
             return []
+        self.bytes_used -= len(waiting.write.value)
+        self.undecided_bytes -= len(waiting.write.value)
         refusal = self._impossible(waiting.slot, waiting.write.w)
         if waiting.until <= now.mono:
             self.too_late += 1
@@ -139,19 +170,21 @@ class Writes:
         sure = self._reads.is_settled(waiting.slot, key, verdict)
         return self._execute(
             waiting.client, waiting.asker, waiting.write, waiting.slot, waiting.until,
-            sure=sure, now=now,
+            sure=sure, now=now, gone=verdict.gone,
         )  # fmt: skip
 
     def _doubt(self, slot: int, op: Op, key: bytes) -> Doubt:
         """Return whom to ask before stamping.
 
         A put only has to exceed the versions that this node may have missed; the others are
-        conditions, on a value that a primary gone silent may know better.
+        conditions, on a value that a primary gone silent, or whom it has told, may know better.
         """
         if op is Op.PUT:
             unsynced = self._sync.unsynced(slot)
             return Doubt(unsynced.ask, unsynced.settles)
-        return self._reads.doubt(slot, key)
+        ask, settles = self._reads.doubt(slot, key)
+        beside = self._reads.beside(slot)
+        return Doubt((*ask, *(peer for peer in beside if peer not in ask)), settles)
 
     def _execute(
         self,
@@ -163,9 +196,14 @@ class Writes:
         *,
         sure: bool,
         now: Instant,
+        gone: Version = NO_VERSION,
     ) -> list[Effect]:
+        """Decide, and carry the decision out; a value of the version `gone` counts as absent."""
         entry = self._held.store.get(slot, write.key, now.ms)
-        decision = decide(write, entry, sure=sure, now_ms=now.ms)
+        if entry is not None and entry.version == gone:
+            entry = None
+        agreed_ms = self._held.clock.agreed_ms(now.ms)
+        decision = decide(write, entry, sure=sure, now_ms=agreed_ms)
         if isinstance(decision, Refusal):
             return [self._refuse(client, asker, decision.code, decision.text)]
         if decision.record is None:
@@ -189,22 +227,32 @@ class Writes:
         if refusal:
             return [self.once.finish(client, asker, refusal)]
         request = _Request(client, asker, until, [Outcome.ELSEWHERE] * len(many.items))
+        if many.versions:
+            request.stamps = [0] * len(many.items)
+        agreed_ms = self._held.clock.agreed_ms(now.ms)
         for index, (key, value) in enumerate(many.items):
             slot = slot_of(key)
-            if not self._held.view.is_primary(slot) or self._impossible(slot, many.w):
+            route = self._held.view.route(slot)
+            if route[:1] != (self._held.key,) or self._impossible(slot, many.w):
+                continue
+            if self.better_stamped_by(route, now) is not None:
+                continue
+            if self._unfit(len(value)):
                 continue
             doubt = self._doubt(slot, many.op, key)
             if doubt.ask:
                 continue
             write = Write(op=many.op, key=key, value=value, ttl_ms=many.ttl_ms, w=many.w)
             entry = self._held.store.get(slot, key, now.ms)
-            decision = decide(write, entry, sure=doubt.settles, now_ms=now.ms)
+            decision = decide(write, entry, sure=doubt.settles, now_ms=agreed_ms)
             if isinstance(decision, Refusal):
                 continue
             request.outcomes[index] = decision.outcome
             if decision.record is not None:
                 version = self._store(request, index, slot, decision, many.w, many.seen, now)
                 request.stamp = max(request.stamp, version.stamp)
+                if request.stamps is not None:
+                    request.stamps[index] = version.stamp
         return self._settle(request)
 
     # -------------------------------------------------------------- acknowledgements
@@ -217,22 +265,27 @@ class Writes:
             if write is None:
                 continue
             write.acked.add(peer)
-            if len(write.acked) >= write.needed:
-                del self._unconfirmed[version]
-                write.request.open.discard(version)
-                if not write.request.open:
-                    del self._open[write.request.number]
-                    effects += self._reply(write.request)
+            if self._is_confirmed(write):
+                effects += self._confirm(version)
         return effects
 
+    def view_changed(self) -> None:
+        """Look, at the next tick, who need not be waited for any more."""
+        self._lead_changed = True
+
     def tick(self, now: Instant) -> list[Effect]:
-        """Answer MAYBE for what has not been acknowledged by its deadline."""
-        overdue = [request for request in self._open.values() if request.until <= now.mono]
+        """Answer MAYBE for what has not been acknowledged in time; forget what was long ago."""
+        self.once.tick(now.mono)
         effects: list[Effect] = []
+        if self._lead_changed:
+            self._lead_changed = False
+            for version in [v for v, one in self._unconfirmed.items() if self._is_confirmed(one)]:
+                effects += self._confirm(version)
+        overdue = [request for request in self._open.values() if request.until <= now.mono]
         for request in overdue:
             del self._open[request.number]
             for version in sorted(request.open):
-                request.outcomes[self._unconfirmed.pop(version).index] = Outcome.MAYBE
+                request.outcomes[self._confirmed(version).index] = Outcome.MAYBE
             effects += self._reply(request)
         return effects
 
@@ -241,15 +294,21 @@ class Writes:
         return [(write.record, write.acked) for write in self._unconfirmed.values()]
 
     def wake_at(self) -> int:
-        """Return the earliest deadline of a write that waits for acknowledgements."""
-        return min((request.until for request in self._open.values()), default=NEVER)
+        """Return the earliest deadline of a write that waits, or when a remembered one is old."""
+        return min(
+            self.once.wake_at(),
+            min((request.until for request in self._open.values()), default=NEVER),
+        )
 
     def check(self) -> None:
         """Assert that every unconfirmed write belongs to a request that waits for it."""
         self.once.check()
+        waiting = [len(one.record.value) for one in self._unconfirmed.values()]
+        waiting += [len(one.write.value) for one in self._undecided.values()]
+        assert self.bytes_used == sum(waiting)
         for write in self._unconfirmed.values():
             assert self._open[write.request.number] is write.request
-            assert len(write.acked) < write.needed
+            assert self._lead_changed or not self._is_confirmed(write)
 
     # -------------------------------------------------------------- inside
 
@@ -262,6 +321,16 @@ class Writes:
             return None
         text = f"w = {needed}, live owners and stand-ins {live}"
         return ErrorReply(code=Code.QUORUM_NOT_REACHED, text=text)
+
+    def _unfit(self, length: int) -> ErrorReply | None:
+        """Return the refusal of a value that this node can never hold, or cannot now."""
+        store = self._held.store
+        if not store.can_hold(length):
+            text = f"{length} bytes, more than this node can hold beside its bookkeeping"
+            return ErrorReply(code=Code.VALUE_TOO_LARGE, text=text)
+        if not store.has_room(length):
+            return ErrorReply(code=Code.OVERLOADED, text="no memory for so large a value just now")
+        return None
 
     def _skewed(self, seen: int, now: Instant) -> ErrorReply | None:
         ahead = self._held.clock.too_far_ahead(seen, now.ms)
@@ -312,6 +381,28 @@ class Writes:
                 self._open[request.number] = request
             request.open.add(record.version)
             self._unconfirmed[record.version] = _Unconfirmed(request, index, record, needed)
+            self.bytes_used += len(record.value)
+
+    def _is_confirmed(self, write: _Unconfirmed) -> bool:
+        return len(write.acked) >= write.needed and self._primary_has(write)
+
+    def _primary_has(self, write: _Unconfirmed) -> bool:
+        """Return whether a reader finds the write: at the primary, if that is alive."""
+        lead = self._held.view.route(slot_of(write.record.key))[:1]
+        return not lead or lead[0] == self._held.key or lead[0] in write.acked
+
+    def _confirm(self, version: Version) -> list[Effect]:
+        request = self._confirmed(version).request
+        request.open.discard(version)
+        if request.open:
+            return []
+        del self._open[request.number]
+        return self._reply(request)
+
+    def _confirmed(self, version: Version) -> _Unconfirmed:
+        write = self._unconfirmed.pop(version)
+        self.bytes_used -= len(write.record.value)
+        return write
 
     def _settle(self, request: _Request) -> list[Effect]:
         return [] if request.open else self._reply(request)
@@ -323,5 +414,8 @@ class Writes:
             single = request.single
             reply = WriteReply(outcome=outcome, version=single.version, number=single.number)
         else:
-            reply = WriteManyReply(outcomes=bytes(request.outcomes), stamp=request.stamp)
+            stamps = tuple(request.stamps or ())
+            reply = WriteManyReply(
+                outcomes=bytes(request.outcomes), stamp=request.stamp, stamps=stamps
+            )
         return [self.once.finish(request.client, request.asker, reply)]

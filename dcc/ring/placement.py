@@ -73,14 +73,14 @@ class Place(NamedTuple):
     "Copies go to different zones where there are enough; the empty one is a zone like any other."
     draining: bool
     "Owns nothing, but keeps its position in every order."
-    filling: bool = False
+    follows: bool = False
     "Owns slots like any other, but comes behind the other owners in every route."
 
 
 def place_of(member: Member) -> Place:
     """Return what placement knows of a member of the ring."""
     return Place(
-        member.key, member.boot, member.weight, member.zone, member.draining, member.filling
+        member.key, member.boot, member.weight, member.zone, member.draining, member.follows
     )
 
 
@@ -88,15 +88,15 @@ def epoch_of(places: Sequence[Place], replicas: int) -> int:
     """Return the 64-bit hash of all placement inputs; 0 for no places, never 0 otherwise.
 
     `places` are sorted by key. The hashed bytes: `replicas` (1 byte), then for each place its key
-    (8, big-endian like all), boot (8), weight (IEEE double), flags (1: draining 1, filling 2), the
+    (8, big-endian like all), boot (8), weight (IEEE double), flags (1: draining 1, follows 2), the
     length of the zone in bytes (2) and the zone as UTF-8.
     """
     if not places:
         return 0
     parts = [pack(">B", replicas)]
-    for key, boot, weight, zone, draining, filling in places:
+    for key, boot, weight, zone, draining, follows in places:
         name = zone.encode()
-        parts.append(pack(">QQdBH", key, boot, weight, draining | filling << 1, len(name)) + name)
+        parts.append(pack(">QQdBH", key, boot, weight, draining | follows << 1, len(name)) + name)
     return xxh3_64_intdigest(b"".join(parts)) or 1
 
 

@@ -34,7 +34,7 @@ class SlotMap:
     """
 
     __slots__ = (
-        "_bounds", "_filling", "_lazy", "_near", "_orders", "_places", "_ranking", "epoch",
+        "_bounds", "_following", "_lazy", "_near", "_orders", "_places", "_ranking", "epoch",
         "replicas",
     )  # fmt: skip
 
@@ -46,7 +46,7 @@ class SlotMap:
         "Copies beyond the primary."
         self._lazy = lazy
         self._places: dict[NodeKey, Place] = {}
-        self._filling: frozenset[NodeKey] = frozenset()
+        self._following: frozenset[NodeKey] = frozenset()
         self._ranking = Ranking([], 0)
         self._near: list[Keys | None] = [()] * SLOT_COUNT
         # Cost of the most expensive member of each near set; a lazy map needs none.
@@ -57,7 +57,7 @@ class SlotMap:
         """Take over new places; return the slots whose owners or near set changed, ascending.
 
         A lazy map does not compare: it returns all slots, or none if nothing moved. Boots and
-        `filling` move nothing; the latter changes routes.
+        `follows` move nothing; the latter changes routes.
 
         Complexity: about 2 ms and 15 µs for each slot that one node's coming or going can reach;
         at most as long as building the table from nothing, 0.2 to 0.4 s at 100 places.
@@ -68,7 +68,7 @@ class SlotMap:
         assert len(fresh) == len(table), "every key once"
         self.epoch = epoch_of(table, replicas)
         before, self._places = self._places, fresh
-        self._filling = frozenset([place.key for place in table if place.filling])
+        self._following = frozenset([place.key for place in table if place.follows])
         gone = {key for key, place in before.items() if not _alike(place, fresh.get(key))}
         came = [place for place in table if not _alike(place, before.get(place.key))]
         if not gone and not came and replicas == self.replicas:
@@ -113,7 +113,7 @@ class SlotMap:
         """Return the live owners and a stand-in for every other owner; [0] is the primary.
 
         A stand-in is the next live member of the order that is not draining. The result keeps the
-        order, but for owners that are filling: they come behind the other owners. It is shorter
+        order, but for owners that follow: they come behind the other owners. It is shorter
         where there are not enough such members; empty if there are none.
         """
         draining, wanted = self._ranking.draining, self._ranking.owner_count
@@ -121,17 +121,17 @@ class SlotMap:
         if len(live) < wanted:
             live = [key for key in self.order(slot) if key in alive and key not in draining]
         del live[wanted:]
-        if not self._filling.isdisjoint(live):
+        if not self._following.isdisjoint(live):
             owners = self.owners(slot)
-            live.sort(key=lambda key: (key not in owners, key in owners and key in self._filling))
+            live.sort(key=lambda key: (key not in owners, key in owners and key in self._following))
         return tuple(live)
 
     def primary(self, slot: int, alive: Container[NodeKey]) -> NodeKey | None:
         """Return `route(slot, alive)[0]` without making the route; None if that is empty."""
-        draining, filling = self._ranking.draining, self._filling
+        draining, following = self._ranking.draining, self._following
         for key in self.near(slot):
             if key in alive and key not in draining:
-                if key in filling:
+                if key in following:
                     break  # Another owner may come first.
                 return key
         return next(iter(self.route(slot, alive)), None)
@@ -179,5 +179,5 @@ class SlotMap:
 
 
 def _alike(place: Place, other: Place | None) -> bool:
-    # A new boot and being filled are another epoch, but move nothing.
-    return other is not None and place == other._replace(boot=place.boot, filling=place.filling)
+    # A new boot and following are another epoch, but move nothing.
+    return other is not None and place == other._replace(boot=place.boot, follows=place.follows)

@@ -204,6 +204,11 @@ class Clocks:
         notes = self._notes.get(slot)
         return notes is not None and notes.has_loose
 
+    def loose(self, slot: int) -> list[tuple[Origin, Stamp]]:
+        """Return the largest stamp of what neither clock nor notes cover, by origin."""
+        notes = self._notes.get(slot)
+        return [] if notes is None else notes.loose()
+
     def slots_with_loose(self) -> list[int]:
         """Return the slots where something is held that is not covered. O(slots with notes)."""
         return [slot for slot, notes in self._notes.items() if notes.has_loose]
@@ -326,7 +331,10 @@ class Clocks:
     # -------------------------------------------------------------- inside
 
     def _make_digest(self, slot: int) -> int:
-        digest = self._digests[slot] = digest_of(self._words(slot))
+        words = self._words(slot)
+        if words == [0]:
+            return 0  # What was loose here is gone, and was never seen by the clock.
+        digest = self._digests[slot] = digest_of(words)
         return digest
 
     def _words(self, slot: int) -> list[int]:

@@ -15,6 +15,9 @@ from collections.abc import Iterator
 
 from dcc.types import PREV_UNKNOWN, Kind, Record, Stamp, Version
 
+BARREN, HEARD = 1, 2
+DOUBTED = BARREN | HEARD
+
 
 class Entry:
     """The newest version known of one key. Only the store changes it, except for `asked`."""
@@ -32,9 +35,11 @@ class Entry:
     version: Version
     expires_at_ms: int
     "Cluster milliseconds; 0 = never."
-    asked: bool
-    """A ghost whose value no other holder has: barren, not to be asked for again. Up to the forget
-    mark, of any kind without a value: a newer version of the key may have been forgotten."""
+    asked: int
+    """Flags of a record without a value. BARREN: a ghost whose value no other holder has, not to be
+    asked for again; up to the forget mark, of any kind: a newer version of the key may have been
+    forgotten. HEARD: its value was never here, so it was not evicted here either, and a holder who
+    has it gives it to this one, too."""
     prev: Stamp
     "As in the record, while the slot's clock did not cover it when it came; else PREV_UNKNOWN."
     hits: int
@@ -56,7 +61,7 @@ class Entry:
         self.value = value
         self.version = version
         self.expires_at_ms = expires_at_ms
-        self.asked = False
+        self.asked = 0
         self.prev = prev
         self.hits = 0
         self.rank = 0

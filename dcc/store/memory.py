@@ -23,7 +23,7 @@ from sys import getsizeof
 
 from dcc.limits import SLOT_COUNT
 from dcc.store.accounting import block, bytes_cost, entry_cost
-from dcc.store.entry import Chain, Entry, unlink
+from dcc.store.entry import HEARD, Chain, Entry, unlink
 from dcc.store.eviction import POLICIES
 from dcc.store.expiry import ExpiryIndex
 from dcc.types import Kind, Record
@@ -48,21 +48,21 @@ SLOTS = tuple(range(SLOT_COUNT))
 class Memory:
     """Entries by slot and key, and what they cost."""
 
-    def __init__(self, limit_bytes: int, eviction: str, changed: set[int]) -> None:
+    def __init__(self, limit_bytes: int, eviction: str) -> None:
         self.tables: list[Table] = [EMPTY] * SLOT_COUNT
         self.limit_bytes = limit_bytes
         self.valueless_bytes_max = limit_bytes // VALUELESS_SHARE
-        self.changed = changed
-        "Takes the slots of which anything was forgotten for want of room."
         self.policy = POLICIES[eviction]()
         self.expiry = ExpiryIndex()
         self.valueless = Chain()
         self.marks = array("Q", bytes(8 * SLOT_COUNT))
         "Forget marks by slot: records stamped up to here may have been forgotten; 0 = none."
+        self.evicted_marks = array("Q", bytes(8 * SLOT_COUNT))
+        "The same of values that were evicted here and whose ghosts were forgotten since."
         self.entry_bytes = 0
         "Entries, keys, values and tables."
         self.other_bytes = 0
-        "What the store adds on behalf of its clocks."
+        "What the store adds for its clocks, and reserves for what grows beside it."
         self.valueless_bytes = 0
         self.item_bytes = 0
         self.counts = [0] * len(Kind)
@@ -77,6 +77,11 @@ class Memory:
     def bytes_used(self) -> int:
         """All that grows with use."""
         return self.entry_bytes + self.other_bytes + self.expiry.bytes_used
+
+    @property
+    def room_bytes(self) -> int:
+        """What a single value may take: all but the valueless' share and what is no entry."""
+        return self.limit_bytes - self.valueless_bytes_max - self.other_bytes
 
     def add(self, slot: int, record: Record, now_ms: int) -> Entry:
         """Return a new entry that holds `record`. Room is the caller's next step."""
@@ -100,7 +105,7 @@ class Memory:
         else:
             self._leave_role(entry)
         _, entry.kind, entry.value, entry.version, entry.expires_at_ms, entry.prev = record
-        entry.asked = False
+        entry.asked = 0
         if stays:
             self._count_value(entry, 1)
             if entry.expires_at_ms:
@@ -113,7 +118,7 @@ class Memory:
         self._leave_role(entry)
         entry.kind = Kind.VALUE
         entry.value = value
-        entry.asked = False
+        entry.asked = 0
         self._join_role(entry, now_ms)
 
     def strip(self, entry: Entry, kind: Kind) -> None:
@@ -185,8 +190,20 @@ class Memory:
         entry = self.valueless.first()
         assert entry is not None, "over a limit with nothing to forget"
         self.marks[entry.slot] = max(self.marks[entry.slot], entry.version[0])
-        self.changed.add(entry.slot)
+        self.note_lost(entry)
         self.remove(entry)
+
+    def note_lost(self, entry: Entry) -> None:
+        """Remember of a ghost about to be forgotten that a value is not here that others may have.
+
+        That all who hold the slot have seen it is no reason not to: somebody new may ask.
+        """
+        if entry.kind is not Kind.EVICTED:
+            return
+        slot, stamp = entry.slot, entry.version[0]
+        self.marks[slot] = max(self.marks[slot], stamp)
+        if not entry.asked & HEARD:
+            self.evicted_marks[slot] = max(self.evicted_marks[slot], stamp)
 
     # -------------------------------------------------------------- roles
 

@@ -58,6 +58,10 @@ class Notes:
         spans = self._spans.get(origin)
         return spans[-1][1] if spans else 0
 
+    def loose(self) -> list[tuple[Origin, Stamp]]:
+        """Return the largest stamp of each origin of which anything is loose."""
+        return list(self._loose.items())
+
     def tops(self) -> list[tuple[Origin, Stamp]]:
         """Return the largest stamp of each origin, of what is loose and of what is noted."""
         noted = [(origin, spans[-1][1]) for origin, spans in self._spans.items()]

@@ -6,7 +6,7 @@ the slot's clock:
 - `write`, the coordinator's own, advances it;
 - `apply`, for replication, exchange and hand-over, is refused by it, else advances it or leaves a
   note: a write that was seen is never applied again, so that repair cannot bring back what was
-  evicted, deleted, expired or forgotten;
+  evicted, deleted, expired or forgotten; what is *owed* is the one exception;
 - `install`, for reads, neither asks nor advances it: what a reader found at another holder is
   worth having even if it was evicted here.
 
@@ -17,6 +17,12 @@ versions until every holder has seen it (`coverage.py`) or room is needed (`memo
 **Forget mark.** Once records were forgotten for want of room, a write stamped up to the slot's mark
 may be older than one that was forgotten: if unknown, it is kept as a ghost, never as a value. So
 is the next version of a key that became known that way, up to the mark: it shows nothing either.
+Only a *sender* whose own clock has seen all that may be forgotten is trusted.
+
+**What one node evicts is its own loss.** A clock taken over from somebody who has forgotten brings
+his mark along: this node now claims to have seen what nobody could send it. Up to that mark other
+holders *owe* it values, and give them though the clock covers them; but not up to the stamps of
+what was evicted here.
 
 Sans I/O, one thread. All times are cluster milliseconds; slots are the caller's business (they
 follow from the key) and never checked here.
@@ -24,7 +30,8 @@ follow from the key) and never checked here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from array import array
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import IntEnum
 
 from xxhash import xxh3_64_intdigest
@@ -41,7 +48,8 @@ from dcc.store.clocks import (
     digest_of,
 )
 from dcc.store.coverage import Coverage
-from dcc.store.entry import Entry
+from dcc.store.doubt import NOTHING_OWED, Listing, Owed, content, is_below
+from dcc.store.entry import BARREN, DOUBTED, HEARD, Entry
 from dcc.store.interning import Origins
 from dcc.store.memory import Memory
 from dcc.store.notes import NOTES_MAX, UNBOUNDED
@@ -73,15 +81,18 @@ class Store:
         self._clocks = Clocks()
         self.changed = self._clocks.changed
         "Slots whose `digest` may have changed; whoever keeps a tree of digests takes them out."
-        self._memory = Memory(memory_limit_bytes, eviction, self.changed)
+        self._memory = Memory(memory_limit_bytes, eviction)
         self.tables = self._memory.tables
         "By slot: key -> entry, whatever its kind. To read only; a slot's table may be replaced."
         self.cleared: Stamp = 0
         "Versions at or below are absent."
         self._hit = self._memory.policy.hit
         self._value_bytes_max = value_bytes_max
+        self._agreed_marks = array("Q", bytes(8 * SLOT_COUNT))
+        "Records stamped up to here may have been forgotten because every holder had seen them."
         self._coverage: dict[int, Coverage] = {}
         self._coverage_bytes = 0
+        self._reserved_bytes = 0
         self._origins = Origins()
         self._me: Origin | None = None
         "The origin of this node's own writes, once there was one."
@@ -144,13 +155,18 @@ class Store:
         """Return the xxh3_64 of every key of which a record is held, barren ghosts left out."""
         cleared = self.cleared
         held = [e for e in self.tables[slot].values() if e.version[0] > cleared]
-        useful = [e for e in held if e.kind is not Kind.EVICTED or not e.asked]
+        useful = [e for e in held if e.kind is not Kind.EVICTED or not e.asked & BARREN]
         return tuple([xxh3_64_intdigest(e.key) for e in useful])
 
     def slots_held(self) -> list[int]:
         """Return the slots with an entry or a clock, ascending. O(slots)."""
         clocks = self._clocks
         return [slot for slot, table in enumerate(self.tables) if table or slot in clocks]
+
+    def doubts(self, slot: int, key: bytes) -> bool:
+        """Return whether a value of `key` was not taken, since what hides it may be forgotten."""
+        entry = self.tables[slot].get(key)
+        return entry is not None and entry.kind is Kind.EVICTED and entry.asked == DOUBTED
 
     # -------------------------------------------------------------- changing
 
@@ -169,20 +185,53 @@ class Store:
         """Return what a new write of `origin`, this node, names as its predecessor; 0 if none."""
         return max(self._clocks.last(slot, origin), self._left_behind.get(slot, 0))
 
-    def apply(self, slot: int, record: Record, now_ms: int) -> Applied:
-        """Take a record that another node sent on its own account, unless it was seen before."""
+    def apply(
+        self, slot: int, record: Record, now_ms: int, sender: Clock | None = None, *,
+        owed: bool = False,
+    ) -> Applied:  # fmt: skip
+        """Take a record that another node sent on its own account, unless it was seen before.
+
+        Args:
+            sender: the sender's clock of the slot when it sent, if known.
+            owed: whether it was asked for what the clock here covers without its being here.
+        """
         version, prev = record.version, record.prev
         clocks = self._clocks
-        if clocks.covers(slot, version):
-            return Applied.COVERED
         origin = self._origins.origin(version)
+        held = self.tables[slot].get(record.key)
+        if clocks.covers(slot, version):
+            taken = owed and self._is_owed(slot, record) and self.trusts(slot, sender)
+            return self._take_owed(slot, record, now_ms) if taken else Applied.COVERED
         if origin == BASE:
             return Applied.COVERED  # Nobody writes under that name: malformed.
-        applied = self._merge(slot, record, origin, now_ms, mark=self._memory.marks[slot])
+        mark = self._memory.marks[slot]
+        if version[0] <= mark and self.trusts(slot, sender):
+            mark = self._memory.evicted_marks[slot]
+        if (
+            held is not None
+            and held.version == version
+            and held.asked & HEARD
+            and version[0] > mark
+        ):
+            applied = self._take_owed(slot, record, now_ms)
+        else:
+            applied = self._merge(slot, record, origin, now_ms, mark=mark)
         if prev == PREV_UNKNOWN or not clocks.witness(slot, origin, prev, version[0], NOTES_MAX):
             clocks.hold_loose(slot, origin, version[0])
         self._count()
         return applied
+
+    def answers_for(self, slot: int, record: Record, now_ms: int) -> bool:
+        """Return whether what is here makes up for `record`: it, a newer one, or that it is over.
+
+        A clock may cover a write that never came, if somebody lied about it; a copy of such a
+        write is not to be counted on.
+        """
+        held = self.tables[slot].get(record.key)
+        if held is not None:
+            return held.version >= record.version
+        expired = 0 < record.expires_at_ms <= now_ms
+        return expired or record.version[0] <= max(self._memory.marks[slot], self.cleared)
 
     def install(self, slot: int, record: Record, now_ms: int) -> Applied:
         """Take a record that a read found at another holder, even if it was seen here before."""
@@ -213,15 +262,20 @@ class Store:
         """Return the slot's forget mark; 0 = none."""
         return self._memory.marks[slot]
 
+    def is_below(self, slot: int, holder: Listing) -> bool:
+        """Return whether writes may be missing here that a holder has seen and forgotten."""
+        return is_below(self.clock(slot), holder.clock, holder.mark, holder.spans)
+
     def floor(self, slot: int) -> Stamp:
         """Return what new stamps must be above: up to here others may ignore a write."""
         return max(self._memory.marks[slot], self._clocks.seen(slot, BASE))
 
     def merge_clock(self, slot: int, other: Clock, mark: Stamp = 0) -> None:
-        """Raise clock and forget mark to the maximum: all that `other` covers was received."""
-        if mark > self._memory.marks[slot]:
-            self._memory.marks[slot] = mark
-            self.changed.add(slot)
+        """Raise clock and forget mark to the maximum: all that `other` covers was received.
+
+        But for what its holder had forgotten: if this node was below, by its `mark`.
+        """
+        self._memory.marks[slot] = max(self._memory.marks[slot], mark)
         intern = self._origins.intern
         last = self._own_last(slot)
         self._clocks.merge(slot, {intern(origin): stamp for origin, stamp in other.items()})
@@ -311,11 +365,8 @@ class Store:
         while some of them are loose.
         """
         # Their largest stamp would not do: another node may hold that one alone.
-        loose = self._loose(slot)
-        seen, mark = self._clocks.digest(slot), self._memory.marks[slot]
-        if not loose and not mark:
-            return seen
-        return digest_of([seen, mark, *(word for version in loose for word in version)])
+        loose, seen = self._loose(slot), self._clocks.digest(slot)
+        return digest_of([seen, *(word for one in loose for word in one)]) if loose else seen
 
     def _loose(self, slot: int) -> list[Version]:
         """Return the versions held whose writes the clock does not cover, ascending."""
@@ -324,16 +375,57 @@ class Store:
         held = [entry.version for entry in self.tables[slot].values()]
         return sorted(v for v in held if v[0] > self.cleared and not self.covers(slot, v))
 
-    def lacking(self, slot: int, clock: Clock, after: Version = NO_VERSION) -> list[Record]:
+    def owed(self, slot: int) -> Owed:
+        """Return which records other holders owe: values that the clock covers without them.
+
+        O(entries of the slot) where a mark was taken over, else O(1).
+        """
+        low, high = self._memory.evicted_marks[slot], self._memory.marks[slot]
+        for version in self._heard(slot):
+            low, high = min(low, version[0] - 1), max(high, version[0])
+        if high <= low:
+            return NOTHING_OWED
+        return Owed(low, high, content(self.tables[slot].values(), low, high))
+
+    def misses(self, slot: int, clock: Clock) -> bool:
+        """Return whether values that `clock` covers, not yet the one here, were only heard of.
+
+        O(entries of the slot) where any are without a value.
+        """
+        heard = self._heard(slot)
+        return any(clock_covers(clock, one) and not self.covers(slot, one) for one in heard)
+
+    def _heard(self, slot: int) -> list[Version]:
+        if not self._memory.valueless_in[slot]:
+            return []
+        held = self.tables[slot].values()
+        return [e.version for e in held if e.kind is Kind.EVICTED and e.asked & HEARD]
+
+    def owes(self, slot: int, owed: Owed) -> bool:
+        """Return whether something is held here that somebody is `owed`.
+
+        O(entries of the slot) if anything is owed at all.
+        """
+        low, high, held = owed
+        return high > low and content(self.tables[slot].values(), low, high) != held
+
+    def lacking(
+        self, slot: int, clock: Clock, after: Version = NO_VERSION, owed: Owed = NOTHING_OWED
+    ) -> list[Record]:
         """Return the records above `after` that `clock` does not cover, ascending by version.
 
-        O(entries of the slot).
+        And the values that it covers, but are `owed`. O(entries of the slot).
         """
         floor = max(after, Version(self.cleared + 1, 0, 0))
+        low, high, _ = owed
         entries = [
             entry
             for entry in self.tables[slot].values()
-            if entry.version > floor and not clock_covers(clock, entry.version)
+            if entry.version > floor
+            and (
+                (low < entry.version[0] <= high and entry.kind is Kind.VALUE)
+                or not clock_covers(clock, entry.version)
+            )
         ]
         entries.sort(key=lambda entry: entry.version)
         seen = self.clock(slot)
@@ -342,30 +434,39 @@ class Store:
             for entry in entries
         ]
 
-    def refill(self, slot: int, listed: Set[int], their_clock: Clock, mark: Stamp = 0) -> None:
-        """Take the value of every entry that another holder has seen and no longer lists.
+    def refill(self, slot: int, listings: Sequence[Listing]) -> int:
+        """Take the value of every entry that a holder has seen and no longer lists; say how many.
 
         Those stamped up to its forget mark lose theirs, too: it may have forgotten what hides
-        them. They become barren ghosts, so that nobody gets the value back from a third holder.
-        To be called when all records of the refill were applied. `listed` are its `hashes`.
+        them. Unless another one lists the key who has seen all that the first may have forgotten.
+        They become barren ghosts, so that nobody gets the value back who does not know better.
+        To be called when all records of these holders were applied.
         """
-        for entry in list(self.tables[slot].values()):
-            if (
-                entry.kind in (Kind.VALUE, Kind.EVICTED)
-                and (entry.version[0] <= mark or clock_covers(their_clock, entry.version))
-                and xxh3_64_intdigest(entry.key) not in listed
-            ):
-                if entry.kind is Kind.VALUE:
-                    self._memory.strip(entry, Kind.EVICTED)
-                entry.asked = True
+        taken = 0
+        vouched = [[one for one in listings if one.vouches_for(other)] for other in listings]
+        for entry in list(self.tables[slot].values()) if listings else ():
+            if entry.kind not in (Kind.VALUE, Kind.EVICTED):
+                continue
+            name = xxh3_64_intdigest(entry.key)
+            for listing, others in zip(listings, vouched, strict=True):
+                if listing.doubts(entry.version, name) and not any(
+                    name in other.listed for other in others
+                ):
+                    if entry.kind is Kind.VALUE:
+                        self._memory.strip(entry, Kind.EVICTED)
+                        entry.asked, taken = DOUBTED, taken + 1
+                    entry.asked |= BARREN
+                    break
         self._memory.make_room()
+        return taken
 
     def drop_slot(self, slot: int) -> None:
         """Release a slot: its entries, clock and mark are gone, and not counted as evicted."""
         last = self._own_last(slot)
         for entry in list(self.tables[slot].values()):
             self._memory.remove(entry)
-        self._memory.marks[slot] = 0
+        self._memory.marks[slot] = self._memory.evicted_marks[slot] = 0
+        self._agreed_marks[slot] = 0
         self.changed.add(slot)
         self._clocks.drop(slot)
         self._keep_own_last(slot, last)
@@ -405,6 +506,8 @@ class Store:
             if entry.kind is not Kind.VALUE and clock_covers(coverage.snapshot, entry.version)
         ]
         for entry in entries:
+            self._memory.note_lost(entry)
+            self._agreed_marks[slot] = max(self._agreed_marks[slot], entry.version[0])
             self._memory.remove(entry)
         self._drop_coverage(slot)
         return len(entries)
@@ -440,12 +543,34 @@ class Store:
         """Return when `sweep` has work: 0 = now, NEVER = nothing expires."""
         return 0 if self._reclaiming else self._memory.expiry.next_ms()
 
+    # -------------------------------------------------------------- room
+
+    def reserve(self, size: int) -> None:
+        """Leave `size` bytes of the limit to what grows beside the store; values make room."""
+        self._reserved_bytes = size
+        self._count()
+
+    def can_hold(self, length: int) -> bool:
+        """Return whether a value of `length` bytes could be kept if all others made room for it."""
+        memory = self._memory
+        taken = memory.valueless_bytes_max + memory.other_bytes - self._reserved_bytes
+        return length <= self._value_bytes_max and bytes_cost(length) <= memory.limit_bytes - taken
+
+    def has_room(self, length: int) -> bool:
+        """Return whether a value of `length` bytes can be kept now, with what is reserved."""
+        return bytes_cost(length) <= self._memory.room_bytes
+
     # -------------------------------------------------------------- figures
 
     @property
     def bytes_used(self) -> int:
-        """All that grows with use: entries, values, tables, indexes, clocks."""
+        """All that counts towards the limit: entries, tables, indexes, clocks, what is reserved."""
         return self._memory.bytes_used
+
+    @property
+    def reserved_bytes(self) -> int:
+        """What is left to others of the limit."""
+        return self._reserved_bytes
 
     @property
     def memory_limit_bytes(self) -> int:
@@ -504,7 +629,7 @@ class Store:
             return Applied.OLDER
         kind = self._kind_to_keep(record, now_ms)
         # What hides it may be forgotten: so of a key that came after that, too, until a newer one.
-        barren = version[0] <= mark and (entry is None or entry.asked)
+        barren = version[0] <= mark and (entry is None or entry.asked & BARREN)
         if barren and kind is Kind.VALUE:
             kind = Kind.EVICTED  # Whoever has the value may lack its successor.
         lost = kind is Kind.EVICTED and record.kind is Kind.VALUE
@@ -518,9 +643,41 @@ class Store:
             entry = self._memory.add(slot, record, now_ms)
         else:
             self._memory.replace(entry, record, now_ms)
-        entry.asked = barren
+        entry.asked = 0
+        if barren:
+            entry.asked = BARREN if version[0] <= self._memory.evicted_marks[slot] else DOUBTED
+        elif kind is Kind.EVICTED and not lost and version[0] > self._memory.evicted_marks[slot]:
+            entry.asked = HEARD
         room = self._memory.make_room(entry)
         return Applied.NEWER if room and not lost else Applied.GHOST
+
+    def trusts(self, slot: int, sender: Clock | None) -> bool:
+        """Return whether a holder with that clock has seen all that may be forgotten here.
+
+        So it holds nothing that a forgotten record hides. O(origins).
+        """
+        if sender is None:
+            return False
+        mark = max(self._memory.marks[slot], self._agreed_marks[slot])
+        loose = [(origin, 0, stamp) for origin, stamp in self._clocks.loose(slot)]
+        return not is_below(sender, self.clock(slot), mark, self.spans(slot) + loose)
+
+    def _is_owed(self, slot: int, record: Record) -> bool:
+        """Return whether a record that the clock covers was neither here nor evicted here."""
+        if record.kind is not Kind.VALUE:
+            return False
+        stamp, memory = record.version[0], self._memory
+        entry = self.tables[slot].get(record.key)
+        if entry is None:
+            return memory.evicted_marks[slot] < stamp <= memory.marks[slot]
+        return bool(entry.asked & HEARD) and entry.version <= record.version
+
+    def _take_owed(self, slot: int, record: Record, now_ms: int) -> Applied:
+        entry = self.tables[slot].get(record.key)
+        if entry is not None and entry.version == record.version:
+            entry.asked = 0
+            return self._complete(entry, record, now_ms)
+        return self._merge(slot, record, self._origins.origin(record.version), now_ms, mark=0)
 
     def _kind_to_keep(self, record: Record, now_ms: int) -> Kind:
         """Return what a record amounts to here and now."""
@@ -528,11 +685,9 @@ class Store:
         if 0 < record.expires_at_ms <= now_ms and kind is not Kind.TOMBSTONE:
             return Kind.EXPIRED
         if kind is Kind.VALUE:
-            memory = self._memory
-            length = len(record.value)
-            room = memory.limit_bytes - memory.valueless_bytes_max - memory.other_bytes
+            length, memory = len(record.value), self._memory
             # Not worth evicting everything else for what would not fit even then.
-            if length > self._value_bytes_max or bytes_cost(length) > room:
+            if length > self._value_bytes_max or bytes_cost(length) > memory.room_bytes:
                 return Kind.EVICTED
         return kind
 
@@ -540,7 +695,7 @@ class Store:
         """Add to a ghost what another holder knows of the same version."""
         if entry.kind is not Kind.EVICTED or entry.version[0] <= self.cleared:
             return Applied.OLDER
-        if entry.asked and entry.version[0] <= self._memory.marks[entry.slot]:
+        if entry.asked & BARREN and entry.version[0] <= self._memory.marks[entry.slot]:
             return Applied.OLDER
         kind = self._kind_to_keep(record, now_ms)
         if kind is Kind.VALUE:
@@ -565,7 +720,7 @@ class Store:
 
     def _count(self) -> None:
         """Count clocks that may have grown, and make the room that takes."""
-        used = self._clocks.bytes_used + self._coverage_bytes
+        used = self._clocks.bytes_used + self._coverage_bytes + self._reserved_bytes
         if used != self._memory.other_bytes:
             self._memory.other_bytes = used
             self._memory.make_room()
@@ -588,5 +743,5 @@ class Store:
         self._clocks.check()
         coverage_bytes = sum(coverage.bytes_used() for coverage in self._coverage.values())
         assert self._coverage_bytes == coverage_bytes, "coverage_bytes is the sum"
-        used = self._clocks.bytes_used + coverage_bytes
+        used = self._clocks.bytes_used + coverage_bytes + self._reserved_bytes
         assert self._memory.other_bytes == used, "clocks are counted after each change"

@@ -14,7 +14,7 @@ multiple of the frame.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -29,8 +29,18 @@ from dcc.limits import (
     INLINE_VALUE_BYTES_MAX,
     VALUE_BYTES_MAX,
 )
-from dcc.wire.messages import WIRE, Message
-from dcc.wire.shapes import Frames
+from dcc.types import NO_VERSION, PREV_UNKNOWN, Kind
+from dcc.wire.messages import (
+    TAG,
+    WIRE,
+    Code,
+    ErrorReply,
+    FetchReply,
+    Message,
+    PullReply,
+    Replicate,
+)
+from dcc.wire.shapes import RECORD, Frames, ghost_of
 
 MAGIC = b"dc"
 PROTOCOL_VERSION = 1
@@ -129,6 +139,14 @@ _BY_TAG = {tag: _Layout(tag, cls) for tag, cls in WIRE.items()}
 _BY_CLASS = {layout.cls: layout for layout in _BY_TAG.values()}
 
 
+_RECORDS_AT = {
+    TAG[cls]: HEADER_FIELDS + [field.name for field in fields(cls)].index("records")
+    for cls in (FetchReply, Replicate, PullReply)
+}
+"Messages between nodes that carry records, and where in the array these stand."
+STAND_IN = [b"-", int(Kind.EVICTED), b"", list(NO_VERSION), 0, PREV_UNKNOWN]
+
+
 class Codec:
     """Encodes as one sender, decodes for one cluster. Holds no state that a message changes."""
 
@@ -178,6 +196,34 @@ class Codec:
         message: Message = layout.decode(items, frames[1:])
         return header, message
 
+    def salvage(self, frames: Frames) -> tuple[Header, Message, frozenset[int]]:
+        """Return a message that `decode` refuses for single records of it, without those.
+
+        Of such a record nothing is taken but that its version exists: in its place stands a ghost.
+        The third item names these places. A node of another release may hold what this one cannot
+        read, and one record must not keep all that travels with it from arriving.
+
+        Raises:
+            MalformedMessage: it is refused for anything else.
+        """
+        check_sizes(frames)
+        self.check_prefix(frames[0])
+        items = unpack_items(frames[0])
+        header = _header(items)
+        place = _RECORDS_AT.get(header.tag)
+        if place is None or len(items) <= place or type(items[place]) is not list:
+            raise MalformedMessage("no list of records")
+        ghosts = {}
+        for i, raw in enumerate(items[place]):
+            try:
+                RECORD.decode(raw, list(frames[1:]))
+            except MalformedMessage:
+                ghosts[i] = ghost_of(raw)
+                items[place][i] = STAND_IN
+        message: Any = _BY_TAG[header.tag].decode(items, frames[1:])
+        records = [ghosts.get(i, record) for i, record in enumerate(message.records)]
+        return header, replace(message, records=tuple(records)), frozenset(ghosts)
+
     def check_prefix(self, frame: bytes) -> None:
         """Raise the error that tells how the first 8 bytes differ, or return."""
         if not frame.startswith(self.prefix):
@@ -188,7 +234,25 @@ class Codec:
             return MalformedMessage("not a dcc frame")
         if frame[2] != PROTOCOL_VERSION:
             return UnsupportedVersion(f"protocol version {frame[2]}, spoken is {PROTOCOL_VERSION}")
-        return ForeignCluster("a frame of a cluster of another name")
+        return ForeignCluster(_refusal_in(frame) or "a frame of a cluster of another name")
+
+
+def _refusal_in(frame: bytes) -> str:
+    """Return what a node of another cluster says in `frame`, empty if it is no refusal.
+
+    It names the cluster there. A stranger's text ends up in errors and logs, so it is held short.
+    """
+    if len(frame) > UNWALKED_BYTES_MAX:
+        return ""
+    try:
+        items = unpack_items(frame)
+        if items[:1] != [TAG[ErrorReply]]:
+            return ""
+        refusal: ErrorReply = _BY_TAG[TAG[ErrorReply]].decode(items, [])
+    except MalformedMessage:
+        return ""
+    wrong = refusal.code is Code.WRONG_CLUSTER and refusal.text.isprintable()
+    return refusal.text if wrong else ""
 
 
 def check_sizes(frames: Frames) -> None:

@@ -18,7 +18,18 @@ from enum import IntEnum
 from typing import Any, ClassVar
 
 from dcc.limits import BATCH_KEYS_MAX, GROUP_COUNT, SLOT_COUNT
-from dcc.types import NO_VERSION, Member, Origin, Record, Settings, Version
+from dcc.types import (
+    FREE_CLAIM,
+    NO_VERSION,
+    NOT_HEARD,
+    Claim,
+    Member,
+    Origin,
+    Pace,
+    Record,
+    Settings,
+    Version,
+)
 from dcc.wire import shapes as s
 
 
@@ -85,12 +96,14 @@ class Code(IntEnum):
 class Get:
     """Read one key. Answered by `GetReply` or `ErrorReply`; may be repeated anywhere."""
 
-    SHAPE: ClassVar = (s.KEY, s.BOOL, s.U8)
+    SHAPE: ClassVar = (s.KEY, s.BOOL, s.U8, s.BOOL)
     key: bytes
     direct: bool = False
     "Answer as a holder, do not forward: the client found the primary silent or wants any."
     r: int = 1
     "Owners that must answer, this one included; 0 = quorum, 255 = all. The newest version wins."
+    aside: bool = False
+    "It found the primary silent: the other owners may have what that acknowledged; ask them too."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +207,7 @@ class WriteMany:
     """PUT or DELETE many keys that the client believes are this node's. Repeated like `Write`."""
 
     SHAPE: ClassVar = (
-        s.ENUM(Op), s.tuple_of(s.ITEM, BATCH_KEYS_MAX), s.MS, s.U8, s.U64, s.U64,
+        s.ENUM(Op), s.tuple_of(s.ITEM, BATCH_KEYS_MAX), s.MS, s.U8, s.U64, s.U64, s.BOOL,
     )  # fmt: skip
     op: Op
     items: tuple[tuple[bytes, bytes], ...]
@@ -203,6 +216,8 @@ class WriteMany:
     w: int = 1
     seen: int = 0
     boot: int = 0
+    versions: bool = False
+    "The answer is to say each item's stamp."
 
     def fits(self) -> bool:
         """Return whether the operation is one of the two."""
@@ -213,15 +228,19 @@ class WriteMany:
 class WriteManyReply:
     """Answers `WriteMany`."""
 
-    SHAPE: ClassVar = (s.FLAGS, s.U64)
+    SHAPE: ClassVar = (s.FLAGS, s.U64, s.tuple_of(s.U64, BATCH_KEYS_MAX))
     outcomes: bytes
     "One `Outcome` a byte, in the order of the request's items."
     stamp: int
     "The largest stamp written."
+    stamps: tuple[int, ...] = ()
+    """Where asked for: each item's, 0 where nothing was written. With the sender and boot of the
+    answer's header they are the versions."""
 
     def fits(self) -> bool:
-        """Return whether each byte is an outcome."""
-        return max(self.outcomes, default=0) <= max(Outcome)
+        """Return whether each byte is an outcome, and none or all of them have a stamp."""
+        known = max(self.outcomes, default=0) <= max(Outcome)
+        return known and len(self.stamps) in (0, len(self.outcomes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -394,19 +413,31 @@ class AuditReply:
 class Fetch:
     """A coordinator's question: what do you hold of this key? Never forwarded."""
 
-    SHAPE: ClassVar = (s.KEY,)
+    SHAPE: ClassVar = (s.KEY, s.VERSION, s.tuple_of(s.ORIGIN, 65_536), s.tuple_of(s.U64, 65_536))
     key: bytes
+    version: Version = NO_VERSION
+    "Of the value that the asker holds; NO_VERSION if it holds none."
+    origins: tuple[Origin, ...] = ()
+    "What it has seen of the slot, if it holds a value: origins, and up to which stamp of each."
+    stamps: tuple[int, ...] = ()
+
+    def fits(self) -> bool:
+        """Return whether there is a stamp for each origin."""
+        return len(self.origins) == len(self.stamps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchReply:
     """Answers `Fetch`, from what is held."""
 
-    SHAPE: ClassVar = (s.RECORDS, s.BOOL)
+    SHAPE: ClassVar = (s.RECORDS, s.BOOL, s.BOOL)
     records: tuple[Record, ...]
     "None or one, possibly without a value."
     sure: bool = True
     "Whether the sender is in sync with every live holder, so that it knows what it once knew."
+    gone: bool = False
+    """Nothing is held, but the asker's version was seen here, and so was something that the asker
+    has not seen and that is forgotten: the value was deleted or replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -427,10 +458,16 @@ class Replicate:
 class ReplicateAck:
     """Answers `Replicate`: everything of the batch is merged."""
 
-    SHAPE: ClassVar = (s.U64, s.tuple_of(s.U32, BATCH_KEYS_MAX))
+    SHAPE: ClassVar = (
+        s.U64,
+        s.tuple_of(s.U32, BATCH_KEYS_MAX),
+        s.tuple_of(s.U32, BATCH_KEYS_MAX),
+    )
     seq: int
     moved: tuple[int, ...]
     "Indexes of records whose slot the acker neither owns nor stands in for: stored, not counted."
+    ignored: tuple[int, ...] = ()
+    "Indexes of records that the acker's clock has seen, but that it does not hold: not counted."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -440,10 +477,15 @@ class Pull:
     Stateless for the answerer; may be repeated, and lost.
     """
 
-    SHAPE: ClassVar = (s.tuple_of(s.ORIGIN, 65_536), s.tuple_of(s.SLOT_ASK, SLOT_COUNT))
+    SHAPE: ClassVar = (
+        s.tuple_of(s.ORIGIN, 65_536), s.tuple_of(s.SLOT_ASK, SLOT_COUNT),
+        s.tuple_of(s.SLOT_OWED, SLOT_COUNT),
+    )  # fmt: skip
     origins: tuple[Origin, ...]
     "The table that clocks index."
     slots: tuple[s.SlotAsk, ...]
+    owed: tuple[s.SlotOwed, ...] = ()
+    "Of which of them also what the clock covers is asked for."
 
     def fits(self) -> bool:
         """Return whether every clock and span indexes the table."""
@@ -585,24 +627,32 @@ class SettingsAck:
 class Ping:
     """Are you alive? Answered by `Ack` with the same seq on the plane it came by."""
 
-    SHAPE: ClassVar = (s.U64, s.U64, s.MEMBERS, s.U64)
+    SHAPE: ClassVar = (s.U64, s.U64, s.MEMBERS, s.U64, s.CLAIM, s.PACE)
     seq: int
     target: int
     "Node key of whom the sender means; others ignore it."
     rumors: tuple[Member, ...] = ()
     root: int = 0
     "Of the tree over the slots that sender and target own; 0 = not known."
+    clock: Claim = FREE_CLAIM
+    "Cluster time as the sender sees it, relative to the header's `at`."
+    pace: Pace = Pace.UNKNOWN
+    "How fast the sender finds the target, by its earlier pings."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ack:
     """Answers `Ping`, or relays such an answer to who asked by `PingReq`."""
 
-    SHAPE: ClassVar = (s.U64, s.MEMBERS, s.U64)
+    SHAPE: ClassVar = (s.U64, s.MEMBERS, s.U64, s.CLAIM, s.I64)
     seq: int
     rumors: tuple[Member, ...] = ()
     root: int = 0
     "As in `Ping`, of sender and receiver."
+    clock: Claim = FREE_CLAIM
+    "As in `Ping`."
+    heard_ms: int = NOT_HEARD
+    "The sender's own clock minus the `at` of the receiver's ping, when that was taken."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -648,10 +698,12 @@ class PushPull:
 class PushPullReply:
     """Answers `PushPull` with the view after merging."""
 
-    SHAPE: ClassVar = (s.MEMBERS, s.SETTINGS)
+    SHAPE: ClassVar = (s.MEMBERS, s.SETTINGS, s.CLAIM)
     members: tuple[Member, ...]
     "The sender first."
     settings: Settings
+    clock: Claim = FREE_CLAIM
+    "As in `Ping`: a node that joins judges the settings by the sender's time."
 
 
 Message = (

@@ -25,7 +25,18 @@ from dcc.limits import (
     REPLICAS_MAX,
     SLOT_COUNT,
 )
-from dcc.types import PREV_UNKNOWN, Kind, Member, Record, Settings, Standing, Version
+from dcc.types import (
+    PREV_UNKNOWN,
+    Claim,
+    Kind,
+    Member,
+    Pace,
+    Record,
+    Settings,
+    Standing,
+    Trust,
+    Version,
+)
 
 Frames = list[bytes]
 "The value frames behind a message's first frame, in order. Decoding empties those it takes."
@@ -166,7 +177,8 @@ WEIGHT = Shape(_weight)
 KEY = _bytes(1, KEY_BYTES_MAX)
 PREFIX = _bytes(0, KEY_BYTES_MAX)
 TEXT = _text(0, 4096)
-BLOB = _bytes(0, 192 * 1024)
+STATS_BYTES_MAX = 192 * 1024
+BLOB = _bytes(0, STATS_BYTES_MAX)
 FLAGS = _bytes(0, BATCH_KEYS_MAX)
 VALUE = Shape(_value_in, _value_out, (0, INLINE_VALUE_BYTES_MAX - 1))
 ADDRESS = Shape(_address)
@@ -247,6 +259,29 @@ def _record(raw: Any, frames: Frames) -> Record:
     return Record(key, _KINDS[kind], value, _version(version, frames), expires_at_ms, prev)
 
 
+def is_text(key: bytes) -> bool:
+    """Return whether `key` is UTF-8, as every key that is stored must be."""
+    if key.isascii():
+        return True
+    try:
+        key.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def ghost_of(raw: Any) -> Record:
+    """Return what can be known of a record that is none: that its version of the key exists.
+
+    MalformedMessage if not even that can be read.
+    """
+    if type(raw) is not list or len(raw) < 6:
+        raise malformed("a record", raw)
+    key: bytes = KEY.decode(raw[0], [])
+    prev = raw[5] if type(raw[5]) is int and raw[5] >= PREV_UNKNOWN else PREV_UNKNOWN
+    return Record(key, Kind.EVICTED, b"", _version(raw[3], []), 0, prev)
+
+
 def _record_out(record: Record, frames: Frames) -> Sequence[Any]:
     if len(record.value) < INLINE_VALUE_BYTES_MAX:
         return record
@@ -285,6 +320,19 @@ class SlotAsk(NamedTuple):
     "What it has seen beyond gaps: flat triples (index, low, high), every write in (low, high]."
 
 
+class SlotOwed(NamedTuple):
+    """What the asker is owed of one slot, by a `Pull`: its clock covers values without its having
+    them, since it took over the clock of somebody who had forgotten."""
+
+    slot: int
+    low: int
+    "Values stamped up to here may have been evicted at the asker: they are not owed."
+    high: int
+    "Nor are those stamped later."
+    held: int
+    "A digest of the versions in between that the asker has, or has evicted."
+
+
 class SlotAnswer(NamedTuple):
     """One slot of a `PullReply`."""
 
@@ -310,17 +358,22 @@ VERSION = Shape(_version)
 ORIGIN = struct_of(tuple, U64, U64)
 COPIES = _int(0, REPLICAS_MAX)
 SETTINGS = struct_of(Settings, COPIES, U64, U64)
+SHIFT = _int(-MS_MAX, MS_MAX)
+"Milliseconds between two clocks."
+CLAIM = struct_of(Claim, SHIFT, SHIFT, _enum(Trust), BOOL)
+PACE = _enum(Pace)
 RECORD = Shape(_record, _record_out)
 NAME = _label(1)
 ZONE = _label(0)
 MEMBER = struct_of(
     Member, NAME, ADDRESS, ADDRESS, ZONE, WEIGHT, U64, U64,
-    _enum(Standing), MS, BOOL, U64, BOOL,
+    _enum(Standing), MS, BOOL, U64, BOOL, BOOL,
 )  # fmt: skip
 MEMBERS = tuple_of(MEMBER, MEMBERS_MAX)
 RECORDS = tuple_of(RECORD, BATCH_KEYS_MAX)
 KEYS = tuple_of(KEY, BATCH_KEYS_MAX)
 SLOTS = tuple_of(SLOT, SLOT_COUNT)
 SLOT_ASK = struct_of(SlotAsk, SLOT, VERSION, PAIRS, U64, PAIRS)
+SLOT_OWED = struct_of(SlotOwed, SLOT, U64, U64, U64)
 SLOT_ANSWER = struct_of(SlotAnswer, SLOT, BOOL, PAIRS, U64, HASHES, PAIRS)
 ITEM = struct_of(tuple, KEY, VALUE)

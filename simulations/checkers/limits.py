@@ -1,9 +1,14 @@
-"""Limits: a store never holds more bytes than it was given."""
+"""Limits: all that grows in a node, added up at every turn, keeps to what the node was given.
+
+The books are the node's own (`dcc/node/footprint.py`), so a structure that grows has to stand in
+them; that their figures are those of the process, a test with real processes tells.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from dcc.node.footprint import Footprint, Row
 from simulations.history import Violation
 
 PROMISE = "limits hold"
@@ -18,3 +23,18 @@ def check(
         for node, held in sorted(bytes_held.items())
         if held > limit_bytes[node]
     ]
+
+
+def check_rows(node: str, rows: Iterable[Row], at_ns: int) -> list[Violation]:
+    """Return what of one node is above its own bound."""
+    return [
+        Violation(PROMISE, f"{node}: {row.name} {row.used()} bytes, at most {row.bytes_max}", at_ns)
+        for row in rows
+        if row.used() > row.bytes_max
+    ]
+
+
+def check_node(node: str, footprint: Footprint, at_ns: int) -> list[Violation]:
+    """Return everything of one node that is above a bound; O(rows), for every turn."""
+    total = check({node: footprint.bytes_used}, {node: footprint.bytes_max}, at_ns)
+    return total + check_rows(node, footprint.rows, at_ns)

@@ -59,16 +59,23 @@ class Monotony:
 
 
 def check_repair(
-    node: str, before: Sequence[Record | None], after: Sequence[Record | None], at_ns: int
+    node: str,
+    before: Sequence[Record | None],
+    after: Sequence[Record | None],
+    at_ns: int,
+    evicted: Callable[[Version], bool],
 ) -> list[Violation]:
     """Return values that one message of replication or repair brought back to a node.
 
     Args:
         before, after: what the node held of the message's keys.
+        evicted: whether the node itself evicted a version in this life; it may also have only
+            heard that there is one, or have doubted it.
     """
     return [
         Violation("repair undoes no eviction", f"{old.key.decode()} {old.version} at {node}", at_ns)
         for old, new in zip(before, after, strict=True)
         if old is not None and new is not None
         if old.kind is not Kind.VALUE and new.kind is Kind.VALUE and old.version == new.version
+        if evicted(old.version)
     ]

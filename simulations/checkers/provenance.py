@@ -64,6 +64,20 @@ def check_once(history: History, versions_of: Mapping[bytes, Sequence[Version]])
     ]
 
 
+def check_told(history: History, versions_of: Mapping[bytes, Sequence[Version]]) -> list[Violation]:
+    """Return puts that were told another version than the one under which they were stored.
+
+    Keys that are touched are left out, as above.
+    """
+    touched = {entry.key for entry in history if entry.verb == "touch"}
+    return [
+        Violation("a put is told its own version", str(entry), entry.ended_ns)
+        for entry in history
+        if entry.verb == "put" and entry.end is End.OK and entry.key not in touched
+        if entry.version not in versions_of.get(entry.value, (entry.version,))
+    ]
+
+
 def check_late(
     history: History,
     versions_of: Mapping[bytes, Sequence[Version]],

@@ -1,8 +1,9 @@
 """Survival: a write acknowledged by w owners outlives w - 1 losses of memory.
 
-Two ways to see it. At rest, somebody must hold the version or a newer one. And before that, as
-long as only memory was lost and nobody could be mistaken about who is alive, no read may say
-"absent, for certain" of such a key.
+Two ways to see it. At rest, somebody must hold the version or a newer one. And before that no read
+may say "absent, for certain" of such a key: not as long as only memory was lost and nobody could
+be mistaken about who is alive, and at no time if the node that says so shares a view with somebody
+who holds the value, and has not asked there.
 
 One thing is not promised. A client that got no answer from the primary may write *aside*, at
 another owner. With w = 1 that owner's word is enough, and until the copy has reached the primary,
@@ -17,7 +18,7 @@ from itertools import groupby
 
 from dcc.types import Version
 from dcc.units import SECOND
-from simulations.history import End, Entry, History, Violation
+from simulations.history import READING, End, Entry, History, Violation
 
 PROMISE = "promised writes survive"
 
@@ -38,12 +39,12 @@ def copies(w: int, replicas: int) -> int:
     return replicas + 1 if w == W_ALL else w
 
 
-def _promised(entry: Entry, until_ns: int, losses: Sequence[int], replicas: int) -> bool:
+def promised(entry: Entry, until_ns: int, losses: Sequence[int], replicas: int) -> bool:
     """Whether fewer memories were lost since the call began than owners acknowledged."""
-    if entry.verb in ("get", "clear") or entry.end is not End.OK or entry.status == "not done":
+    if entry.verb in (*READING, "clear") or entry.end is not End.OK or entry.status == "not done":
         return False
     lost = sum(entry.invoked_ns <= at <= until_ns for at in losses)
-    return lost < copies(entry.w, replicas)
+    return lost < min(copies(entry.w, replicas), replicas + 1)
 
 
 def check_rest(
@@ -63,7 +64,7 @@ def check_rest(
     return [
         Violation(PROMISE, f"nobody holds it: {entry}", end_ns)
         for entry in history
-        if _promised(entry, end_ns, losses, replicas) and not kept(entry)
+        if promised(entry, end_ns, losses, replicas) and not kept(entry)
     ]
 
 
@@ -74,6 +75,8 @@ def check_reads(
     calm: Callable[[int, int], bool],
     slack_ns: int,
     aside: Collection[Version] = (),
+    *,
+    may_evict: bool = False,
 ) -> list[Violation]:
     """Return reads that called a surely existing key absent.
 
@@ -81,6 +84,7 @@ def check_reads(
         calm: whether nothing worse than loss of memory happened in an interval.
         slack_ns: how far clocks may be apart, for keys that expire.
         aside: versions stamped by an owner that did not think itself the primary.
+        may_evict: memory is short: only nodes that evicted nothing, and could know, are judged.
 
     Complexity: O(calls of a key squared), for each key.
     """
@@ -95,13 +99,22 @@ def check_reads(
             for write in calls:
                 if write.version in aside and _on_its_way(write, miss, replicas):
                     continue
-                if _must_be_found(write, miss, calls, losses, replicas, slack_ns) and calm(
-                    write.invoked_ns, miss.ended_ns
-                ):
+                known = _is_known(write, miss)
+                if not known and (may_evict or not calm(write.invoked_ns, miss.ended_ns)):
+                    continue
+                if _must_be_found(write, miss, calls, losses, replicas, slack_ns):
                     text = f"{miss} misses {write}"
                     found.append(Violation(PROMISE, text, miss.ended_ns))
                     break
     return found
+
+
+def _is_known(write: Entry, miss: Entry) -> bool:
+    """Whether the node that gave the answer could have known of the value, and has not asked."""
+    answer = miss.answer
+    if answer is None or answer.evicted:
+        return False
+    return answer.value >= write.version or write.version in answer.aside
 
 
 def _on_its_way(write: Entry, miss: Entry, replicas: int) -> bool:
@@ -119,7 +132,7 @@ def _must_be_found(
 ) -> bool:
     if write.verb in ("delete", "clear") or not 0 < write.ended_ns < miss.invoked_ns:
         return False
-    if not _promised(write, miss.ended_ns, losses, replicas):
+    if not promised(write, miss.ended_ns, losses, replicas):
         return False
     if _expires_before(write, miss.ended_ns + slack_ns):
         return False

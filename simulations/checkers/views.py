@@ -1,13 +1,18 @@
-"""Membership: after healing, all living nodes share one view, and nobody living is called dead."""
+"""Membership: after healing, all living nodes share one view, and nobody living is called dead.
+
+Before that, too, what a node derives from its members is what they are, or about to be looked at.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dcc.node.core import NodeCore
 from dcc.types import Member, NodeKey, Standing
 from simulations.history import Violation
 
 PROMISE = "one view after healing"
+DERIVED = "the ring is laid over the members there are"
 
 View = Mapping[NodeKey, Member]
 
@@ -32,3 +37,16 @@ def check(views: Mapping[str, View], alive: Mapping[NodeKey, int]) -> list[Viola
             if key not in alive and member.standing in (Standing.ALIVE, Standing.SUSPECT):
                 found.append(Violation(PROMISE, f"{name} believes the dead {member.name} alive"))
     return found
+
+
+def check_derived(name: str, core: NodeCore, at_ns: int) -> list[Violation]:
+    """Return where a node goes by members that it does not have any more."""
+    members = core.membership.members
+    if core.view_due or not core.membership.joined:
+        return []
+    up = (Standing.ALIVE, Standing.LEFT)
+    all_up = all(member.standing in up for member in members.values())
+    if core.held.view.all_up == all_up:
+        return []
+    text = f"{name} goes by {'all' if not all_up else 'not all'} members being up"
+    return [Violation(DERIVED, text, at_ns)]

@@ -97,8 +97,10 @@ class Peer:
             case Write():
                 return [self._write(message)]
             case WriteMany():
+                first = self.stamp + 1
                 outcomes = bytes(self._one_of_many(message.op, *item) for item in message.items)
-                return [WriteManyReply(outcomes=outcomes, stamp=self.stamp)]
+                stamps = tuple(range(first, self.stamp + 1)) if message.versions else ()
+                return [WriteManyReply(outcomes=outcomes, stamp=self.stamp, stamps=stamps)]
             case Scan():
                 wanted = set(message.slots)
                 held = [key for key in sorted(self.data) if slot_of(key) in wanted]

@@ -103,6 +103,12 @@ def test_a_scan_goes_round_a_node_that_fails(how: str) -> None:
     assert sorted(bench.do(ALL)) == KEYS
 
 
+def test_a_scan_waits_for_owners_that_are_all_late() -> None:
+    bench = cluster()
+    bench.delay_ns = dict.fromkeys(("a:1", "b:1", "c:1"), ATTEMPT_MOST_NS * 3 // 2)
+    assert sorted(bench.do(ALL)) == KEYS
+
+
 def test_a_scan_with_holes_is_an_error_and_never_a_short_list() -> None:
     bench = cluster()
     bench.down = {"a:1", "b:1", "c:1"}

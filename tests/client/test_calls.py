@@ -185,7 +185,7 @@ def test_a_get_of_a_node_that_stops_is_answered_by_the_other_before_it_counts_as
         assert cache.get(key) == b"v"
         took = time.monotonic() - begun
         assert hedged(cache) == before + 1
-        assert asked(b, Get)[-1] == Get(key=key.encode(), direct=True)
+        assert asked(b, Get)[-1] == Get(key=key.encode(), direct=True, aside=True)
         assert took >= delay
         assert a.address not in cache._core.health.sick, "its time was not over yet"
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from dcc.client.core import ATTEMPT_MOST_NS
-from dcc.errors import MaybeStored, NodeUnavailable, OperationTimeout, Overloaded, ProtocolError
+from dcc.errors import (
+    ClockSkew,
+    MaybeStored,
+    NodeUnavailable,
+    OperationTimeout,
+    Overloaded,
+    ProtocolError,
+)
 from dcc.types import Settings
 from dcc.units import MILLISECOND, SECOND
 from dcc.wire.codec import Header
@@ -160,6 +167,54 @@ def test_a_clear_without_any_time_says_so() -> None:
     bench.core._clock_known = False
     bench.do(Clear())
     assert issued_ms(bench)[0] == 0
+
+
+@pytest.mark.parametrize("question", CHANGES)
+def test_a_refusal_for_being_late_corrects_the_time_of_a_change(question: Question) -> None:
+    """As after the machine slept: its monotonic clock stood still, so all is late."""
+    bench = Bench().learn()
+    bench.core.offset_ms -= 3_600_000
+    for peer in bench.peers.values():
+
+        def answer(header: Header, message: Message, peer: Peer = peer) -> list[Message]:
+            now_ms = START_MS + bench.mono // MILLISECOND
+            if isinstance(message, type(question)) and header.at < now_ms:
+                return [ErrorReply(code=Code.TOO_LATE, text="read too late")]
+            return peer.serve(header, message)
+
+        peer.answer = answer
+    began = bench.mono
+    bench.do(question)
+    sent = [one.message for one in bench.asked(type(question))]
+    assert len(sent) == 2
+    issued = [one.issued_ms for one in sent if isinstance(one, Clear | SetReplicas)]
+    assert issued[1] == pytest.approx(START_MS + began // MILLISECOND, abs=3)
+
+
+def test_a_clear_goes_on_from_the_stamp_of_a_node_that_finds_its_own_ahead() -> None:
+    bench = Bench().learn()
+    bench.core.saw((1 << 64) - 1)
+    for peer in bench.peers.values():
+
+        def answer(header: Header, message: Message, peer: Peer = peer) -> list[Message]:
+            if isinstance(message, Clear) and message.seen > 77:
+                return [ErrorReply(code=Code.CLOCK_SKEW, text="ahead", stamp=77)]
+            return peer.serve(header, message)
+
+        peer.answer = answer
+    bench.do(Clear())
+    assert [one.message.seen for one in bench.asked(Clear)] == [(1 << 64) - 1, 77]
+
+
+def test_a_clear_that_is_refused_for_its_stamp_again_and_again_is_told_so() -> None:
+    bench = Bench().learn()
+    for peer in bench.peers.values():
+        peer.answer = lambda header, message: [
+            ErrorReply(code=Code.CLOCK_SKEW, text="ahead", stamp=77)
+        ]
+    with pytest.raises(ClockSkew):
+        bench.do(Clear())
+    assert len(bench.asked(Clear)) == 3
 
 
 def test_after_a_change_of_the_copies_the_client_looks_at_the_ring_again() -> None:

@@ -155,6 +155,25 @@ def test_the_keys_of_a_silent_node_are_read_elsewhere_after_one_attempt() -> Non
     assert bench.mono - begun <= ATTEMPT_MOST_NS + 2 * TRIP_NS
 
 
+def test_a_node_whose_answer_comes_in_parts_after_it_fell_silent_is_silent_once() -> None:
+    bench = filled()
+    bench.mute.update(bench.peers)
+    call = bench.core.begin(GetMany(keys=KEYS), bench.now)
+    bench.perform(call, call.start(bench.now))
+    (question, *_) = bench.asked(GetMany)
+    while question.address not in bench.core.health.sick:
+        bench.step(call)
+    peer, key = bench.peers[question.address], question.message.keys[0]
+    part = GetManyReply(first=0, statuses=b"\0", values=(VALUES[key],), last=False)
+    frames = peer.encode(part, question.header.request)
+    bench.perform(call, call.receive(question.address, frames, bench.now))
+    while not call.done:
+        bench.step(call)
+    with pytest.raises(NodeUnavailable) as caught:
+        call.outcome()
+    assert caught.value.partial == {key: VALUES[key]}
+
+
 def test_keys_that_nobody_answers_for_are_missing_and_the_rest_is_partial() -> None:
     bench = filled(replicas=0)
     bench.mute = {"a:1"}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import gc
-import os
+import pickle
 import random
 import socket
 import threading
 import time
-import warnings
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from dcc.client import channel as channels
+from dcc.client import pool as pools
 from dcc.client.sync import Client
 from dcc.errors import (
     ClientClosed,
@@ -41,6 +41,7 @@ from dcc.wire.messages import (
     WriteMany,
     WriteManyReply,
 )
+from tests.client.forks import in_child
 from tests.client.peers import PeerThread
 from tests.processes import wait_until
 
@@ -55,21 +56,6 @@ def silent_to(peer: PeerThread, *kinds: type[Message]) -> None:
         return [] if isinstance(message, kinds) else serve(header, message)
 
     peer.peer.answer = answer
-
-
-def in_child(work: Callable[[], bool]) -> int:
-    """Fork; return the child's exit code: 0 if `work` returned True in it."""
-    with warnings.catch_warnings():
-        # Newer Pythons warn of forking with threads, which is what is tested here.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            code = 0 if work() else 2
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def closed_port() -> str:
@@ -322,6 +308,7 @@ def test_closing_ends_calls_that_wait_in_other_threads() -> None:
             ]
             asked = len(peer.peer.asked)
             wait_until(lambda: len(peer.peer.asked) >= asked + 3)
+            context = weakref.ref(cache._pool._context)
             begun = time.monotonic()
             cache.close()
             for one in waiting:
@@ -329,6 +316,9 @@ def test_closing_ends_calls_that_wait_in_other_threads() -> None:
                     one.result(10)
                 assert not closed.value.definite, "the put may have been executed"
             assert time.monotonic() - begun < 5
+        del waiting, one, closed  # The errors' tracebacks have the sockets, closed ones.
+        gc.collect()
+        assert context() is None, "libzmq's threads have ended"
 
 
 def test_a_client_that_is_forgotten_closes_its_sockets() -> None:
@@ -336,17 +326,26 @@ def test_a_client_that_is_forgotten_closes_its_sockets() -> None:
         cache = Client(peer.address)
         cache.put("k", b"v")
         gone = weakref.ref(cache)
-        context = cache._pool._context
+        context, pool = weakref.ref(cache._pool._context), weakref.ref(cache._pool)
         del cache
         gc.collect()
         assert gone() is None
-        assert context.closed
+        assert context() is None, "libzmq's threads have ended"
+        assert pool() is None
+
+
+def test_pickling_or_copying_a_client_says_what_to_do() -> None:
+    cache = Client("10.0.0.1:1,10.0.0.2:1")
+    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match=r"pass the addresses \(10.0.0.1:1,10.0.0.2:1\)"):
+            attempt(cache)
+    cache.close()
 
 
 def test_more_threads_than_channels_wait_their_turn_or_time_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(channels, "CHANNELS_MAX", 2)
+    monkeypatch.setattr(pools, "CHANNELS_MAX", 2)
     with PeerThread() as peer, Client(peer.address, timeout=5) as cache:
         for n in range(16):
             cache.put(f"k{n}", b"%d" % n)
@@ -362,53 +361,6 @@ def test_more_threads_than_channels_wait_their_turn_or_time_out(
             for call in calls:
                 with pytest.raises(OperationTimeout):
                     call.result(10)
-
-
-def test_a_call_that_is_interrupted_gives_its_sockets_up() -> None:
-    with PeerThread() as peer, Client(peer.address) as cache:
-        cache.put("k", b"v")
-
-        def interrupted(channel: channels.Channel, now: object) -> None:
-            raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            cache._borrow(interrupted)
-        assert cache._pool._made == 0
-        assert cache.get("k") == b"v"
-
-
-def test_a_forked_child_gets_its_own_sockets_and_identity() -> None:
-    with PeerThread() as peer, Client(peer.address) as cache:
-        cache.put("k", b"v")
-        parent = cache._core.client_id
-        old_sockets = {id(link.socket) for one in cache._pool._idle for link in one.links.values()}
-
-        def child() -> bool:
-            right = cache.get("k") == b"v" and cache.put("from child", b"c") is not None
-            new = {id(link.socket) for one in cache._pool._idle for link in one.links.values()}
-            right = right and not new & old_sockets and cache._core.client_id != parent
-            cache.close()
-            return right
-
-        assert in_child(child) == 0
-        assert cache.get("k") == b"v"
-        assert cache.get("from child") == b"c"
-
-
-def test_a_child_of_a_closed_client_finds_it_closed() -> None:
-    with PeerThread() as peer:
-        cache = Client(peer.address)
-        cache.put("k", b"v")
-        cache.close()
-
-        def child() -> bool:
-            try:
-                cache.get("k")
-            except ClientClosed:
-                return True
-            return False
-
-        assert in_child(child) == 0
 
 
 def test_sixty_four_threads_with_forks_in_between_get_their_own_answers() -> None:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import dcc
-from tests.client.test_shell import in_child
+from tests.client.forks import in_child
 from tests.processes import wait_until
 
 pytestmark = pytest.mark.process

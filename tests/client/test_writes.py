@@ -188,13 +188,21 @@ def test_a_refusal_is_its_own_error(code: Code, error: type[DccError]) -> None:
 
 def test_clock_skew_makes_the_client_go_on_from_the_refusers_stamp() -> None:
     bench = Bench().learn()
-    bench.core.saw(1 << 60)
+    bench.core.saw((1 << 64) - 1)
     peer = bench.peers[bench.order(KEY)[0]]
     peer.answer = answering(peer, refusal(Code.CLOCK_SKEW, stamp=77))
-    with pytest.raises(ClockSkew):
-        bench.do(PUT)
-    assert bench.core.seen == 77
     assert bench.do(PUT).version.stamp == 78
+    assert [one.message.seen for one in bench.asked(Write)] == [(1 << 64) - 1, 77]
+
+
+def test_clock_skew_that_stays_is_told_after_two_corrections() -> None:
+    bench = Bench().learn()
+    for peer in bench.peers.values():
+        peer.answer = lambda header, message: [refusal(Code.CLOCK_SKEW, stamp=77)]
+    with pytest.raises(ClockSkew) as caught:
+        bench.do(PUT)
+    assert caught.value.definite
+    assert len(bench.asked(Write)) == 3
 
 
 def test_an_overloaded_node_is_asked_again_after_a_pause_under_a_new_id() -> None:

@@ -1,0 +1,1 @@
+"""dcc beside the clients and servers that a Python service would pick, in one run."""

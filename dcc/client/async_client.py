@@ -1,0 +1,464 @@
+"""The asyncio client: the names and the meaning of `Client`, as coroutines.
+
+An `AsyncClient` belongs to the event loop of its first call. It has no thread: its sockets are
+read under the loop's own reader. Gets and puts that are made in one turn of the loop travel
+together; each call keeps its own deadline, outcome and version, and cancelling one harms no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+import weakref
+from collections.abc import AsyncIterator, Iterable, Mapping
+from types import TracebackType
+from typing import Any, NoReturn
+
+from dcc.client.answers import (
+    cluster_stats,
+    convergence_of,
+    entry_of,
+    info_of,
+    inspected,
+    looked_up,
+)
+from dcc.client.arguments import (
+    UNSET,
+    Ttl,
+    Unset,
+    Value,
+    key_bytes,
+    keys_bytes,
+    prefix_bytes,
+    refuse_pickling,
+    replica_count,
+    signed_64,
+    value_bytes,
+)
+from dcc.client.asks import Audited
+from dcc.client.async_loop import LoopDriver
+from dcc.client.audit import Audit, compared
+from dcc.client.calls import Call, Operation
+from dcc.client.core import ClientCore
+from dcc.client.dispatch import IN_FLIGHT_MAX
+from dcc.client.link import read_clocks
+from dcc.client.many import Written
+from dcc.client.operations import (
+    AUDIT_SLOTS,
+    Operations,
+    deleted,
+    expected_version,
+    failed_names,
+    hits_by_name,
+    is_done,
+    name_partial,
+    names_and_raws,
+    slots_by_primary,
+    value_in,
+)
+from dcc.client.results import ClusterStats, Convergence, Entry, Lookup, Topology
+from dcc.client.routing import View
+from dcc.errors import ClientClosed, DccError, NodeUnavailable, WrongLoop
+from dcc.limits import SLOT_COUNT
+from dcc.types import Version
+from dcc.units import MILLISECOND
+from dcc.wire.messages import (
+    AuditGet,
+    Clear,
+    ConvergedGet,
+    ConvergedReply,
+    GetMany,
+    GetReply,
+    Inspect,
+    InspectReply,
+    Op,
+    Scan,
+    SetReplicas,
+    StatsGet,
+    StatsReply,
+    TopologyGet,
+    WriteReply,
+)
+
+
+class AsyncClient:
+    """A connection to a dcc cluster, for the coroutines of one event loop.
+
+    >>> AsyncClient("127.0.0.1:6740", timeout=0)
+    Traceback (most recent call last):
+    ValueError: timeout: above 0, at most 3600.0 seconds; got 0
+    """
+
+    def __init__(
+        self,
+        nodes: str | Iterable[str] | None = None,
+        *,
+        timeout: float = 1.0,
+        default_ttl: Ttl = None,
+        read: str = "primary",
+        r: int | str = 1,
+        w: int | str = 1,
+        name: str | None = None,
+        cluster: str = "dcc",
+        in_flight: int = IN_FLIGHT_MAX,
+    ) -> None:
+        """Check the options; connections are made when first needed, on the loop running then.
+
+        Args:
+            in_flight: calls under way at a time; others wait, and end as `Overloaded` if their
+                time is over before it is their turn.
+
+        All else is as for `Client`.
+        """
+        self.name = name
+        self._ops = Operations(
+            nodes, os.environ.get("DCC_NODES"), timeout=timeout, default_ttl=default_ttl,
+            read=read, r=r, w=w, cluster=cluster,
+        )  # fmt: skip
+        if isinstance(in_flight, bool) or not isinstance(in_flight, int):
+            raise TypeError(f"in_flight: int, got {type(in_flight).__name__}")
+        if in_flight < 1:
+            raise ValueError(f"in_flight: above 0, got {in_flight}")
+        self._in_flight = in_flight
+        self._driver: LoopDriver | None = None
+        self._closed = self._forked = False
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+        _CLIENTS.add(self)
+
+    # -------------------------------------------------------------- one key
+
+    async def get(
+        self, key: str, default: bytes | None = None, *, r: int | str | Unset = UNSET
+    ) -> bytes | None:
+        """Return the value of `key`, or `default` if it is absent; as `Client.get`."""
+        if r is UNSET and self._ops.plain:
+            outcome = await self._bound().get(key_bytes(key))
+            if isinstance(outcome, DccError):
+                raise outcome
+            value: bytes | None = outcome
+        else:
+            reply: GetReply = await self._call(self._ops.reading(key, r))
+            value = value_in(reply)
+        return default if value is None else value
+
+    async def lookup(self, key: str, *, r: int | str | Unset = UNSET) -> Lookup:
+        """Return how a read of `key` ends, with all that is known: never raises for a miss."""
+        call = await self._ended(self._ops.reading(key, r))
+        reply: GetReply = call.outcome()
+        address, confirmed = call.answered_by()
+        core = call.core
+        node = core.view.name_of(address) if core.view is not None else address
+        return looked_up(reply, node, confirmed, core.cluster_ms(read_clocks()))
+
+    async def entry(self, key: str, *, r: int | str | Unset = UNSET) -> Entry | None:
+        """Return value, version, expiry and age of `key`; None if it is absent."""
+        return entry_of(await self.lookup(key, r=r))
+
+    async def contains(self, key: str) -> bool:
+        """Return whether `key` has a value now."""
+        return (await self.lookup(key)).status == "hit"
+
+    async def put(
+        self,
+        key: str,
+        value: Value,
+        *,
+        ttl: Ttl | Unset = UNSET,
+        w: int | str | Unset = UNSET,
+    ) -> Version:
+        """Store `value` under `key` and return the version it got; as `Client.put`."""
+        write = self._ops.writing(Op.PUT, key, value_bytes(value), ttl, w=w)
+        outcome = await self._bound().put(write)
+        if isinstance(outcome, DccError):
+            raise outcome
+        version: Version = outcome
+        return version
+
+    async def add(self, key: str, value: Value, *, ttl: Ttl | Unset = UNSET) -> bool:
+        """Store `value` if `key` is absent; return whether it was stored. No lock: see the docs."""
+        return is_done(await self._write(Op.ADD, key, value_bytes(value), ttl))
+
+    async def replace(
+        self,
+        key: str,
+        value: Value,
+        *,
+        version: Version | None = None,
+        ttl: Ttl | Unset = UNSET,
+    ) -> bool:
+        """Store `value` if `key` is present (and still at `version`); return whether it was."""
+        expected = expected_version(version)
+        return is_done(
+            await self._write(Op.REPLACE, key, value_bytes(value), ttl, expected=expected)
+        )
+
+    async def delete(self, key: str) -> bool:
+        """Delete `key`; return whether it was present."""
+        return is_done(await self._write(Op.DELETE, key, b"", None))
+
+    async def touch(self, key: str, ttl: Ttl) -> bool:
+        """Let `key` expire in `ttl` seconds from now (None = never); return whether it exists."""
+        return is_done(await self._write(Op.TOUCH, key, b"", ttl))
+
+    async def incr(
+        self, key: str, delta: int = 1, *, initial: int = 0, ttl: Ttl | Unset = UNSET
+    ) -> int:
+        """Add `delta` to the ASCII integer of `key` and return the sum; 64 bits with a sign.
+
+        An absent key counts as `initial`, and then takes `ttl`. NotANumber if the value is none.
+        """
+        signed_64("delta", delta)
+        signed_64("initial", initial)
+        reply = await self._write(Op.INCR, key, b"", ttl, delta=delta, initial=initial)
+        return reply.number
+
+    async def decr(
+        self, key: str, delta: int = 1, *, initial: int = 0, ttl: Ttl | Unset = UNSET
+    ) -> int:
+        """Subtract `delta`; otherwise as `incr`."""
+        signed_64("delta", delta)
+        return await self.incr(key, signed_64("delta", -delta), initial=initial, ttl=ttl)
+
+    # -------------------------------------------------------------- many keys
+
+    async def get_many(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """Return the values of those of `keys` that are present; as `Client.get_many`."""
+        names, raws = names_and_raws(keys)
+        if not names:
+            self._bound()
+            return {}
+        try:
+            found: dict[bytes, bytes] = await self._call(GetMany(keys=tuple(dict.fromkeys(raws))))
+        except NodeUnavailable as error:
+            name_partial(error, names, raws)
+            raise
+        return hits_by_name(names, raws, found)
+
+    async def put_many(
+        self, mapping: Mapping[str, Value], *, ttl: Ttl | Unset = UNSET
+    ) -> list[str]:
+        """Store all of `mapping`; return the keys that failed (and may or may not be stored)."""
+        names, raws = keys_bytes(mapping)
+        items = dict(zip(raws, map(value_bytes, mapping.values()), strict=True))
+        written = await self._write_many(Op.PUT, items, self._ops.ttl_ms(ttl))
+        return failed_names(names, raws, written)
+
+    async def delete_many(self, keys: Iterable[str]) -> int:
+        """Delete all of `keys`; return how many were present; as `Client.delete_many`."""
+        names = {raw: name for name, raw in zip(*names_and_raws(keys), strict=True)}
+        written = await self._write_many(Op.DELETE, dict.fromkeys(names, b""), 0)
+        return deleted(names, written)
+
+    async def scan(self, prefix: str = "") -> AsyncIterator[str]:
+        """Iterate over the keys that begin with `prefix`, in no order: `async for key in …`.
+
+        Every key that is present from beginning to end comes once; keys that come or go
+        meanwhile may or may not. Each step has the client's time-out.
+        """
+        raw = prefix_bytes(prefix)
+        view = self._bound().core.view
+        if view is None:
+            view = await self._view()
+        for slots in slots_by_primary(view):
+            keys: list[bytes] = await self._call(Scan(slots=slots, prefix=raw))
+            for key in keys:
+                yield key.decode()
+
+    async def clear(self) -> None:
+        """Make everything written so far absent in the whole cluster, at once."""
+        await self._call(Clear())
+
+    # -------------------------------------------------------------- the cluster
+
+    async def replicas(self) -> int:
+        """Return the copies of each key beyond the primary, cluster-wide."""
+        return (await self._view()).settings.replicas
+
+    async def set_replicas(self, n: int) -> None:
+        """Let the whole cluster keep `n` copies of each key beyond the primary, from now on."""
+        await self._call(SetReplicas(replicas=replica_count(n)))
+
+    async def converged(self) -> bool:
+        """Return whether all nodes agree and every copy is known to be in its place."""
+        return (await self.convergence()).converged
+
+    async def convergence(self) -> Convergence:
+        """Return whether the cluster has converged, how far it has come, and what is missing."""
+        reply: ConvergedReply = await self._call(ConvergedGet())
+        return convergence_of(reply)
+
+    async def audit(self) -> Audit:
+        """Return a comparison of what the owners of every slot hold, read from their data."""
+        found = await self._audited(range(SLOT_COUNT))
+        found.merge(await self._audited(found.forget_differing()))
+        for node in (await self.topology()).nodes:
+            if node.standing in ("suspect", "dead"):
+                found.unreachable.setdefault(node.name, node.standing)
+        return found
+
+    async def topology(self) -> Topology:
+        """Return the members and settings as some node sees them now."""
+        view = await self._view()
+        return Topology(
+            epoch=view.epoch,
+            replicas=view.settings.replicas,
+            nodes=tuple(info_of(member) for member in view.listed),
+            _owners=lambda key: tuple(member.name for member in view.owners_of(key_bytes(key))),
+        )
+
+    async def stats(self) -> ClusterStats:
+        """Return the statistics of every member that answers in time, and their total."""
+        answers: dict[str, StatsReply | str] = await self._call(StatsGet())
+        return cluster_stats(answers)
+
+    async def inspect(self, key: str) -> dict[str, Entry | str | None]:
+        """Return what each owner of `key` holds: an entry, None, or why there is no answer."""
+        question = Inspect(key=key_bytes(key))
+        answers: dict[str, InspectReply | str] = await self._call(question)
+        now = self._bound().core.cluster_ms(read_clocks())
+        return {name: inspected(name, answer, now) for name, answer in answers.items()}
+
+    def counts(self) -> dict[str, int]:
+        """Return how often this client met what; no coroutine, as nobody is asked."""
+        return dict(self._driver.counts) if self._driver is not None else {}
+
+    # -------------------------------------------------------------- life
+
+    async def aclose(self) -> None:
+        """Close all connections; calls under way end with ClientClosed. May be repeated."""
+        driver = self._driver
+        if driver is not None and not driver.loop.is_closed() and not self._closed:
+            self._bound()  # Another loop must not touch this one's readers.
+        self._closed = True
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        if driver is not None:
+            driver.close()
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling(self._ops.addresses)
+
+    async def __aenter__(self) -> AsyncClient:
+        self._bound()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<dcc.AsyncClient {','.join(self._ops.addresses)} {state}>"
+
+    # -------------------------------------------------------------- inside
+
+    def _bound(self) -> LoopDriver:
+        """Return the driver of the running loop, which the first call makes."""
+        driver = self._driver
+        if driver is None or driver.loop is not _running_loop() or self._closed:
+            driver = self._bind()
+        return driver
+
+    def _bind(self) -> LoopDriver:
+        if self._closed:
+            raise ClientClosed("the client is closed")
+        if self._forked:
+            raise WrongLoop("this client was used before a fork; make one in the child process")
+        loop = _running_loop()
+        if loop is None:
+            raise WrongLoop("there is no running event loop in this thread and process")
+        if self._driver is not None:
+            raise WrongLoop("this client belongs to another event loop; make one for each loop")
+        client_id = int.from_bytes(os.urandom(8), "big") or 1
+        boot = (time.time_ns() // MILLISECOND << 16) | int.from_bytes(os.urandom(2), "big")
+        core = ClientCore(
+            self._ops.addresses,
+            cluster=self._ops.cluster,
+            client_id=client_id,
+            boot=boot,
+            rng=random.Random(client_id),
+            timeout_ns=self._ops.timeout_ns,
+        )
+        self._driver = LoopDriver(core, loop, self._in_flight)
+        self._finalizer = weakref.finalize(self, _close_forgotten, self._driver)
+        self._finalizer.atexit = False
+        return self._driver
+
+    async def _ended(self, operation: Operation) -> Call:
+        outcome = await self._bound().call(operation)
+        if isinstance(outcome, DccError):
+            raise outcome
+        call: Call = outcome
+        return call
+
+    async def _call(self, operation: Operation) -> Any:
+        """Return the outcome of `operation`, within one deadline."""
+        return (await self._ended(operation)).outcome()
+
+    async def _view(self) -> View:
+        view: View = await self._call(TopologyGet())
+        return view
+
+    async def _write(
+        self, op: Op, key: str, value: bytes, ttl: Ttl | Unset, **more: Any
+    ) -> WriteReply:
+        reply: WriteReply = await self._call(self._ops.writing(op, key, value, ttl, **more))
+        return reply
+
+    async def _write_many(self, op: Op, items: dict[bytes, bytes], ttl: int) -> Written:
+        if not items:
+            self._bound()
+            return Written(0, (), frozenset(), None)
+        written: Written = await self._call(self._ops.writing_many(op, items, ttl))
+        return written
+
+    async def _audited(self, slots: Iterable[int]) -> Audit:
+        wanted, found = sorted(slots), Audit()
+        for start in range(0, len(wanted), AUDIT_SLOTS):
+            question = AuditGet(slots=tuple(wanted[start : start + AUDIT_SLOTS]))
+            answers: dict[str, Audited | str] = await self._call(question)
+            found.merge(compared(answers))
+        return found
+
+    def _after_fork(self) -> None:
+        """Give up in a child process; the parent's sockets are kept, untouched, for ever."""
+        if self._driver is not None:
+            _GRAVEYARD.append((self._driver, self._finalizer))
+            self._forked = True
+            if self._finalizer is not None:
+                self._finalizer.detach()
+            self._driver = self._finalizer = None
+
+
+_CLIENTS: weakref.WeakSet[AsyncClient] = weakref.WeakSet()
+_GRAVEYARD: list[object] = []
+"What a forked child inherited of its parents; collecting it would close the parents' sockets."
+
+
+def _mark_clients() -> None:
+    for client in list(_CLIENTS):
+        client._after_fork()
+
+
+os.register_at_fork(after_in_child=_mark_clients)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _close_forgotten(driver: LoopDriver) -> None:
+    """Close what a client left that nobody closed, on the loop's own thread if it still runs."""
+    try:
+        driver.loop.call_soon_threadsafe(driver.close)
+    except RuntimeError:  # The loop is closed: nobody else can be at the sockets.
+        driver.close()

@@ -1,0 +1,164 @@
+"""The ordinary `get` and `get_many` without a detour: one round of the call's machine, unrolled.
+
+For the case that all is well: the topology is known, the primaries are connected and answer in time
+with hits or authoritative misses. At the first surprise the machine takes over where this stands.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import zmq
+
+from dcc.client.fastpath import plain_groups
+from dcc.client.link import read_clocks
+from dcc.errors import NodeUnavailable
+from dcc.ring.hashing import slot_of
+from dcc.types import Now
+from dcc.units import MILLISECOND
+from dcc.wire.messages import Get, GetMany, GetReply, Status
+
+if TYPE_CHECKING:
+    from dcc.client.channel import Channel
+
+Arrived = list[tuple[str, list[bytes]]]
+"Messages that are not so plain, with the address of their sender."
+
+
+def get(channel: Channel, key: bytes, now: Now) -> bytes | None:
+    """Return the value of `key`, None if it is absent."""
+    core, mono = channel.core, now.mono
+    view = core.view
+    if view is None or mono >= core.due_at or channel.owed:
+        return _read(channel, key, now)
+    slot = slot_of(key)
+    address = view.primaries[slot] or view.primary(slot)
+    if address is None or address in core.health.sick:
+        return _read(channel, key, now)
+    link = channel.links.get(address)
+    if link is None or not link.connected or link.queue:
+        return _read(channel, key, now)
+    request, epoch = core.next_request(), view.epoch
+    at = core.time_ms(mono + core.timeout_ns)
+    channel.at_rest = False
+    try:
+        link.socket.send(channel.fast.question(key, epoch, request, at), zmq.NOBLOCK)
+    except zmq.Again:
+        return _read(channel, key, now)
+    channel.poll(link.poll_list, core.hedging.wait_ms)
+    frames: list[bytes] | None = None
+    try:
+        frame = link.socket.recv(zmq.NOBLOCK)
+    except zmq.Again:
+        pass
+    else:
+        answer = channel.fast.answer(frame, request, epoch)
+        if answer is not None:
+            channel.at_rest = True
+            core.lost = False
+            core.heard_at[address] = mono
+            core.hedging.answered(time.monotonic_ns() - mono)
+            if answer.stamp > core.seen:
+                core.saw(answer.stamp)
+            return answer.value
+        frames = link.rest([frame])
+    return _go_on(channel, key, address, request, frames, now)
+
+
+def _read(channel: Channel, key: bytes, now: Now) -> bytes | None:
+    return _value_of(channel.run(channel.core.begin(Get(key=key), now, codec=channel.codec), now))
+
+
+def _go_on(
+    channel: Channel, key: bytes, address: str, request: int, frames: list[bytes] | None, sent: Now
+) -> bytes | None:
+    """Hand a get that was sent, and what came back if anything did, to an ordinary call."""
+    under_way = [(address, request, [key])]
+    call = channel.core.resume(Get(key=key), under_way, sent, channel.codec)
+    arrived = [] if frames is None else [(address, frames)]
+    return _value_of(channel.resume(call, [address], arrived, read_clocks()))
+
+
+def _value_of(reply: GetReply) -> bytes | None:
+    return reply.value if reply.status is Status.HIT else None
+
+
+def get_many(channel: Channel, keys: Iterable[bytes], now: Now) -> dict[bytes, bytes]:
+    """Return the hits among `keys`."""
+    core = channel.core
+    view = core.view
+    keys = list(dict.fromkeys(keys))
+    if view is None or now.mono >= core.due_at or channel.owed:
+        return _read_many(channel, keys, now)
+    groups = plain_groups(view, core.health.sick, keys)
+    if groups is None or not all(map(channel.is_ready, groups)):
+        return _read_many(channel, keys, now)
+    at = core.time_ms(now.mono + core.timeout_ns)
+    asked: dict[str, tuple[int, list[bytes]]] = {}
+    channel.at_rest = False
+    for address, group in groups.items():
+        request = core.next_request()
+        question = channel.fast.question_many(group, view.epoch, request, at)
+        if not channel.links[address].send([question]):
+            break  # The ordinary path finds another way for what was not sent.
+        asked[address] = (request, group)
+    found, settled, arrived = _gather(channel, asked, view.epoch, now.mono)
+    if len(settled) == len(groups):
+        channel.at_rest = True
+        return found
+    rest = [key for one, group in groups.items() if one not in settled for key in group]
+    under_way = [(one, *asked[one]) for one in asked if one not in settled]
+    call = core.resume(GetMany(keys=tuple(rest)), under_way, now, channel.codec)
+    waited_for = [one for one, _, _ in under_way]
+    try:
+        found.update(channel.resume(call, waited_for, arrived, read_clocks()))
+    except NodeUnavailable as error:
+        if isinstance(error.partial, dict):
+            error.partial.update(found)
+        raise
+    return found
+
+
+def _gather(
+    channel: Channel, asked: dict[str, tuple[int, list[bytes]]], epoch: int, sent_at: int
+) -> tuple[dict[bytes, bytes], set[str], Arrived]:
+    """Return the hits, who has answered plainly, and what is not so plain.
+
+    Waits for one attempt's time, or until the first odd message.
+    """
+    core, links = channel.core, channel.links
+    found: dict[bytes, bytes] = {}
+    settled: set[str] = set()
+    arrived: Arrived = []
+    wait_ms = core.attempt_ms
+    while len(settled) < len(asked) and not arrived:
+        waiting = [one for one in asked if one not in settled]
+        if not channel.poll([(links[one].socket, zmq.POLLIN) for one in waiting], wait_ms):
+            break
+        for address in waiting:
+            link = links[address]
+            try:
+                frame = link.socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                continue
+            request, keys = asked[address]
+            hits = channel.fast.answer_many(frame, keys, request, epoch)
+            if hits is None:
+                arrived.append((address, link.rest([frame])))
+            else:
+                found.update(hits)
+                settled.add(address)
+                core.heard_at[address] = sent_at
+        passed_ms = (time.monotonic_ns() - sent_at) // MILLISECOND
+        wait_ms = max(0, core.attempt_ms - passed_ms)
+    if settled:
+        core.lost = False
+    return found, settled, arrived
+
+
+def _read_many(channel: Channel, keys: Iterable[bytes], now: Now) -> dict[bytes, bytes]:
+    call = channel.core.begin(GetMany(keys=tuple(keys)), now, codec=channel.codec)
+    found: dict[bytes, bytes] = channel.run(call, now)
+    return found

@@ -1,0 +1,192 @@
+"""All that grows in a node, in one table: what bounds it, and how it is counted.
+
+`--max-memory` is a promise about the process, so whatever grows with what clients and peers send
+stands here, and nowhere else is it added up. Two kinds of rows:
+
+- *within the limit*: data and everything that holds keys, values or answers. What stands beside
+  the store is reserved there (`Store.reserve`), so values make room for it, and each has a bound
+  of its own, so that it can never take all. The sum keeps to the limit, but for what one turn adds
+  (a sixty-fourth).
+- *beside it*: tables of members and slots, requests that wait (without their values), and samples
+  of a fixed length. They are bounded by number, not by what is stored; with Python itself they are
+  the base that the process takes however small the limit.
+
+Sizes are counted where that is cheap, else entries times what one takes, which a test measures.
+Statistics, metrics and `dcc status` show the rows; the simulator holds every node to them at every
+turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from dcc.limits import BATCH_BYTES, BATCH_KEYS_MAX, KEY_BYTES_MAX, MEMBERS_MAX, SLOT_COUNT
+from dcc.node.audit import AUDIT_SLOTS_MAX, AUDITS_MAX
+from dcc.node.converging import ROUNDS_MAX
+from dcc.node.settings import CHANGES_MAX
+from dcc.replication.exchange import PULLS_IN_FLIGHT
+from dcc.replication.reads import REPAIRS_MAX
+from dcc.replication.staleness import SAMPLES_MAX
+from dcc.units import KIB, NEVER
+
+if TYPE_CHECKING:
+    from dcc.node.core import NodeCore
+
+SETTLE_SHARE = 64
+"What stands beside the store is reserved anew once it has grown by one part in so many."
+
+REQUEST_BYTES = 1_600
+"One that waits for other nodes, without its value."
+MEMBER_BYTES = 4 * KIB
+"A row with its rumor, timers, link, place in the ring and what was offered to it."
+PEER_BYTES = 16 * SLOT_COUNT + 8 * KIB
+"Of a member in the ring: a time and a shared slot for each slot, and the groups of its tree."
+SLOT_BYTES = 512
+"A slot's order, route and verdict."
+WANT_BYTES = 160
+"A slot that is to be compared with a peer, or that a peer announced to hold."
+SAMPLE_BYTES = 300
+"A served key with its version; the key besides."
+REPAIR_BYTES = 300
+ANSWER_BYTES = 512
+"An asker of this node's state, or one member's answer."
+CONTENT_BYTES = 250
+"What an audit has found of one slot."
+CLAIMS_UNDER_WAY_BYTES = PULLS_IN_FLIGHT * (BATCH_BYTES * 8 + 8 * 24_576)
+"What pulls that are under way when there is no room for claims any more still bring."
+
+
+class Row(NamedTuple):
+    """One thing that grows."""
+
+    name: str
+    bytes_max: int
+    used: Callable[[], int]
+    "Bytes now; cheap enough for every turn where `within`."
+    within: bool
+    "Whether it is part of what `--max-memory` bounds."
+
+
+class Footprint:
+    """The rows of one node, and the room that the store leaves to the others."""
+
+    def __init__(self, core: NodeCore) -> None:
+        self._store = core.held.store
+        self._step = core.config.memory_limit_bytes // SETTLE_SHARE
+        self._beside = _beside_the_store(core)
+        self._counts = [row.used for row in self._beside]
+        limit = core.config.memory_limit_bytes
+        store = self._store
+        self.rows = (
+            Row("store", limit, lambda: store.bytes_used - store.reserved_bytes, within=True),
+            *self._beside,
+            *_base(core),
+        )
+
+    @property
+    def bytes_used(self) -> int:
+        """Everything within the limit. O(rows)."""
+        return self._store.bytes_used - self._store.reserved_bytes + self._sum()
+
+    @property
+    def bytes_max(self) -> int:
+        """What `bytes_used` keeps to at the end of every turn."""
+        return self._store.memory_limit_bytes + self._step
+
+    def settle(self) -> None:
+        """Let values make room for what has grown beside the store."""
+        self._store.reserve(self._sum())
+
+    def wake_at(self, turn_at: int) -> int:
+        """Return `turn_at` if `settle` is due, else NEVER."""
+        return turn_at if self._sum() > self._store.reserved_bytes + self._step else NEVER
+
+    def check(self) -> None:
+        """Assert that every row keeps to its bound."""
+        for row in self.rows:
+            assert row.used() <= row.bytes_max, f"{row.name}: {row.used()} of {row.bytes_max}"
+
+    def _sum(self) -> int:
+        return sum([count() for count in self._counts])
+
+
+def _beside_the_store(core: NodeCore) -> tuple[Row, ...]:
+    """Return the rows within the limit that are not the store's."""
+    config, writes, streams = core.config, core.writes, core.streams
+    questions, forwards = core.questions, core.forwards
+    one = config.value_bytes_max + KEY_BYTES_MAX + KIB
+    "What is refused beyond its budget may be the first: one value is always let in."
+    return (
+        Row("recent_writes", config.remembered_bytes_max, lambda: writes.once.bytes_used, True),
+        Row(
+            "waiting_values",
+            config.waiting_bytes_max + one,
+            lambda: writes.undecided_bytes + forwards.bytes_used,
+            within=True,
+        ),
+        Row("found_values", config.waiting_bytes_max + one, lambda: questions.bytes_used, True),
+        Row(
+            "replication_queues",
+            config.queues_bytes_max + one * MEMBERS_MAX,
+            # What waits for acknowledgements waits for peers, and is the very same bytes.
+            lambda: max(streams.bytes_used, writes.bytes_used - writes.undecided_bytes),
+            within=True,
+        ),
+        Row(
+            "claims",
+            config.claims_bytes_max + CLAIMS_UNDER_WAY_BYTES,
+            lambda: core.exchange.claims.bytes_used,
+            within=True,
+        ),
+        Row("replies", config.replies_bytes_max + one, lambda: core.replies_bytes, within=True),
+    )
+
+
+def _base(core: NodeCore) -> tuple[Row, ...]:
+    """Return the rows that members and slots bound, not the limit."""
+    held, sync, agenda = core.held, core.sync, core.exchange.agenda
+    wants_max = 3 * SLOT_COUNT * WANT_BYTES
+    return (
+        Row(
+            "waiting_requests",
+            (core.config.pending_max + BATCH_KEYS_MAX) * REQUEST_BYTES,
+            lambda: (len(core.questions) + len(core.forwards) + len(core.writes)) * REQUEST_BYTES,
+            within=False,
+        ),
+        Row(
+            "members",
+            MEMBERS_MAX * MEMBER_BYTES,
+            lambda: len(core.membership.members) * MEMBER_BYTES,
+            within=False,
+        ),
+        Row(
+            "peers",
+            MEMBERS_MAX * (PEER_BYTES + wants_max),
+            lambda: (
+                len(held.view.boots) * PEER_BYTES + (agenda.wanted_total + sync.nudges) * WANT_BYTES
+            ),
+            within=False,
+        ),
+        Row("slots", SLOT_COUNT * SLOT_BYTES, lambda: SLOT_COUNT * SLOT_BYTES, within=False),
+        Row(
+            "samples",
+            (SAMPLES_MAX + core.config.named_keys_per_second) * (SAMPLE_BYTES + KEY_BYTES_MAX)
+            + REPAIRS_MAX * REPAIR_BYTES,
+            lambda: (
+                (len(core.staleness) + len(core.served)) * (SAMPLE_BYTES + KEY_BYTES_MAX)
+                + core.reads.repairs * REPAIR_BYTES
+            ),
+            within=False,
+        ),
+        Row(
+            "verdicts",
+            (ROUNDS_MAX + 1 + CHANGES_MAX) * MEMBERS_MAX * ANSWER_BYTES
+            + AUDITS_MAX * AUDIT_SLOTS_MAX * CONTENT_BYTES,
+            lambda: (
+                (len(core.converging) + 1 + len(core.changes)) * len(held.view.boots) * ANSWER_BYTES
+                + len(core.audits) * AUDIT_SLOTS_MAX * CONTENT_BYTES
+            ),
+            within=False,
+        ),
+    )

@@ -1,0 +1,67 @@
+"""Reads that come too late: refused or dropped, because whoever asked has given up.
+
+A deadline travels with every request, in cluster time. A node that is asked for more than it can
+do would spend its time on answers that nobody waits for; so a read is compared with the clock
+before anything else is done for it, and one behind its deadline costs next to nothing. In the
+second after such a read, reads whose time is over within `MARGIN_MS` count as late, too: a queue
+that is longer than its deadlines yields the next request just in time, and its answer would not be.
+
+Who is refused learns the time from the refusal: a client whose idea of it is wrong gets its answer
+at the second attempt. So up to `TOLD_MAX` a second are told; the others are dropped, which costs a
+tenth of an answer.
+"""
+
+from __future__ import annotations
+
+from dcc.clock import ClusterClock
+from dcc.replication.holdings import Instant
+from dcc.units import SECOND
+
+MARGIN_MS = 25
+"What an answer needs to get back while everything waits: two turns of the loop."
+
+STRAINED_NS = 1 * SECOND
+TOLD_MAX = 100
+
+
+class Lateness:
+    """Judges the deadlines of reads.
+
+    In the second after a late read those that would be late are late, too.
+    """
+
+    def __init__(self, clock: ClusterClock) -> None:
+        self._clock = clock
+        self.refused = 0
+        "Late reads so far, told or dropped."
+        self._strained_until = -1
+        self._told = 0
+        self._told_from = -STRAINED_NS
+
+    def before(self, at: Instant) -> int:
+        """Return the cluster ms before which deadlines have passed; 0 if the time is not known.
+
+        A deadline of 0 is none.
+        """
+        if not self._clock.settled:
+            return 0
+        return at.ms + MARGIN_MS if at.mono < self._strained_until else at.ms
+
+    def tell(self, deadline_ms: int, at: Instant) -> bool:
+        """Take a read with a deadline below `before`; return whether its sender is told."""
+        if self.drop(deadline_ms, at):
+            return False
+        self.refused += 1
+        self._told += 1
+        return True
+
+    def drop(self, deadline_ms: int, at: Instant) -> bool:
+        """Drop such a read if enough senders were told in this second; else nothing is counted."""
+        if deadline_ms < at.ms:
+            self._strained_until = at.mono + STRAINED_NS
+        if at.mono - self._told_from >= SECOND:
+            self._told_from, self._told = at.mono, 0
+        if self._told < TOLD_MAX:
+            return False
+        self.refused += 1
+        return True

@@ -1,0 +1,253 @@
+"""What this node should compare with whom, and when: the agenda of the exchange.
+
+What is worth comparing comes from events: a changed view, an own standstill, a gap in a stream, an
+announcement of somebody who holds what it does not own, roots on pings and acks that differ for
+longer than writes are under way; and from a timer. Here it is gathered by peer; what is then said
+to each of them is `exchange`'s.
+
+    wanted    slots worth comparing, in order of arrival
+    differ    those of them that the peer is known to see differently: they are pulled
+    descents  the root comes first: equal trees make all of `wanted` superfluous
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+from dcc.limits import SLOT_COUNT
+from dcc.replication.holdings import Holdings, Instant
+from dcc.replication.merkle import NOT_KNOWN, Trees
+from dcc.replication.pace import Pace
+from dcc.replication.sync import SyncTable
+from dcc.replication.view import ViewChange
+from dcc.types import NodeKey
+from dcc.units import MILLISECOND, NEVER, SECOND
+
+SLOTS_PER_PLAN = 1_024
+"Bounds the work of one turn to a few milliseconds."
+
+MUTE_NS = 30 * SECOND
+"Who is alive by gossip and answers nothing for so long holds nobody up any more."
+
+GAP_GRACE_NS = 500 * MILLISECOND
+"A gap in a clock is usually a batch that is still on its way."
+
+LASTING_NS = 1 * SECOND
+"Roots that still differ after so long differ by more than writes under way."
+
+DOUBTS_PAUSE_NS = 5 * SECOND
+"Between two descents into one peer's tree that roots heard on gossip have caused."
+
+DESCENTS_MAX = 3
+"Roots compared in vain, the views being unequal, before the slots are compared one by one."
+
+
+@dataclass(slots=True)
+class Wants:
+    """What is to be compared with, and pulled from, one member."""
+
+    wanted: dict[int, None] = field(default_factory=dict)  # slots, in order of arrival
+    differ: dict[int, None] = field(default_factory=dict)  # those of them known to differ
+    gaps: dict[int, int] = field(default_factory=dict)  # slot -> when to look again
+    refused: set[int] = field(default_factory=set)  # those of them to be pulled in any case
+    silent_since: int = NEVER
+    "When the first question was put that nothing has answered since."
+    not_before: int = 0
+    round_at: int = 0
+    "When the roots are compared again, whatever was heard."
+    descents: int = 0
+    "Tries left to begin at the root, before slots are compared; 0 = none is wanted."
+    doubted: bool = False
+    "The descent follows from a root heard on gossip."
+    doubt_at: int = NEVER
+    "When a difference of roots is looked into."
+    calm_until: int = 0
+
+
+class Agenda:
+    """What is wanted of each peer; every live member but this node has a place in it."""
+
+    def __init__(self, holdings: Holdings, sync: SyncTable, trees: Trees, pace: Pace) -> None:
+        self._held, self._sync, self._trees, self._pace = holdings, sync, trees, pace
+        self.peers: dict[NodeKey, Wants] = {}
+        self._plans: deque[tuple[Iterator[int], frozenset[NodeKey] | None]] = deque()
+        self._pieces = 0
+        "Pieces of the trees to be made anew before somebody descends."
+        self._turned_at = 0
+
+    # -------------------------------------------------------------- what is worth comparing
+
+    def view_changed(self, change: ViewChange, now: Instant) -> None:
+        """Plan for changed slots and risen members; drop plans for those that fell."""
+        for key in change.fallen:
+            self.peers.pop(key, None)
+        for key in change.risen:
+            if key != self._held.key:
+                self.peers[key] = Wants(round_at=self._next_round(now))
+        risen = frozenset(change.risen)
+        if len(change.slots) == SLOT_COUNT:
+            self._plans.clear()  # All is planned anew.
+            risen = frozenset()
+        self._plans.append((iter(change.slots), None))
+        if risen:
+            self._plans.append((iter(self._held.view.owned), risen))
+        if change.led and len(change.slots) < SLOT_COUNT:
+            self._plans.append((iter(change.led), None))
+        for wants in self.peers.values():
+            self._descend(wants)
+
+    def standstill(self, now: Instant) -> None:
+        """Compare everything again: others may have written without this node."""
+        for wants in self.peers.values():
+            wants.round_at, wants.silent_since = self._next_round(now), NEVER
+            self._descend(wants)
+        self._plans = deque([(iter(self._held.view.owned), None)])
+
+    def nudged(self, peer: NodeKey, slots: Iterable[int], now: Instant) -> None:
+        """A member announced slots that it holds and this node may own."""
+        wants = self.peers.get(peer)
+        if wants is None:
+            return
+        for slot in slots:
+            if self._held.view.owns(slot):
+                self._sync.nudged(slot, peer, now.mono)
+                wants.wanted[slot] = None
+
+    def gap(self, peer: NodeKey, slot: int, now: Instant, *, refused: bool = False) -> None:
+        """A record of `peer`'s stream left a gap: its predecessor has not been seen.
+
+        Or it was itself `refused`, of which the store knows nothing.
+        """
+        wants = self.peers.get(peer)
+        if wants is not None:
+            wants.gaps.setdefault(slot, now.mono + GAP_GRACE_NS)
+            if refused:
+                wants.refused.add(slot)
+
+    def again(self, peer: NodeKey, slot: int, at: int) -> None:
+        """Pull a slot again from `peer`, `at` the earliest."""
+        wants = self.peers[peer]
+        wants.wanted.pop(slot, None)
+        wants.gaps[slot] = at
+        wants.refused.add(slot)
+
+    def root_heard(self, peer: NodeKey, root: int, now: Instant) -> bool:
+        """Compare a root that came with a ping or ack, at equal epochs; doubt what differs.
+
+        Returns whether both have seen the same.
+        """
+        wants = self.peers.get(peer)
+        mine = self._trees.root(peer)
+        if wants is None or NOT_KNOWN in (root, mine):
+            return False
+        if mine == root:
+            wants.doubt_at = NEVER
+            return True
+        if wants.doubt_at == NEVER and wants.calm_until <= now.mono:
+            wants.doubt_at = now.mono + LASTING_NS
+        return False
+
+    @property
+    def wanted_total(self) -> int:
+        """Slots that are wanted of any peer, or looked at for a gap. O(peers)."""
+        return sum(len(one.wanted) + len(one.differ) + len(one.gaps) for one in self.peers.values())
+
+    # -------------------------------------------------------------- what is due
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether every slot owned here is in sync with every live holder of it that answers."""
+        return not self._plans and not any(
+            not self._sync.in_sync(slot, peer)
+            for peer, wants in self.peers.items()
+            if wants.silent_since + MUTE_NS > self._turned_at
+            for slot in wants.wanted
+        )
+
+    def tick(self, now: Instant) -> None:
+        """Go on planning, and look at gaps, doubts and timers that are due."""
+        self._turned_at = now.mono
+        self._plan()
+        if self._sync.behind and self.caught_up:
+            self._sync.caught_up()
+        if self._pieces:
+            self._pieces = 0 if self._trees.refresh() else self._pieces - 1
+        for wants in self.peers.values():
+            self._look_at_gaps(wants, now)
+            self._look_at_doubt(wants, now)
+            if wants.round_at <= now.mono:
+                wants.round_at = self._next_round(now)
+                self._descend(wants)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a piece of a plan or of the trees waits for the next turn."""
+        return bool(self._plans or self._pieces)
+
+    def look_at(self) -> int:
+        """Return when the next timer, gap or doubt is due."""
+        due = NEVER
+        for wants in self.peers.values():
+            due = min(due, wants.round_at, wants.doubt_at, min(wants.gaps.values(), default=NEVER))
+        return due
+
+    def ask_at(self, wants: Wants) -> int:
+        """Return when the next question to this peer may go out."""
+        if wants.differ:
+            return max(wants.not_before, self._pace.free_at)
+        if wants.wanted and not wants.descents:
+            return wants.not_before
+        if not wants.descents:
+            return NEVER
+        # A tree that is not up to date yet would only say: I do not know.
+        return NEVER if self._pieces else wants.not_before
+
+    def check(self) -> None:
+        """Assert that plans are only made for live members."""
+        for key in self.peers:
+            assert key in self._held.view.alive, "a plan to pull from a member that is down"
+
+    # -------------------------------------------------------------- inside
+
+    def _next_round(self, now: Instant) -> int:
+        return now.mono + self._held.config.exchange_interval_ns
+
+    def _plan(self) -> None:
+        """Go on planning pulls: of slots that this node owns, from holders it may lag behind."""
+        if not self._plans:
+            return
+        view, peers_of = self._held.view, self.peers
+        slots, peers = self._plans[0]
+        seen = 0
+        for slot in islice(slots, SLOTS_PER_PLAN):
+            seen += 1
+            if view.owns(slot):
+                for key in self._sync.holders(slot):
+                    if (peers is None or key in peers) and key in peers_of:
+                        peers_of[key].wanted[slot] = None
+        if seen < SLOTS_PER_PLAN:
+            self._plans.popleft()
+
+    def _descend(self, wants: Wants) -> None:
+        """Begin at the root before slots are compared one by one."""
+        wants.descents, wants.doubted = DESCENTS_MAX, False
+        self._pieces = max(self._pieces, self._trees.pieces())
+
+    def _look_at_doubt(self, wants: Wants, now: Instant) -> None:
+        if wants.doubt_at <= now.mono:
+            wants.doubt_at, wants.calm_until = NEVER, now.mono + DOUBTS_PAUSE_NS
+            if not wants.descents:
+                self._descend(wants)
+                wants.doubted = True
+
+    def _look_at_gaps(self, wants: Wants, now: Instant) -> None:
+        for slot, at in sorted(wants.gaps.items()):
+            if at <= now.mono:
+                del wants.gaps[slot]
+                lacking = slot in wants.refused or self._held.store.has_gaps(slot)
+                wants.refused.discard(slot)
+                if lacking and self._held.view.owns(slot):
+                    wants.wanted[slot] = None

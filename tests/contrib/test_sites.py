@@ -1,0 +1,162 @@
+"""The programs that the pages show: they share a cache, outlive their cluster and find it again.
+
+Each is run as its page says, on nodes that are killed and started anew.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.contrib.pages import RUN_IN, Site, commands, start_site, write_programs
+from tests.processes import NodeProcess, Processes, wait_until
+
+pytestmark = pytest.mark.process
+
+TIMEOUT_SECONDS = 0.25
+"As the pages set it."
+
+
+@pytest.fixture
+def nodes(processes: Processes) -> list[NodeProcess]:
+    """Three nodes."""
+    return processes.nodes(3)
+
+
+def serves(page: str, word: str) -> str:
+    """Return the command of `page` that has `word` in it."""
+    return next(line for line in commands(page) if word in line)
+
+
+def outlives_its_cluster(
+    site: Site, nodes: list[NodeProcess], processes: Processes, path: str = "/"
+) -> None:
+    """Check a page that is made once a minute: with nodes, without any, and with nodes again."""
+    assert is_cached(site, path)
+    for node in nodes:
+        node.kill()
+    for _ in range(8):
+        began = time.monotonic()
+        site.get(path)
+        # One call of one time-out, and what a busy machine adds.
+        assert time.monotonic() - began < TIMEOUT_SECONDS + 1
+    assert not is_cached(site, path)
+    again = restart(nodes, processes)
+    assert all(node.ready for node in again)
+    wait_until(lambda: is_cached(site, path), 20, site.process.text)
+
+
+def is_cached(site: Site, path: str) -> bool:
+    """Return whether many requests in a row get the same page."""
+    return len({site.get(path) for _ in range(8)}) == 1
+
+
+def restart(nodes: list[NodeProcess], processes: Processes) -> list[NodeProcess]:
+    """Start nodes at the addresses of those that were killed."""
+    first, *rest = [node.same_again for node in nodes]
+    seed = ("--seed", nodes[0].address)
+    return [processes.node(*first), *(processes.node(*seed, *options) for options in rest)]
+
+
+def test_flask_under_gunicorn(
+    processes: Processes, nodes: list[NodeProcess], tmp_path: Path
+) -> None:
+    pytest.importorskip("flask_caching")
+    pytest.importorskip("gunicorn")
+    write_programs("flask.md", tmp_path, nodes)
+    site = start_site(processes, tmp_path, serves("flask.md", "gunicorn"))
+    outlives_its_cluster(site, nodes, processes)
+
+
+def test_sessions_of_flask(processes: Processes, nodes: list[NodeProcess], tmp_path: Path) -> None:
+    pytest.importorskip("flask")
+    write_programs("flask.md", tmp_path, nodes)
+    command = serves("flask.md", "gunicorn").replace("app:app", "sessions:app")
+    site = start_site(processes, tmp_path, command)
+    before = int(site.get())
+    assert [int(site.get()) for _ in range(8)] == [before + i for i in range(1, 9)]
+    for node in nodes:
+        node.kill()
+    assert site.get() == "1"
+
+
+def test_django_under_gunicorn(
+    processes: Processes, nodes: list[NodeProcess], tmp_path: Path
+) -> None:
+    pytest.importorskip("django")
+    pytest.importorskip("gunicorn")
+    write_programs("django.md", tmp_path, nodes)
+    site = start_site(processes, tmp_path, serves("django.md", "gunicorn"))
+    before = int(site.get("/visits"))
+    assert [int(site.get("/visits")) for _ in range(4)] == [before + i for i in range(1, 5)]
+    outlives_its_cluster(site, nodes, processes)
+    # The cookie of before: its session is gone with the cluster, and another one begins.
+    # (For seconds after such a start a read may find an older value, so it may count twice.)
+    assert int(site.get("/visits")) == 1
+    wait_until(lambda: int(site.get("/visits")) >= 4, 20, site.process.text)
+
+
+def test_a_session_of_django_outlives_an_outage_of_its_cluster(
+    processes: Processes, nodes: list[NodeProcess], tmp_path: Path
+) -> None:
+    pytest.importorskip("django")
+    pytest.importorskip("gunicorn")
+    write_programs("django.md", tmp_path, nodes)
+    site = start_site(processes, tmp_path, serves("django.md", "gunicorn"))
+    assert [site.get("/visits") for _ in range(3)] == ["1", "2", "3"]
+    for node in nodes:
+        node.signal(signal.SIGSTOP)
+    began = time.monotonic()
+    assert [site.get("/visits") for _ in range(6)] == ["1"] * 6
+    # Each of two workers has waited for one call, and no other call for anything.
+    assert time.monotonic() - began < 2 * TIMEOUT_SECONDS + 1
+    for node in nodes:
+        node.signal(signal.SIGCONT)
+    wait_until(lambda: int(site.get("/visits")) >= 4, 20, site.process.text)
+
+
+def test_fastapi(processes: Processes, nodes: list[NodeProcess], tmp_path: Path) -> None:
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    write_programs("fastapi.md", tmp_path, nodes)
+    site = start_site(processes, tmp_path, serves("fastapi.md", "uvicorn"))
+    assert [site.get("/visits") for _ in range(2)] == ['{"visits":1}', '{"visits":2}']
+    outlives_its_cluster(site, nodes, processes)
+    assert site.get("/visits") == '{"visits":1}'
+
+
+WAIT_FOR_TASK = """
+import sys
+from celery.exceptions import TimeoutError
+from tasks import add
+try:
+    print(add.delay(*map(int, sys.argv[1:])).get(timeout=3))
+except TimeoutError:
+    print("lost")
+"""
+
+
+def test_a_celery_worker(processes: Processes, nodes: list[NodeProcess], tmp_path: Path) -> None:
+    pytest.importorskip("celery")
+    write_programs("celery.md", tmp_path, nodes)
+    (tmp_path / "queue").mkdir()
+    (tmp_path / "wait.py").write_text(WAIT_FOR_TASK)
+
+    def added(a: int, b: int) -> str:
+        words = ["python", "wait.py", str(a), str(b)]
+        ran = processes.python("-c", RUN_IN, str(tmp_path), *words)
+        assert ran.wait() == 0, ran.text()
+        return ran.out[-1]
+
+    worker = processes.python("-c", RUN_IN, str(tmp_path), *serves("celery.md", "worker").split())
+    wait_until(lambda: added(1, 2) == "3", 40, worker.text)
+    for node in nodes:
+        node.kill()
+    assert added(3, 4) == "lost"
+    again = restart(nodes, processes)
+    assert all(node.ready for node in again)
+    wait_until(lambda: added(5, 6) == "11", 20, worker.text)
+    assert worker.popen.poll() is None

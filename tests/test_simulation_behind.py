@@ -1,0 +1,176 @@
+"""Who was away asks before it serves, and a write aside of the primary is known to it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from dcc.errors import MaybeStored
+from dcc.ring.hashing import slot_of
+from dcc.units import KIB, MILLISECOND, SECOND
+from dcc.wire.messages import Op, Outcome, Write
+from simulations.budgets import Budgets
+from simulations.faults import Partition
+from simulations.network import REQUEST, LinkSettings
+from simulations.scenario import Scenario
+from simulations.stage import Stage
+
+OTHERS = ("n1", "n2", "c0")
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_who_returns_from_behind_a_cut_serves_nothing_old(deleted: bool) -> None:
+    """What it has missed takes seconds to fetch; it is asked as soon as it sees the others."""
+    scenario = Scenario(
+        seed=1, nodes=3, replicas=2, slots=256, exchange_interval_ns=20 * SECOND,
+        rebalance_delay_ns=200 * SECOND, memory_limits_bytes=(256 * 1024 * KIB,),
+        links=LinkSettings(delay_ns=5 * MILLISECOND),
+    )  # fmt: skip
+    with Stage(scenario) as stage:
+        stage.warm_up()
+        keys = [b"k%d" % i for i in range(100)]
+        for key in keys:
+            stage.put("c0", key, b"old", w=255)
+        led = [key for key in keys if stage.primary(key) == "n0"]
+        stage.get("alone", led[0])
+        began_ns, lasts_ns = stage.world.now_ns, 40 * SECOND
+        stage.world.schedule(
+            (Partition(at_ns=began_ns, lasts_ns=lasts_ns, left=("n0", "alone"), right=OTHERS),)
+        )
+        stage.play(10 * SECOND)
+        for key in keys:
+            if deleted:
+                stage.delete("c0", key, w=2)
+            else:
+                stage.put("c0", key, b"new", w=2)
+        for i in range(200):
+            stage.put("c0", b"big%d" % i, bytes(64 * KIB), w=2)
+        stage.play(began_ns + lasts_ns - stage.world.now_ns)
+        found = reads_of_who_returns(stage, led)
+        assert sum(found.values()) == len(led) > 20
+        assert found[b"old"] == 0
+
+
+@pytest.mark.parametrize("op", [Op.TOUCH, Op.INCR, Op.REPLACE])
+def test_who_returns_makes_nothing_of_a_value_whose_delete_the_others_have_forgotten(
+    op: Op,
+) -> None:
+    scenario = Scenario(
+        seed=1, nodes=3, replicas=2, slots=256, exchange_interval_ns=20 * SECOND,
+        rebalance_delay_ns=200 * SECOND, memory_limits_bytes=(64 * 1024 * KIB,),
+        budgets=Budgets(valueless_share=1 << 15), links=LinkSettings(delay_ns=5 * MILLISECOND),
+    )  # fmt: skip
+    with Stage(scenario) as stage:
+        stage.warm_up()
+        keys = [b"k%d" % i for i in range(100)]
+        for key in keys:
+            stage.put("c0", key, b"1", w=255)
+        led = [key for key in keys if stage.primary(key) == "n0"]
+        stage.get("alone", led[0])
+        began_ns, lasts_ns = stage.world.now_ns, 30 * SECOND
+        stage.world.schedule(
+            (Partition(at_ns=began_ns, lasts_ns=lasts_ns, left=("n0", "alone"), right=OTHERS),)
+        )
+        stage.play(10 * SECOND)
+        for key in keys:
+            stage.delete("c0", key, w=2)
+        assert stage.core("n1").held.store.tombstones < 10, "nearly all are forgotten"
+        for i in range(100):
+            stage.put("c0", b"big%d" % i, bytes(64 * KIB), w=2)
+        stage.play(began_ns + lasts_ns - stage.world.now_ns)
+        while len(stage.core("n0").held.view.alive) < 3:
+            stage.play(MILLISECOND)
+        for key in led:
+            reply = stage.call("alone", Write(op=op, key=key, value=b"2", delta=1, ttl_ms=60_000))
+            if op is Op.INCR:
+                assert reply.number == 1, "it begins anew"
+            else:
+                assert reply.outcome is Outcome.NOT_DONE
+        stage.play(30 * SECOND)
+        made = set(led) if op is Op.INCR else set()
+        assert {key for key in keys if stage.values(key)} == made
+
+
+def reads_of_who_returns(stage: Stage, keys: list[bytes]) -> Counter[bytes]:
+    """Read each key once, beginning when n0 has the others in its view."""
+    found: Counter[bytes] = Counter()
+    alive_at_ns = stage.world.now_ns + 30 * SECOND
+    while len(stage.core("n0").held.view.alive) < 3:
+        stage.play(MILLISECOND)
+        assert stage.world.now_ns < alive_at_ns
+    for key in keys:
+        found[stage.get("alone", key).value] += 1
+        stage.play(5 * MILLISECOND)
+    return found
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_who_leads_since_a_crash_serves_nothing_older_than_another_owner_has(silent: bool) -> None:
+    """Nor before it knows: whoever reads aside of the dead primary says so."""
+    scenario = Scenario(
+        seed=1, nodes=3, replicas=2, exchange_interval_ns=60 * SECOND,
+        rebalance_delay_ns=60 * SECOND,
+    )  # fmt: skip
+    with Stage(scenario) as stage:
+        stage.warm_up()
+        keys = [b"k%d" % i for i in range(100)]
+        for key in keys:
+            stage.put("c0", key, b"old", w=255)
+        stage.play(SECOND)
+        primary, second = owners(stage, keys[0])[:2]
+        mine = [key for key in keys if owners(stage, key)[:2] == [primary, second]]
+        assert len(mine) > 5
+        stage.get("c1", mine[0])
+        stage.world.network.cut([(primary, second)], [REQUEST])
+        for key in mine:
+            assert stage.put("c0", key, b"new", w=2).outcome is Outcome.DONE
+        stage.world.kill(primary, silent=silent)
+        stage.world.network.mend([(primary, second)], [REQUEST])
+        found: Counter[bytes] = Counter()
+        for turn in range(150):
+            found[stage.get("c1", mine[turn % len(mine)]).value] += 1
+            stage.play(20 * MILLISECOND)
+        assert found == {b"new": 150}
+
+
+def test_a_write_aside_waits_for_a_primary_that_is_alive() -> None:
+    """Only its writer cannot reach it: whoever reads there finds what was acknowledged."""
+    with Stage(Scenario(seed=1, nodes=3, replicas=2, rebalance_delay_ns=60 * SECOND)) as stage:
+        stage.warm_up()
+        keys = [b"k%d" % i for i in range(100)]
+        primary, second = owners(stage, keys[0])[:2]
+        mine = [key for key in keys if owners(stage, key)[:2] == [primary, second]][:10]
+        for name in ("c0", "c1"):
+            stage.get(name, mine[0])
+        stage.world.network.cut([("c0", primary), (primary, "c0")], [REQUEST])
+        stage.world.network.cut([(second, primary)], [REQUEST])
+        stage.play(5 * SECOND)
+        acknowledged = 0
+        for key in mine:
+            try:
+                stage.put("c0", key, b"new", w=2)
+            except MaybeStored:
+                continue
+            acknowledged += 1
+            assert stage.get("c1", key).value == b"new"
+        assert acknowledged < len(mine), "what the second owner took never reached the primary"
+
+
+def test_a_write_aside_waits_no_longer_once_the_primary_is_suspected() -> None:
+    scenario = Scenario(seed=1, nodes=3, replicas=2, rebalance_delay_ns=60 * SECOND)
+    with Stage(scenario) as stage:
+        stage.warm_up()
+        key = b"k"
+        stage.put("c0", key, b"old", w=255)
+        primary = owners(stage, key)[0]
+        stage.world.kill(primary, silent=True)
+        stage.play(10 * SECOND)
+        assert stage.put("c0", key, b"new", w=2).outcome is Outcome.DONE
+
+
+def owners(stage: Stage, key: bytes) -> list[str]:
+    """Return the names of a key's owners, the primary first."""
+    names = {node.key: node.name for node in stage.world.living()}
+    view = stage.core(next(iter(names.values()))).held.view
+    return [names[one] for one in view.slots.owners(slot_of(key))]
