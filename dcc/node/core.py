@@ -63,6 +63,9 @@ from dcc.wire.codec import HEADER_FIELDS, Codec, Header, unpack_items
 VIEW_PAUSE_NS = 50 * MILLISECOND
 "Between two takings of the member table: a storm of joins costs a few, not one each."
 
+VIEW_PAUSES, VIEW_PAUSE_MOST_NS = 4, 2 * SECOND
+"The pause after a taking is so many times as long as the taking took: it leaves time to answer."
+
 VIEWS_PAUSE_NS = 1 * SECOND
 "Between two offers to exchange views with one peer whose epoch differs."
 
@@ -119,6 +122,8 @@ class NodeCore:
         self._laid_over = (0, False)
         "What `_table_state` was when the ring was laid over the members last."
         self._view_at = 0
+        self._view_taken = False
+        "In the last turn, whose length tells what it cost."
         self._settings = self.membership.settings
         self._offered_views: dict[int, int] = {}
         self._remember_at = now.mono
@@ -312,6 +317,9 @@ class NodeCore:
         """Open a turn: notice a standstill before anything is judged by the clock."""
         gap = now.mono - self._turn_at
         self._turn_at = now.mono
+        if self._view_taken:
+            pause = min(VIEW_PAUSES * gap, VIEW_PAUSE_MOST_NS)
+            self._view_taken, self._view_at = False, max(self._view_at, now.mono + pause)
         self._at = Instant(now.mono, self.clock.cluster_ms(now.mono))
         if gap > self.config.protocol_period_ns:
             self.membership.standstill(gap, now.mono)
@@ -420,6 +428,7 @@ class NodeCore:
         change = view.update(self.membership.members, self.membership.settings.replicas, at.mono)
         if not change.any:
             return []
+        self._view_taken = True
         gone = tuple(key for key, boot in sorted(boots.items()) if view.boots.get(key) != boot)
         self.sync.view_changed(gone)
         for key in gone:

@@ -56,6 +56,8 @@ class Wants:
     silent_since: int = NEVER
     "When the first question was put that nothing has answered since."
     not_before: int = 0
+    in_vain: int = 0
+    "Questions whose answers came from another view, since one came from the same."
     round_at: int = 0
     "When the roots are compared again, whatever was heard."
     descents: int = 0
@@ -140,6 +142,8 @@ class Agenda:
         Returns whether both have seen the same.
         """
         wants = self.peers.get(peer)
+        if wants is not None and wants.in_vain:  # The views are equal now.
+            wants.in_vain = wants.not_before = 0
         mine = self._trees.root(peer)
         if wants is None or NOT_KNOWN in (root, mine):
             return False

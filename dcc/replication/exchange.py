@@ -106,8 +106,8 @@ PROBES_MAX = 16
 HELD_BACK_NS = 10 * SECOND
 "How long a slot that is pulled from one peer is not pulled from another."
 
-RETRY_NS = 200 * MILLISECOND
-"Pause before a peer is asked again that has another view."
+RETRY_NS, RETRY_DOUBLINGS = 200 * MILLISECOND, 3
+"Pause before a peer is asked again that has another view; doubled each time, until it has not."
 
 OWED_AGAIN_NS = 1 * SECOND
 "When an owner that could not be believed is asked again for what it owes."
@@ -472,8 +472,11 @@ class Exchange:
         return Pull(origins=tuple(origins), slots=tuple(asks), owed=tuple(owing))
 
     def _asked_again(self, wants: Wants, talk: _Talk, now: Instant, *, progress: bool) -> None:
-        if not progress and not talk.outdated:
-            wants.not_before = now.mono + RETRY_NS
+        if progress:
+            wants.in_vain = 0
+        elif not talk.outdated:
+            wants.not_before = now.mono + (RETRY_NS << wants.in_vain)
+            wants.in_vain = min(wants.in_vain + 1, RETRY_DOUBLINGS)
         if not wants.wanted:
             self.rounds += 1
             self.last_round_at = now.mono

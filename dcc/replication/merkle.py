@@ -97,12 +97,16 @@ class Trees:
         return tuple(groups)
 
     def shared(self, peer: NodeKey) -> list[int]:
-        """Return the slots that this node and `peer` own, ascending. O(1) once computed."""
-        found = self._shared.get(peer)
-        if found is None:
-            owners, owned = self._held.view.slots.owners, self._held.view.owned
-            found = self._shared[peer] = [slot for slot in owned if peer in owners(slot)]
-        return found
+        """Return the slots that this node and `peer` own, ascending. O(1) once computed.
+
+        The first call after a change computes all peers' in one pass over the owned slots.
+        """
+        if not self._shared:
+            owners, shared = self._held.view.slots.owners, self._shared
+            for slot in self._held.view.owned:
+                for key in owners(slot):
+                    shared.setdefault(key, []).append(slot)
+        return self._shared.get(peer, [])
 
     def check(self) -> None:
         """Assert that every tree is the XOR of its clean leaves. O(slots)."""
