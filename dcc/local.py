@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
 
 from dcc import green
 from dcc.config import NodeConfig
@@ -136,7 +138,7 @@ class LocalCluster:
         if count < 1:
             raise ValueError("a cluster has at least one node")
         self._count, self._options = count, {"replicas": replicas} | options
-        self._clients: list[Client] = []
+        self._clients: weakref.WeakSet[Client] = weakref.WeakSet()
         self.nodes: list[Node] = []
         "In the order of their start; stopped ones stay in the list."
 
@@ -167,18 +169,24 @@ class LocalCluster:
         self.nodes.append(node.start())
         return node
 
+    @property
+    def url(self) -> str:
+        """The `dcc://…` URL of the running nodes, for `dcc.Cache` and all that take one."""
+        nodes = ",".join(node.address for node in self.nodes if node.alive)
+        return f"dcc://{nodes}?cluster={quote(self._options.get('cluster', 'dcc'), safe='')}"
+
     def client(self, **options: Any) -> Client:
         """Return a client that knows all running nodes; closed with the cluster."""
         from dcc.client.sync import Client
 
         options = {"cluster": self._options.get("cluster", "dcc")} | options
         client = Client([node.address for node in self.nodes if node.alive], **options)
-        self._clients.append(client)
+        self._clients.add(client)
         return client
 
     def close(self) -> None:
         """End all nodes at once and close the clients made here. Idempotent."""
-        for client in self._clients:
+        for client in list(self._clients):
             client.close()
         self._clients.clear()
         for node in self.nodes:

@@ -263,3 +263,12 @@ def close_shared_clients() -> None:
     while _CLIENTS:
         _CLIENTS.popitem()[1].close()
     _SPACES.clear()
+
+
+def forget_stamps() -> None:
+    """Forget the stamps of all namespaces: to be called after a clear of a whole cluster.
+
+    Else what this process writes in the next `clear_age` seconds goes where it soon looks no more.
+    """
+    for space in list(_SPACES.values()):
+        space.forget()

@@ -79,6 +79,10 @@ class Space:
         if now >= self._learned[1]:
             self._learned = stamp, now
 
+    def forget(self) -> None:
+        """Let the stamp be asked for anew."""
+        self._learned = "", float("-inf")
+
     def stamp(self, now: float) -> str | None:
         """Return the stamp, or None if it has to be asked for."""
         stamp, learned_at = self._learned
