@@ -6,7 +6,7 @@ SEEDS ?= 1000
 BIN := .venv/bin
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types sim soak peers bench clean
+.PHONY: help demo test check lint types sim soak peers package bench clean
 
 help:
 	@echo 'make demo           three nodes, real clients, one kill -9, a report'
@@ -15,6 +15,7 @@ help:
 	@echo 'make sim SEED=7     one simulated cluster under the faults that the seed draws'
 	@echo 'make soak SEEDS=5000  many seeds, and the property tests with many examples'
 	@echo 'make peers          the test suites of Django, dogpile.cache and others, on real nodes'
+	@echo 'make package        wheel and source distribution in dist/, checked; the wheel installed and run'
 	@echo 'make bench          dcc beside Redis, Valkey and memcached clients, in one run'
 
 demo: .venv/installed
@@ -44,6 +45,16 @@ soak: .venv/installed-for-tests
 peers: .venv/installed-for-tests .venv/peers/installed
 	$(BIN)/python tests/peers/run.py
 
+# PYTHON=python3.13 names the one that the wheel is tried on, in an environment that has nothing else.
+package: .venv/installed-for-package
+	rm -rf build dist .venv/wheel
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist
+	$(PYTHON) -m venv .venv/wheel
+	.venv/wheel/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	cd .venv/wheel && bin/dcc --version && bin/python -c 'import dcc.contrib.cache, dcc.local, dcc.demo'
+
 bench: .venv/installed-for-bench
 	$(BIN)/python -m benchmarks.peers --json bench.json --chart bench.png
 
@@ -61,6 +72,10 @@ clean:
 
 .venv/installed-for-tests: setup.cfg pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,frameworks]'
+	@touch $@ .venv/installed
+
+.venv/installed-for-package: setup.cfg pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[package]'
 	@touch $@ .venv/installed
 
 .venv/installed-for-bench: setup.cfg pyproject.toml | .venv/bin/python

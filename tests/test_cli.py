@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from typing import Any
 
 import pytest
@@ -220,3 +221,8 @@ def test_wrong_usage_is_exit_code_64_in_one_line(dcc: Any, argv: tuple[str, ...]
 
 def test_global_options_may_stand_behind_the_command(dcc: Any) -> None:
     assert dcc("members", "-n", "127.0.0.1:1", "--timeout", "0.2").code == 2
+
+
+def test_the_version_is_that_of_the_installed_package(dcc: Any) -> None:
+    ran = dcc("--version")
+    assert (ran.code, ran.out) == (0, f"dcc {metadata.version('dcc-cache')}\n")

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from dcc import output
+from dcc import __version__, output
 
 if TYPE_CHECKING:
     from dcc import Client
@@ -94,6 +94,7 @@ def parser() -> Parser:
 
     top = Parser(prog="dcc", description="Talk to a dcc cluster.", epilog=_epilog())
     _common(top, top_level=True)
+    top.add_argument("--version", action="version", version=f"dcc {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
 
     def add(name: str, command: Command, text: str) -> Parser:
