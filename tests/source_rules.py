@@ -1,7 +1,7 @@
 """Rules that the source itself must keep, as functions from a file to what is wrong in it.
 
 Each rule reads the syntax tree, so that a comment or a string is never mistaken for code. Layers
-and shells are read from `docs/design.md`: the document and the check cannot disagree.
+and shells are read from `docs/architecture.md`: the document and the check cannot disagree.
 """
 
 from __future__ import annotations
@@ -93,16 +93,16 @@ def sources(*folders: str) -> list[Source]:
 # ------------------------------------------------------------------ the document
 
 
-def layers(design: str) -> dict[str, int]:
-    """Return package → layer from the table in the design document."""
-    rows = re.findall(r"^\| (\d) \| ((?:`\w+` ?)+)\|", design, re.MULTILINE)
+def layers(architecture: str) -> dict[str, int]:
+    """Return package → layer from the table in docs/architecture.md."""
+    rows = re.findall(r"^\| (\d) \| ((?:`\w+` ?)+)\|", architecture, re.MULTILINE)
     return {name: int(number) for number, names in rows for name in re.findall(r"\w+", names)}
 
 
-def shells(design: str) -> list[str]:
-    """Return the paths below dcc/ that the design document names as shells."""
-    paragraph = re.search(r"^Shells, the only places.*?:\n(.*?)\.$", design, re.M | re.S)
-    assert paragraph, "docs/design.md names the shells"
+def shells(architecture: str) -> list[str]:
+    """Return the paths below dcc/ that docs/architecture.md names as shells."""
+    paragraph = re.search(r"^Shells, the only places.*?:\n(.*?)\.$", architecture, re.M | re.S)
+    assert paragraph, "docs/architecture.md names the shells"
     found: list[str] = []
     for name in re.findall(r"`([^`]+)`", paragraph[1]):
         parts = re.split(r"\{([^}]*)\}", name)
@@ -151,7 +151,7 @@ def wrong_layers(source: Source, layer_of: dict[str, int]) -> Iterator[str]:
     mine = source.package
     here = layer_of.get(mine, TOP_LAYER)
     if mine and mine != "__main__" and mine not in layer_of:
-        yield f"{source.path}:1: package {mine} is in no layer of docs/design.md"
+        yield f"{source.path}:1: package {mine} is in no layer of docs/architecture.md"
     for line, other in own_imports(source):
         there = layer_of.get(other, TOP_LAYER)
         fine = there < here or (there == here and here in OPEN_LAYERS)

@@ -9,9 +9,9 @@ import pytest
 from tests import source_rules as rules
 from tests.source_rules import ROOT, Source
 
-DESIGN = (ROOT / "docs/design.md").read_text("utf-8")
-LAYERS = rules.layers(DESIGN)
-SHELLS = rules.shells(DESIGN)
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text("utf-8")
+LAYERS = rules.layers(ARCHITECTURE)
+SHELLS = rules.shells(ARCHITECTURE)
 PACKAGE = rules.sources("dcc")
 CORE = [source for source in PACKAGE if not rules.is_shell(source.path, SHELLS)]
 EVERYTHING = rules.sources("dcc", "simulations", "benchmarks", "scripts", "tests")

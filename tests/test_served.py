@@ -115,7 +115,7 @@ def test_none_are_named_where_the_option_says_so() -> None:
 
 
 def test_after_a_crash_of_a_full_cache_more_of_what_was_popular_is_left() -> None:
-    """The figures are printed by `python -m simulations crash-hits`; see docs/design.md."""
+    """The figures are printed by `python -m simulations crash-hits`; see docs/decisions.md."""
     assert served.EVERY == 8
     without = crash_hits.measure(named=0, eviction="lru", reads=8_000, seed=1)
     named = crash_hits.measure(named=1_000, eviction="lru", reads=8_000, seed=1)

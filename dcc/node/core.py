@@ -78,7 +78,7 @@ WITH_SLOTS = (m.Compare, m.Nudge, m.Pull)
 
 
 class NodeCore:
-    """One node; see docs/design.md for the contract with its shell."""
+    """One node; see docs/architecture.md for the contract with its shell."""
 
     def __init__(self, config: NodeConfig, *, boot: Boot, rng: Random, now: Now) -> None:
         self.config, self.boot = config, boot

@@ -69,7 +69,7 @@ LEAVE_GRACE_NS = 5 * SECOND
 
 
 class Core(Protocol):
-    """What the loop needs of `NodeCore`; see docs/design.md for the contract."""
+    """What the loop needs of `NodeCore`; see docs/architecture.md for the contract."""
 
     loop_lag_ns: int
     replies_bytes: int
