@@ -9,7 +9,7 @@ import pytest
 
 from dcc.ring.hashing import slot_of
 from dcc.units import KIB, MIB, MILLISECOND, SECOND
-from dcc.wire.messages import Clear, Op, WriteMany
+from dcc.wire.messages import Clear, Op, Scan, WriteMany
 from simulations.budgets import Budgets
 from simulations.checkers import limits, silence
 from simulations.faults import ClockDrift, ClockStep, Drop, Fault, Partition, Pause, Restart
@@ -99,6 +99,22 @@ def test_what_a_small_node_evicted_no_join_and_no_restart_loses(change: str) -> 
 
 
 # ------------------------------------------------------------------ expiry
+
+
+def test_a_client_that_missed_a_join_lists_what_has_moved_by_it() -> None:
+    keys = [b"k%d" % number for number in range(60)]
+    with Stage(Scenario(seed=1, nodes=2, replicas=0)) as stage:
+        stage.warm_up()
+        for key in keys:
+            stage.put("c0", key, b"v")
+        stage.world.start("n2")
+        stage.play(20 * SECOND)
+        assert any(list(stage.values(key)) == ["n2"] for key in keys)
+        view = stage.client("c0").core.view
+        assert view is not None
+        assert len(view.members) == 2, "it has not heard of it"
+        found = stage.call("c0", Scan(slots=tuple(range(64)), prefix=b"k"))
+        assert sorted(found) == sorted(keys)
 
 
 def test_keys_that_expire_are_never_exchanged() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simulations.draws import draw_plain, draw_twisted
+from simulations.draws import draw_plain, draw_scenario, draw_twisted
 from simulations.runs import run
 
 PLAIN = {
@@ -40,6 +40,18 @@ TWISTED = {
     4139: "a write that expired while its writer waited was offered to no stand-in",
     2585: "a node left at once, as the last other one was suspected, with the only copies",
 }
+
+"Seeds since there are worlds."
+
+DRAWN = {
+    58: "a scan took the list of somebody for the whole, the only owner being out of reach",
+    125: "a scan by a ring that was no more asked nobody of whom its slots had moved to",
+}
+
+
+@pytest.mark.parametrize("seed", DRAWN)
+def test_a_drawn_seed_that_once_failed_is_clean(seed: int) -> None:
+    assert run(draw_scenario(seed)).violations == []
 
 
 @pytest.mark.parametrize("seed", PLAIN)

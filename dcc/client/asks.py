@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import zip_longest
 from typing import NamedTuple
 
 from dcc.client.calls import Attempt, Call
 from dcc.client.outcomes import error_of, nobody
-from dcc.client.rounds import OneByOne
-from dcc.errors import DccError, NodeUnavailable, ProtocolError
+from dcc.client.rounds import OneByOne, Rounds
+from dcc.client.routing import Target
+from dcc.errors import DccError, ProtocolError
 from dcc.ring.hashing import slot_of
-from dcc.types import Member, Now
+from dcc.types import Member, Now, Standing
 from dcc.units import NEVER
 from dcc.wire.codec import Header
 from dcc.wire.messages import (
@@ -32,6 +34,10 @@ from dcc.wire.shapes import is_text
 
 ASKED_AT_ONCE = 3
 "Nodes asked for the topology side by side: two dead ones in the list cost no time."
+
+RINGS_MAX = 4
+"""Rings of others that one scan goes by. Between two sides of a cut there is no end to it, and what
+both list is all there is."""
 
 
 class Learn(OneByOne):
@@ -191,10 +197,16 @@ class Gather:
 
 
 class ListKeys:
-    """List the keys of some slots: at their primaries, and at other owners of unsure slots.
+    """List the keys of some slots: at their primaries, and at other holders of unsure slots.
 
-    Keys are collected in a dict, so each is returned once however many nodes list it. A slot
-    is settled when one node has listed it and was sure, or every live owner has listed it.
+    Keys are collected in a dict, so each is returned once however many nodes list it. A slot is
+    settled when one node has listed it and was sure; or when an owner has, and so have the other
+    owners and the live members near them, as far as they can be reached: one of them may be a
+    former owner, who has what the new one is still to get. As long as no owner can be reached all
+    are asked again, in rounds, until the deadline.
+
+    A node that is unsure may be so because the slot has moved on, and this client does not know.
+    So where one sees another ring, the unsure slots are listed once more by that one.
     """
 
     def __init__(self, call: Call, scan: Scan) -> None:
@@ -208,42 +220,63 @@ class ListKeys:
         self._tried: dict[int, set[str]] = {slot: set() for slot in scan.slots}
         "Slot -> addresses that were asked for it."
         self._listed: set[int] = set()
+        "By an owner, or by somebody who was sure."
+        self._waiting: dict[int, None] = {}
+        "Slots for the next round: no owner could be reached."
+        self._rounds = Rounds(call)
         self._asked: dict[int, Scan] = {}
+        self._aside: set[int] = set()
+        "Requests to members that are no owners: they are not waited for once they are silent."
+        self._elsewhere: dict[int, str] = {}
+        "Unsure slots -> who was it and sees another ring."
+        self._ring_asked, self._rings_left = 0, RINGS_MAX
         self._refusal: DccError | None = None
 
     def begin(self, now: Now) -> None:
         """Ask the first target of every slot."""
         self._ask(self._slots, now)
-        self._settle()
+        self._settle(now)
 
     def answered(self, attempt: Attempt, header: Header, message: Message, now: Now) -> None:
         """Collect the keys; ask on where the reply was cut or unsure."""
-        scan = self._asked.pop(attempt.request)
+        if attempt.request == self._ring_asked:
+            self._follow(attempt, header, message, now)
+            return
+        scan = self._asked[attempt.request]
         if isinstance(message, ScanReply) and _sensible(scan, message):
-            self._collect(attempt, scan, message, now)
+            self._collect(attempt, header, message, now)
         else:
             if isinstance(message, ErrorReply):
                 self._refusal = error_of(message, attempt.address)
-            self._ask(scan.slots, now)
-        self._settle()
+            self._ask(self._close(attempt).slots, now)
+        self._settle(now)
 
     def undeliverable(self, attempt: Attempt, now: Now) -> None:
         """Ask the next owners."""
-        self._ask(self._asked.pop(attempt.request).slots, now)
-        self._settle()
+        if attempt.request == self._ring_asked:
+            self._stay(attempt.address)
+        else:
+            self._ask(self._close(attempt).slots, now)
+        self._settle(now)
 
     def silent(self, attempt: Attempt, now: Now) -> None:
         """Ask the next owners instead; where there is none, go on waiting for this one."""
+        if attempt.request == self._ring_asked:
+            return
         slots = self._asked[attempt.request].slots
-        elsewhere = [slot for slot in slots if self._next_for(slot) is not None]
-        if len(elsewhere) == len(slots):
+        others = [slot for slot in slots if self._next_for(slot, owners_only=True) is not None]
+        if len(others) == len(slots) or attempt.request in self._aside:
             self._call.drop(attempt)
-            del self._asked[attempt.request]
-        self._ask(elsewhere, now)
-        self._settle()
+            others = list(self._close(attempt).slots)
+        self._ask(others, now)
+        self._settle(now)
 
     def tick(self, now: Now) -> None:
-        """Nothing is ever due."""
+        """Begin the next round when its time has come."""
+        if now.mono >= self.wake_at:
+            self.wake_at = NEVER
+            self._again(now)
+            self._settle(now)
 
     def expired(self, now: Now) -> None:
         """End: with an error, since a list with holes would look like a whole one."""
@@ -251,50 +284,108 @@ class ListKeys:
             self.done = True
             self.error = nobody(self._refusal, self._call.tried, sent=bool(self._asked))
 
-    def _collect(self, attempt: Attempt, scan: Scan, reply: ScanReply, now: Now) -> None:
+    def _collect(self, attempt: Attempt, header: Header, reply: ScanReply, now: Now) -> None:
+        aside = attempt.request in self._aside
+        scan = self._close(attempt)
         self._keys.update(dict.fromkeys(filter(is_text, reply.keys)))  # Others are no keys of ours.
         done, rest = scan.slots[: reply.done], scan.slots[reply.done :]
-        self._listed.update(done)
-        unsure = set(reply.unsure)
-        self._ask([slot for slot in done if slot in unsure], now)
+        sure = set(done).difference(reply.unsure)
+        unsure = [slot for slot in done if slot not in sure]
+        for slot in sure:
+            self._elsewhere.pop(slot, None)
+        if header.epoch != self._call.view.epoch:
+            self._elsewhere.update(dict.fromkeys(unsure, attempt.address))
+        self._listed.update(sure if aside else done)
+        self._ask(unsure, now)
         if rest:
             last = reply.keys[-1] if reply.keys else b""
             after = last if last and slot_of(last) == rest[0] else b""
             if not reply.done and not after:
                 self._ask(rest, now)  # No progress here: somebody else may do better.
             else:
-                self._send(attempt.address, Scan(slots=rest, prefix=self._prefix, after=after), now)
+                more = Scan(slots=rest, prefix=self._prefix, after=after)
+                self._send(attempt.address, more, now, aside=aside)
 
-    def _ask(self, slots: list[int] | tuple[int, ...], now: Now) -> None:
-        groups: dict[str, list[int]] = {}
+    def _ask(self, slots: Iterable[int], now: Now) -> None:
+        groups: dict[tuple[str, bool], list[int]] = {}
         for slot in slots:
-            address = self._next_for(slot)
-            if address is not None:
-                self._tried[slot].add(address)
-                groups.setdefault(address, []).append(slot)
+            target = self._next_for(slot)
+            if target is not None:
+                self._tried[slot].add(target.address)
+                groups.setdefault((target.address, not target.owner), []).append(slot)
             elif slot not in self._listed:
-                self._refusal = self._refusal or NodeUnavailable("no owner could list its keys")
-                self.done, self.error = True, self._refusal
-        for address, group in groups.items():
-            self._send(address, Scan(slots=tuple(group), prefix=self._prefix), now)
+                self._waiting[slot] = None
+        for (address, aside), group in groups.items():
+            self._send(address, Scan(slots=tuple(group), prefix=self._prefix), now, aside=aside)
 
-    def _next_for(self, slot: int) -> str | None:
-        """Return whom to ask next for a slot; nobody once every live owner has listed it."""
-        tried = self._tried[slot]
-        for target in self._call.core.targets(slot):
-            # A node that would have to forward holds nothing of the slot.
-            holds = target.owner or (target.direct and slot not in self._listed)
-            if holds and target.address not in tried:
-                return target.address
+    def _next_for(self, slot: int, *, owners_only: bool = False) -> Target | None:
+        """Return whom to ask next for a slot; nobody once all who may hold it were asked."""
+        tried, core = self._tried[slot], self._call.core
+        for target in core.targets(slot):
+            if target.address in tried or (owners_only and not target.owner):
+                continue
+            if target.owner or slot not in self._listed or self._is_well(target.address):
+                return target
         return None
 
-    def _send(self, address: str, scan: Scan, now: Now) -> None:
-        self._asked[self._call.ask(self, address, scan, now).request] = scan
+    def _is_well(self, address: str) -> bool:
+        member = self._call.view.by_address.get(address)
+        alive = member is not None and member.standing is Standing.ALIVE
+        return alive and address not in self._call.core.health.sick
 
-    def _settle(self) -> None:
-        if not self.done and not self._asked:
+    def _send(self, address: str, scan: Scan, now: Now, *, aside: bool) -> None:
+        request = self._call.ask(self, address, scan, now).request
+        self._asked[request] = scan
+        if aside:
+            self._aside.add(request)
+
+    def _close(self, attempt: Attempt) -> Scan:
+        self._aside.discard(attempt.request)
+        return self._asked.pop(attempt.request)
+
+    def _settle(self, now: Now) -> None:
+        if self.done or self._asked or self._ring_asked:
+            return
+        if self._elsewhere and self._rings_left:
+            self._rings_left -= 1
+            address = next(iter(self._elsewhere.values()))
+            self._ring_asked = self._call.ask(self, address, TopologyGet(), now).request
+            return
+        if not self._waiting:
             self.done = True
             self.result = list(self._keys)
+        elif self._call.core.lost:
+            self.expired(now)
+        else:
+            self._call.core.want_refresh(now)
+            self.wake_at = self._rounds.next_at(now)
+
+    def _again(self, now: Now, also: Iterable[int] = ()) -> None:
+        """Ask everybody again for the slots that wait, and for others."""
+        slots = list({**self._waiting, **dict.fromkeys(also)})
+        self._waiting.clear()
+        for slot in slots:
+            self._tried[slot].clear()
+        self._listed.difference_update(slots)
+        self._ask(slots, now)
+
+    def _follow(self, attempt: Attempt, header: Header, message: Message, now: Now) -> None:
+        """List what was unsure once more, by the ring of a node that sees another one."""
+        if isinstance(message, Topology) and message.ready:
+            self._ring_asked = 0
+            self._call.core.adopt(message, header, now)
+            slots = list(self._elsewhere)
+            self._elsewhere.clear()
+            self._again(now, slots)
+        else:
+            self._stay(attempt.address)
+        self._settle(now)
+
+    def _stay(self, address: str) -> None:
+        """Go by the rings of others than `address`, which does not tell its own."""
+        self._ring_asked = 0
+        for slot in [slot for slot, who in self._elsewhere.items() if who == address]:
+            del self._elsewhere[slot]
 
 
 def _sensible(scan: Scan, reply: ScanReply) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dcc.client.asks import RINGS_MAX
 from dcc.client.core import ATTEMPT_MOST_NS
 from dcc.errors import MaybeStored, NodeUnavailable, OperationTimeout
 from dcc.limits import SLOT_COUNT
@@ -26,7 +27,7 @@ from dcc.wire.messages import (
     TopologyGet,
 )
 from tests.client.bench import TRIP_NS, Bench
-from tests.client.peers import Peer
+from tests.client.peers import Answer, Peer
 
 KEYS = sorted(b"key:%d" % number for number in range(300))
 ALL = Scan(slots=tuple(range(SLOT_COUNT)), prefix=b"")
@@ -118,6 +119,92 @@ def test_a_scan_with_holes_is_an_error_and_never_a_short_list() -> None:
     bench.mute = {"a:1", "b:1", "c:1"}
     with pytest.raises((NodeUnavailable, OperationTimeout)):
         bench.do(ALL)
+
+
+def unsure(bench: Bench) -> None:
+    """Let every peer list what it holds, and be sure of nothing that it is not told to lead."""
+    for peer in bench.peers.values():
+
+        def answer(header: Header, message: Message, peer: Peer = peer) -> list[Message]:
+            if not isinstance(message, Scan):
+                return peer.serve(header, message)
+            keys = tuple(held(peer, message))
+            return [ScanReply(done=len(message.slots), keys=keys, unsure=message.slots)]
+
+        peer.answer = answer
+
+
+def test_a_scan_follows_its_slots_to_a_ring_that_the_client_does_not_know_yet() -> None:
+    bench = Bench("abc", replicas=0)
+    bench.standings["c:1"] = Standing.REMOVED
+    bench.publish()
+    bench.learn()
+    bench.standings["c:1"] = Standing.ALIVE
+    bench.publish(epoch=2)
+    bench.peers["c:1"].data = dict.fromkeys(KEYS, b"v")  # The others have released all of it.
+    unsure(bench)
+    assert sorted(bench.do(ALL)) == KEYS
+    assert len(bench.asked(TopologyGet)) == 1
+
+
+def test_a_scan_between_two_rings_ends() -> None:
+    bench = cluster()
+    unsure(bench)
+    for epoch, peer in enumerate(bench.peers.values(), start=2):
+        peer.epoch = epoch
+    assert sorted(bench.do(ALL)) == KEYS
+    assert len(bench.asked(TopologyGet)) <= RINGS_MAX
+
+
+def test_what_new_owners_are_still_to_get_a_scan_finds_at_the_former_owner() -> None:
+    bench = Bench("abcd", replicas=1).learn()
+    unsure(bench)
+    for key in KEYS:
+        bench.peers[bench.order(key)[2]].data[key] = b"v"
+    assert sorted(bench.do(ALL)) == KEYS
+
+
+def test_members_beyond_the_owners_hold_no_scan_up() -> None:
+    bench = cluster()
+    unsure(bench)
+    owners = {slot_of(key): bench.order(key)[:2] for key in KEYS}
+    for address, peer in bench.peers.items():
+        listed = peer.answer
+
+        def answer(
+            header: Header, message: Message, address: str = address, listed: Answer = listed
+        ) -> list[Message]:
+            assert isinstance(message, Scan)
+            mine = any(address in owners.get(slot, ()) for slot in message.slots)
+            return listed(header, message) if mine else []
+
+        peer.answer = answer
+    began = bench.mono
+    some = tuple(slot for slot in owners if "c:1" not in owners[slot])
+    found = bench.do(Scan(slots=some, prefix=b""), timeout_ns=20 * SECOND)
+    assert sorted(found) == [key for key in KEYS if slot_of(key) in some]
+    assert bench.mono - began < SECOND
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_a_scan_does_without_the_only_owner_never(mended: bool) -> None:
+    bench = Bench("abc", replicas=0).learn()
+    unsure(bench)
+    for key in KEYS:
+        bench.peers[bench.order(key)[0]].data[key] = b"v"
+    bench.down = {"a:1"}
+    call = bench.core.begin(ALL, bench.now)
+    bench.perform(call, call.start(bench.now))
+    began = bench.mono
+    while not call.done:
+        if mended and bench.mono > began + SECOND // 4:
+            bench.down = set()
+        bench.step(call)
+    if mended:
+        assert sorted(call.outcome()) == KEYS
+    else:
+        with pytest.raises(NodeUnavailable):
+            call.outcome()
 
 
 def test_clearing_goes_on_to_another_node_when_one_is_silent() -> None:
