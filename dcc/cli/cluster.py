@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dcc.cli import tables
 from dcc.cli.verdict import Verdict, verdict
 from dcc.errors import NodeUnavailable, OperationTimeout
+from dcc.figures import BY_PATH, at
 
 if TYPE_CHECKING:
     from dcc import Client, ClusterStats, NodeInfo, NodeStats, Topology
@@ -16,8 +18,17 @@ if TYPE_CHECKING:
 
 OK, DEGRADED = 0, 1
 
-BESIDE = ("recent_writes", "waiting_values", "found_values", "replication_queues", "replies")
+BESIDE = (
+    "recent_writes", "waiting_values", "found_values", "replication_queues", "claims", "replies",
+)  # fmt: skip
 "Rows of a node's books that count towards its limit and are not the data."
+
+READS = ("hits", "misses", "unsure", "hit_ratio")
+DATA = (
+    "items", "bytes_used", "memory_limit_bytes", "evicted", "expired", "ghosts", "tombstones",
+)  # fmt: skip
+TIMES = ("replication_lag_seconds", "loop_lag_seconds", "up_seconds")
+"Figures of `dcc.figures` that `dcc stats` prints, a line of each."
 
 Row = tuple[str, ...]
 
@@ -58,12 +69,6 @@ def _status_text(topology: Topology, found: ClusterStats, judged: Verdict) -> st
     return "\n".join(parts)
 
 
-def _used(mine: NodeStats) -> str:
-    """Return what counts towards the limit: the data with its bookkeeping."""
-    used = mine.detail.get("bytes_used")
-    return tables.size(used if isinstance(used, int) else mine.item_bytes)
-
-
 def _figures(mine: NodeStats | None) -> Row:
     if mine is None:
         return ("?",) * 7
@@ -71,7 +76,7 @@ def _figures(mine: NodeStats | None) -> Row:
     return (
         tables.share(owned) if isinstance(owned, int | float) else "?",
         tables.amount(mine.items),
-        f"{_used(mine)}/{tables.size(mine.memory_limit_bytes)}",
+        f"{tables.size(mine.bytes_used)}/{tables.size(mine.memory_limit_bytes)}",
         tables.share(mine.hit_ratio) if mine.hits + mine.misses + mine.unsure else "-",
         tables.amount(sum(mine.requests_per_second.values())),
         tables.span(mine.replication_lag_seconds),
@@ -138,16 +143,7 @@ def stats(client: Client, options: argparse.Namespace) -> int:
 
 
 def _node_text(name: str, mine: NodeStats) -> str:
-    asked = f"hits {mine.hits}, misses {mine.misses}, unsure {mine.unsure}"
-    memory = f"{_used(mine)} of {tables.size(mine.memory_limit_bytes)}"
-    lines = [
-        name,
-        f"  {asked}, hit ratio {tables.share(mine.hit_ratio)}",
-        f"  items {mine.items}, {memory}, evicted {mine.evicted}, expired {mine.expired}",
-        *_beside(mine),
-        f"  replication lag {tables.span(mine.replication_lag_seconds)},"
-        f" loop lag {tables.span(mine.loop_lag_seconds)}, up {tables.span(mine.up_seconds)}",
-    ]
+    lines = [name, _line(mine, READS), _line(mine, DATA), *_beside(mine), _line(mine, TIMES)]
     rates = {command for command, rate in mine.requests_per_second.items() if rate}
     commands = sorted(rates | set(mine.latency_seconds))
     rows: list[Row] = [("  COMMAND", "PER SECOND", "P50", "P95", "P99")]
@@ -158,6 +154,13 @@ def _node_text(name: str, mine: NodeStats) -> str:
         spans = ["-" if one is None else tables.span(one) for one in quantiles]
         rows.append((f"  {command}", rate, *spans))
     return "\n".join([*lines, *([tables.table(rows)] if commands else [])])
+
+
+def _line(mine: NodeStats, paths: Sequence[str]) -> str:
+    """Return some figures, each with its name, in the form that its unit asks for."""
+    known = asdict(mine)
+    parts = [tables.figure(BY_PATH[path], at(known, path)) for path in paths]
+    return "  " + ", ".join(parts)
 
 
 def _beside(mine: NodeStats) -> list[str]:

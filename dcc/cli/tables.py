@@ -6,6 +6,8 @@ import json
 import sys
 from collections.abc import Sequence
 
+from dcc.figures import Figure
+
 WIDTH = 80
 
 
@@ -88,6 +90,18 @@ def share(ratio: float) -> str:
     '33.3%'
     """
     return f"{ratio:.1%}" if ratio < 0.9995 else "100%"
+
+
+def figure(what: Figure, value: float) -> str:
+    """Return a figure with its name, in the form that its unit asks for.
+
+    >>> from dcc.figures import BY_PATH
+    >>> figure(BY_PATH["memory_limit_bytes"], 268_435_456)
+    'memory limit 256M'
+    """
+    form = {"bytes": size, "seconds": span, "ratio": share}.get(what.unit, str)
+    name = what.name.removesuffix("_bytes").removesuffix("_seconds").removeprefix("bytes_")
+    return f"{name.replace('_', ' ')} {form(value)}"
 
 
 def show(text: str) -> None:

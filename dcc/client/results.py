@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from dcc.figures import total
 from dcc.types import Version
 
 
@@ -92,44 +93,52 @@ class Topology:
 
 @dataclass(frozen=True, slots=True)
 class NodeStats:
-    """Statistics of one node, or the total of several. Counters count since its start."""
+    """Statistics of one node, or the total of several: what a node tells, field by field.
 
+    `docs/statistics.md` has every field's unit and meaning, and how a total combines it.
+    """
+
+    name: str = ""
+    "Empty in a total."
+    cluster: str = ""
+    zone: str = ""
     hits: int = 0
     misses: int = 0
+    unsure: int = 0
     hit_ratio: float = 0.0
+    requests: dict[str, int] = field(default_factory=dict)
+    "By command."
     requests_per_second: dict[str, float] = field(default_factory=dict)
     "By command."
     latency_seconds: dict[str, dict[str, float]] = field(default_factory=dict)
-    'By command: "p50", "p95", "p99". A total shows the worst node.'
+    'By command: "p50", "p95", "p99".'
     items: int = 0
     item_bytes: int = 0
+    bytes_used: int = 0
     memory_limit_bytes: int = 0
     evicted: int = 0
     expired: int = 0
+    ghosts: int = 0
+    tombstones: int = 0
     replication_lag_seconds: float = 0.0
+    sampled_reads: int = 0
+    stale_reads: int = 0
+    stale_read_ratio: float = 0.0
     health: Any = None
+    '"standing", "score", "loop_lag_seconds".'
     loop_lag_seconds: float = 0.0
     members: dict[str, str] = field(default_factory=dict)
-    "Name -> standing, as this node sees it."
+    "Name -> standing."
     epoch: int = 0
-    unsure: int = 0
-    "Misses for which not every holder could be asked."
+    replicas: int = 0
     ready: bool = False
-    "Joined and serving. A total is ready when every node is."
     slots_ready: bool = False
-    "In sync with every live holder of its slots as well."
+    draining: bool = False
     filling: bool = False
-    "New: has not pulled all its slots yet, so others lead them."
     slow: bool = False
-    "Many times slower than the others find each other, so that these lead its slots."
     up_seconds: float = 0.0
-    sampled_reads: int = 0
-    "Served values that were watched for newer versions: one in so many."
-    stale_reads: int = 0
-    "Those of them of which a newer version existed elsewhere as they were served."
-    stale_read_ratio: float = 0.0
     detail: dict[str, Any] = field(default_factory=dict)
-    "What the metrics endpoint shows beyond this; may change between versions."
+    "What metrics show beyond this; may change between versions."
 
     @classmethod
     def from_json(cls, text: bytes) -> NodeStats:
@@ -144,6 +153,16 @@ class NodeStats:
             raise ValueError("statistics are nested too deeply") from error
         if not isinstance(found, dict):
             raise ValueError("statistics are no JSON object")
+        return cls._of(found)
+
+    @classmethod
+    def total(cls, nodes: Iterable[NodeStats]) -> NodeStats:
+        """Return the figures of several nodes as one, each combined as `dcc.figures` says."""
+        names = [one.name for one in fields(cls)]
+        return cls._of(total([{name: getattr(n, name) for name in names} for n in nodes]))
+
+    @classmethod
+    def _of(cls, found: dict[str, Any]) -> NodeStats:
         blank = cls()
         known = {one.name: getattr(blank, one.name) for one in fields(cls)}
         return cls(**{
@@ -151,39 +170,6 @@ class NodeStats:
             for name, default in known.items()
             if name in found and _fits(found[name], default)
         })  # fmt: skip
-
-    @classmethod
-    def total(cls, nodes: Iterable[NodeStats]) -> NodeStats:
-        """Return the sum of counters and sizes, the worst of lags and latencies."""
-        parts = list(nodes)
-        hits, misses = sum(n.hits for n in parts), sum(n.misses for n in parts)
-        sampled, stale = sum(n.sampled_reads for n in parts), sum(n.stale_reads for n in parts)
-        epochs = {n.epoch for n in parts}
-        return cls(
-            hits=hits,
-            misses=misses,
-            hit_ratio=hits / (hits + misses) if hits + misses else 0.0,
-            requests_per_second=_merged([n.requests_per_second for n in parts], sum),
-            latency_seconds=_worst([n.latency_seconds for n in parts]),
-            items=sum(n.items for n in parts),
-            item_bytes=sum(n.item_bytes for n in parts),
-            memory_limit_bytes=sum(n.memory_limit_bytes for n in parts),
-            evicted=sum(n.evicted for n in parts),
-            expired=sum(n.expired for n in parts),
-            replication_lag_seconds=max((n.replication_lag_seconds for n in parts), default=0.0),
-            loop_lag_seconds=max((n.loop_lag_seconds for n in parts), default=0.0),
-            members={name: one for n in parts for name, one in sorted(n.members.items())},
-            epoch=epochs.pop() if len(epochs) == 1 else 0,
-            unsure=sum(n.unsure for n in parts),
-            ready=bool(parts) and all(n.ready for n in parts),
-            slots_ready=bool(parts) and all(n.slots_ready for n in parts),
-            filling=any(n.filling for n in parts),
-            slow=any(n.slow for n in parts),
-            up_seconds=min((n.up_seconds for n in parts), default=0.0),
-            sampled_reads=sampled,
-            stale_reads=stale,
-            stale_read_ratio=stale / sampled if sampled else 0.0,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,18 +189,3 @@ def _fits(value: object, default: object) -> bool:
     if isinstance(default, float):
         return isinstance(value, int | float) and not isinstance(value, bool)
     return type(value) is type(default)
-
-
-def _merged(
-    tables: list[dict[str, float]], combine: Callable[[Iterable[float]], float]
-) -> dict[str, float]:
-    names = sorted({name for table in tables for name in table})
-    return {name: combine([table[name] for table in tables if name in table]) for name in names}
-
-
-def _worst(tables: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    commands = sorted({command for table in tables for command in table})
-    return {
-        command: _merged([table[command] for table in tables if command in table], max)
-        for command in commands
-    }

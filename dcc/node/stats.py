@@ -1,6 +1,6 @@
 """One node's statistics as a plain dictionary: for `stats()`, the commands, HTTP and metrics.
 
-Field names are those of `NodeStats`; the rest stands behind `detail` for the metrics endpoint.
+`dcc.figures` says what each figure means, and a test compares that table with this dictionary.
 """
 
 from __future__ import annotations
