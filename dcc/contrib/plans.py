@@ -148,13 +148,7 @@ class Plans:
         """Store `value`; True, unless the client raises."""
         data = self.values.dump(value)
         name = yield from self._name(key)
-        try:
-            yield Ask("put", (name, data), {"ttl": ttl})
-        except ValueTooLarge:
-            if self._fail_open:
-                # Nobody is told, so the value that was to be replaced must not be read any more.
-                yield Ask("delete", (name,))
-            raise
+        yield from self._replacing(Ask("put", (name, data), {"ttl": ttl}), [name])
         return True
 
     def add(self, key: str, value: Any, ttl: Ttl | Unset) -> Plan[bool]:
@@ -228,7 +222,8 @@ class Plans:
         data = [self.values.dump(value) for value in mapping.values()]
         names = yield from self._names(mapping)
         by_name = dict(zip(names, data, strict=True))
-        failed: list[str] = yield Ask("put_many", (by_name,), {"ttl": ttl})
+        ask = Ask("put_many", (by_name,), {"ttl": ttl})
+        failed: list[str] = yield from self._replacing(ask, list(by_name))
         return [names[name] for name in failed]
 
     def delete_many(self, keys: Iterable[str]) -> Plan[int]:
@@ -256,6 +251,16 @@ class Plans:
         yield Ask("put", (self.space.key, stamp.encode()), {"ttl": None})
         self.space.learn(stamp, self._clock())
         return True
+
+    def _replacing(self, ask: Ask, names: list[str]) -> Plan[Any]:
+        """Return what `ask` returns, which gives other values to `names`."""
+        try:
+            return (yield ask)
+        except ValueTooLarge:
+            if self._fail_open:
+                # Nobody is told, so what was to be replaced must not be read any more.
+                yield Ask("delete_many", (names,))
+            raise
 
     def _loaded(self, data: bytes) -> Any:
         try:

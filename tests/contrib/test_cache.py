@@ -207,6 +207,9 @@ def test_a_value_that_is_too_large_leaves_no_older_one_behind(url: str) -> None:
     cache.put("key", b"old")
     assert cache.put("key", bytes(17 << 20)) is False
     assert cache.get("key") is None
+    cache.put_many({"large": b"old", "small": b"old", "other": b"old"})
+    assert cache.put_many({"large": bytes(17 << 20), "small": b"new"}) == ["large", "small"]
+    assert cache.get_many(["large", "small", "other"]) == {"other": b"old"}
 
 
 def test_a_cluster_that_comes_back_is_used_without_anybody_doing_anything() -> None:
