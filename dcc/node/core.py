@@ -10,7 +10,7 @@ store goes from bytes to bytes in one short function, because most requests are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -31,6 +31,7 @@ from dcc.errors import ForeignCluster, MalformedMessage, PeerError, UnsupportedV
 from dcc.gossip.membership import Membership
 from dcc.node.audit import Audits
 from dcc.node.company import Company
+from dcc.node.comparing import Comparing, Handler
 from dcc.node.converging import Converging
 from dcc.node.counters import Counters
 from dcc.node.door import Door
@@ -453,19 +454,13 @@ class NodeCore:
 
     # -------------------------------------------------------------- peers' messages
 
-    def _table(self) -> dict[type, Callable[[Header, Any, Instant], list[Effect]]]:
+    def _table(self) -> dict[type, Handler]:
         return {
             m.Fetch: self._fetch,
             m.FetchReply: self._fetch_reply,
             m.Replicate: self._replicate,
             m.ReplicateAck: self._replicate_ack,
-            m.Pull: self._pull,
-            m.PullReply: self._pull_reply,
-            m.Compare: self._compare,
-            m.CompareReply: self._compare_reply,
-            m.CompareRoot: self._compare_root,
-            m.CompareRootReply: self._compare_root_reply,
-            m.Nudge: self._nudge,
+            **Comparing(self.exchange, self._door).table(),
             m.Served: self._named,
             m.SettingsUpdate: self._settings_update,
             m.SettingsAck: self._settings_ack,
@@ -477,7 +472,7 @@ class NodeCore:
         self,
         header: Header,
         message: m.Message,
-        handler: Callable[[Header, Any, Instant], list[Effect]],
+        handler: Handler,
         at: Instant,
     ) -> list[Effect]:
         boot = self.held.view.boots.get(header.sender)
@@ -567,37 +562,6 @@ class NodeCore:
         if message.moved:
             effects = effects + self._offer_view(header.sender, at)
         return effects
-
-    def _pull(self, header: Header, message: m.Pull, at: Instant) -> list[Effect]:
-        message = self._door.in_time(message, at)
-        answerer = self.exchange.answerer
-        return answerer.receive_pull(header.sender, header.request, header.epoch, message, at)
-
-    def _pull_reply(self, header: Header, message: m.PullReply, at: Instant) -> list[Effect]:
-        message = self._door.in_time(message, at)
-        return self.exchange.receive_reply(header.sender, header.request, header.epoch, message, at)
-
-    def _compare(self, header: Header, message: m.Compare, at: Instant) -> list[Effect]:
-        answerer = self.exchange.answerer
-        return answerer.receive_compare(header.sender, header.request, header.epoch, message, at)
-
-    def _compare_reply(self, header: Header, message: m.CompareReply, at: Instant) -> list[Effect]:
-        return self.exchange.receive_comparison(
-            header.sender, header.request, header.epoch, message, at
-        )
-
-    def _compare_root(self, header: Header, message: m.CompareRoot, at: Instant) -> list[Effect]:
-        answerer = self.exchange.answerer
-        return answerer.receive_root(header.sender, header.request, header.epoch, message, at)
-
-    def _compare_root_reply(
-        self, header: Header, message: m.CompareRootReply, at: Instant
-    ) -> list[Effect]:
-        return self.exchange.receive_roots(header.sender, header.request, header.epoch, message, at)
-
-    def _nudge(self, header: Header, message: m.Nudge, at: Instant) -> list[Effect]:
-        self.exchange.agenda.nudged(header.sender, message.slots, at)
-        return []
 
     def _named(self, _header: Header, message: m.Served, at: Instant) -> list[Effect]:
         self.served.heard_of(message.keys, at)
