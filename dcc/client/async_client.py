@@ -43,6 +43,7 @@ from dcc.client.audit import Audit, compared
 from dcc.client.calls import Call, Operation
 from dcc.client.core import ClientCore
 from dcc.client.dispatch import IN_FLIGHT_MAX
+from dcc.client.events import EventHook, Events
 from dcc.client.link import read_clocks
 from dcc.client.many import Written
 from dcc.client.operations import (
@@ -58,7 +59,7 @@ from dcc.client.operations import (
     slots_by_primary,
     value_in,
 )
-from dcc.client.results import ClusterStats, Convergence, Entry, Lookup, Topology
+from dcc.client.results import ClusterStats, Convergence, Entry, Latency, Lookup, Topology
 from dcc.client.routing import View
 from dcc.errors import ClientClosed, DccError, NodeUnavailable, WrongLoop
 from dcc.limits import SLOT_COUNT
@@ -103,12 +104,14 @@ class AsyncClient:
         name: str | None = None,
         cluster: str = "dcc",
         in_flight: int = IN_FLIGHT_MAX,
+        on_event: EventHook | None = None,
     ) -> None:
         """Check the options; connections are made when first needed, on the loop running then.
 
         Args:
             in_flight: calls under way at a time; others wait, and end as `Overloaded` if their
                 time is over before it is their turn.
+            on_event: as for `Client`, but called in the loop, at times between two calls.
 
         All else is as for `Client`.
         """
@@ -122,6 +125,7 @@ class AsyncClient:
         if in_flight < 1:
             raise ValueError(f"in_flight: above 0, got {in_flight}")
         self._in_flight = in_flight
+        self._events = Events(on_event)
         self._driver: LoopDriver | None = None
         self._closed = self._forked = False
         self._finalizer: weakref.finalize[Any, Any] | None = None
@@ -136,7 +140,7 @@ class AsyncClient:
         if r is UNSET and self._ops.plain:
             outcome = await self._bound().get(key_bytes(key))
             if isinstance(outcome, DccError):
-                raise outcome
+                raise self._failed(outcome)
             value: bytes | None = outcome
         else:
             reply: GetReply = await self._call(self._ops.reading(key, r))
@@ -146,7 +150,7 @@ class AsyncClient:
     async def lookup(self, key: str, *, r: int | str | Unset = UNSET) -> Lookup:
         """Return how a read of `key` ends, with all that is known: never raises for a miss."""
         call = await self._ended(self._ops.reading(key, r))
-        reply: GetReply = call.outcome()
+        reply: GetReply = self._outcome(call)
         address, confirmed = call.answered_by()
         core = call.core
         node = core.view.name_of(address) if core.view is not None else address
@@ -172,7 +176,7 @@ class AsyncClient:
         write = self._ops.writing(Op.PUT, key, value_bytes(value), ttl, w=w)
         outcome = await self._bound().put(write)
         if isinstance(outcome, DccError):
-            raise outcome
+            raise self._failed(outcome)
         version: Version = outcome
         return version
 
@@ -321,8 +325,12 @@ class AsyncClient:
         return {name: inspected(name, answer, now) for name, answer in answers.items()}
 
     def counts(self) -> dict[str, int]:
-        """Return how often this client met what; no coroutine, as nobody is asked."""
-        return dict(self._driver.counts) if self._driver is not None else {}
+        """Return how often this client met what, as `Client.counts`; no coroutine."""
+        return dict(self._events.counts)
+
+    def latencies(self) -> dict[str, Latency]:
+        """Return how long calls have taken, from sending them, as `Client.latencies`."""
+        return self._driver.core.timings.latencies() if self._driver is not None else {}
 
     # -------------------------------------------------------------- life
 
@@ -385,7 +393,7 @@ class AsyncClient:
             rng=random.Random(client_id),
             timeout_ns=self._ops.timeout_ns,
         )
-        self._driver = LoopDriver(core, loop, self._in_flight)
+        self._driver = LoopDriver(core, loop, self._in_flight, self._events)
         self._finalizer = weakref.finalize(self, _close_forgotten, self._driver)
         self._finalizer.atexit = False
         return self._driver
@@ -393,13 +401,24 @@ class AsyncClient:
     async def _ended(self, operation: Operation) -> Call:
         outcome = await self._bound().call(operation)
         if isinstance(outcome, DccError):
-            raise outcome
+            raise self._failed(outcome)
         call: Call = outcome
         return call
 
+    def _outcome(self, call: Call) -> Any:
+        try:
+            return call.outcome()
+        except DccError as error:
+            raise self._failed(error) from error.__cause__
+
+    def _failed(self, error: DccError) -> DccError:
+        """Return `error`, counted."""
+        self._events.failed(error)
+        return error
+
     async def _call(self, operation: Operation) -> Any:
         """Return the outcome of `operation`, within one deadline."""
-        return (await self._ended(operation)).outcome()
+        return self._outcome(await self._ended(operation))
 
     async def _view(self) -> View:
         view: View = await self._call(TopologyGet())

@@ -29,6 +29,7 @@ from dcc import descriptors
 from dcc.client.calls import Operation
 from dcc.client.core import ClientCore
 from dcc.client.dispatch import Dispatcher
+from dcc.client.events import Events
 from dcc.client.flights import Turn
 from dcc.client.link import DRAIN_MAX, FILES_TO_START, Link, open_link, read_clocks, why_not
 from dcc.effects import Effect, Notify, Send
@@ -65,13 +66,16 @@ class LoopDriver:
     """Drives the dispatcher of one client on one event loop."""
 
     def __init__(
-        self, core: ClientCore, loop: asyncio.AbstractEventLoop, in_flight_max: int
+        self,
+        core: ClientCore,
+        loop: asyncio.AbstractEventLoop,
+        in_flight_max: int,
+        events: Events,
     ) -> None:
         self.loop = loop
         self.core = core
         self.dispatcher = Dispatcher(core, in_flight_max)
-        self.counts: dict[str, int] = {}
-        "What happened how often: events by name."
+        self.events = events
         self.closed = False
         self._pid = os.getpid()
         self._resolver = Resolver()
@@ -211,7 +215,7 @@ class LoopDriver:
                 if not self._send(effect, now.mono):
                     work.extend(self._undeliverable(effect, now))
             elif isinstance(effect, Notify):
-                self.count(effect.event)
+                self.events.note(effect.event, effect.fields)
 
     def _send(self, send: Send, now: int) -> bool:
         """Return whether the message was sent, or may yet be; false: surely not sent."""
@@ -262,10 +266,6 @@ class LoopDriver:
 
     # -------------------------------------------------------------- wires
 
-    def count(self, event: str) -> None:
-        """Note that `event` happened."""
-        self.counts[event] = self.counts.get(event, 0) + 1
-
     def _open(self, address: str, now: int) -> Wire | None:
         """Return a new wire to an address, None if there can be none."""
         try:
@@ -275,7 +275,7 @@ class LoopDriver:
             socket.setsockopt(zmq.SNDHWM, self._messages_max)
             wire = Wire(address, link)
         except (zmq.ZMQError, ValueError):
-            self.count("not_opened")
+            self.events.note("not_opened", {"address": address})
             return None
         self._wires[address] = wire
         self._add_reader(wire)

@@ -119,7 +119,7 @@ class Channel:
                 link = open_link(socket, address, self._pool.resolver, rng, now)
                 self.links[address] = link
             except (zmq.ZMQError, ValueError):  # Out of descriptors; or no address at all.
-                self._pool.count("not_opened")
+                self._pool.events.note("not_opened", {"address": address})
         return link
 
     def _perform(self, call: Call, effects: list[Effect], now: Now) -> None:
@@ -127,7 +127,7 @@ class Channel:
         while work:
             effect = work.popleft()
             if isinstance(effect, Notify):
-                self._pool.count(effect.event)
+                self._pool.events.note(effect.event, effect.fields)
             elif isinstance(effect, Send):
                 assert isinstance(effect.to, str)
                 if not self._send(effect.to, effect.frames, now.mono):
@@ -219,7 +219,7 @@ class Channel:
                 link.owed_since = NEVER
                 for effect in core.receive(address, frames, now):
                     assert isinstance(effect, Notify)
-                    self._pool.count(effect.event)
+                    self._pool.events.note(effect.event, effect.fields)
             if link.owed_since < NEVER and core.overdue(address, link.owed_since, now):
                 link.owed_since = NEVER
             waited_for = (

@@ -37,6 +37,7 @@ from dcc.client.many import ReadMany
 from dcc.client.plans import plan_of
 from dcc.client.reads import Read
 from dcc.client.routing import Health, Target, View
+from dcc.client.timings import Timings
 from dcc.effects import Effect, Notify, Send
 from dcc.errors import ForeignCluster, PeerError
 from dcc.types import Now
@@ -107,6 +108,7 @@ class ClientCore:
         self._sample = (NEVER, 0)  # (round trip of the sample in use, when it was taken)
         self._lock = lock or nullcontext()
         self.hedging = Hedging(self.attempt_ns, self._lock)
+        self.timings = Timings()
         self._ids = itertools.count(1)
         self.next_request = self._ids.__next__
         self._provisional = False

@@ -42,6 +42,7 @@ from dcc.client.flights import (
     value_of,
     version_of,
 )
+from dcc.client.timings import command_of
 from dcc.deadlines import Deadlines
 from dcc.effects import Effect, Notify, Send
 from dcc.errors import (
@@ -219,7 +220,7 @@ class Dispatcher:
     def _learn(self, now: Now) -> None:
         """Ask for the topology on behalf of all calls that wait for it."""
         call = self._begin(TopologyGet(), self._unlearned[0].deadline, now)
-        self._learner = Flight(call, self.core.next_request())
+        self._learner = Flight(call, self.core.next_request(), command="other")
         self._start(self._learner, now)
 
     def _learned(self, call: Call, now: Now) -> None:
@@ -300,7 +301,7 @@ class Dispatcher:
             self._fly(get, deadline, now, waiter=waiters[0], outcome_of=value_of)
         else:
             many = GetMany(keys=tuple(keys))
-            self._fly(many, deadline, now, by_key=grouped(keys, waiters))
+            self._fly(many, deadline, now, command="get", by_key=grouped(keys, waiters))
 
     def _send_puts(self, writes: list[tuple[Write, Waiter]], deadline: int, now: Now) -> None:
         for group in together(writes):
@@ -317,11 +318,12 @@ class Dispatcher:
                 versions=True,
             )
             by_key = {write.key: [waiter] for write, waiter in group}
-            self._fly(many, deadline, now, by_key=by_key)
+            self._fly(many, deadline, now, command="put", by_key=by_key)
 
     def _fly(self, operation: Operation, deadline: int, now: Now, **who: Any) -> None:
         """Start a call of the core for those who wait for it, as `Flight` takes them."""
         call = self._begin(operation, deadline, now)
+        who.setdefault("command", command_of(operation))
         self._start(Flight(call, self.core.next_request(), **who), now)
 
     def _begin(self, operation: Operation, deadline: int, now: Now) -> Call:
@@ -355,6 +357,7 @@ class Dispatcher:
                     waiter.set_result(hits.get(key))
         core.lost = False
         core.heard_at[address] = now.mono
+        core.timings.observe("get", now.mono - question.sent.mono, len(keys))
         self.in_flight -= len(keys)
         self._close(question)
         return True
@@ -442,6 +445,8 @@ class Dispatcher:
 
     def _end(self, flight: Flight, now: Now) -> None:
         self._land(flight)
+        took = now.mono - flight.call.began
+        self.core.timings.observe(flight.command, took, flight.weight)
         if flight.by_key:
             self._fail_rest(flight)
         if flight.waiter is not None:

@@ -109,18 +109,28 @@ class Question:
 class Flight:
     """One call of the core, for one caller or for many."""
 
-    __slots__ = ("by_key", "call", "number", "outcome_of", "requests", "waiter", "weight")
+    __slots__ = (
+        "by_key",
+        "call",
+        "command",
+        "number",
+        "outcome_of",
+        "requests",
+        "waiter",
+        "weight",
+    )
 
     def __init__(
         self,
         call: Call,
         number: int,
         *,
+        command: str = "get",
         waiter: Waiter | None = None,
         outcome_of: Callable[[Call], object] = lambda call: call,
         by_key: dict[bytes, list[Waiter]] | None = None,
     ) -> None:
-        self.call, self.number = call, number
+        self.call, self.number, self.command = call, number, command
         self.waiter, self.outcome_of = waiter, outcome_of
         "A call of one caller, and what to tell it at the end."
         self.by_key = by_key or {}

@@ -17,8 +17,10 @@ from typing import TypeVar
 
 from dcc.client.channel import Channel
 from dcc.client.core import ClientCore
+from dcc.client.events import Events
 from dcc.client.link import read_clocks
 from dcc.client.pool import Pool
+from dcc.errors import DccError
 from dcc.guard import Guard
 from dcc.types import Now
 from dcc.units import MILLISECOND
@@ -32,7 +34,9 @@ _INHERITED: list[Pool] = []
 class Lender:
     """The pools of one client by process id. Safe to share between threads, and across forks."""
 
-    def __init__(self, nodes: tuple[str, ...], cluster: str, timeout_ns: int) -> None:
+    def __init__(
+        self, nodes: tuple[str, ...], cluster: str, timeout_ns: int, events: Events
+    ) -> None:
         client_id, boot = _identity()
         core = ClientCore(
             nodes,
@@ -45,14 +49,17 @@ class Lender:
         )
         self.closed = False
         self._timeout_ns = timeout_ns
-        self._pools = {getpid(): Pool(core)}
+        self._pools = {getpid(): Pool(core, events)}
 
     def pool(self) -> Pool:
         """Return this process's pool."""
         return self._pools.get(getpid()) or self._succeed()
 
-    def borrow(self, use: Callable[[Channel, Now], T]) -> T:
-        """Return what `use` makes of a channel that nobody else has, and of the time."""
+    def borrow(self, command: str, use: Callable[[Channel, Now], T]) -> T:
+        """Return what `use` makes of a channel that nobody else has, and of the time.
+
+        How long that took is counted for `command`, as is the error that it ends with.
+        """
         pool = self._pools.get(getpid()) or self._succeed()
         now = read_clocks()
         channel = None
@@ -61,10 +68,14 @@ class Lender:
             channel.lent = True
             result = use(channel, now)
             pool.give(channel)
+            pool.core.timings.observe(command, time.monotonic_ns() - now.mono)
             return result
-        except BaseException:
+        except BaseException as error:
             if channel is not None and channel.lent:
                 pool.give(channel)
+            if isinstance(error, DccError):
+                pool.core.timings.observe(command, time.monotonic_ns() - now.mono)
+                pool.events.failed(error)
             raise
 
     def close(self) -> None:
@@ -78,8 +89,8 @@ class Lender:
 
     def _succeed(self) -> Pool:
         """Return the pool of a process that was forked from one that had another."""
-        parent = list(self._pools.values())[-1].core
-        fresh = Pool(parent.heir(*_identity(), Guard()))
+        parent = list(self._pools.values())[-1]
+        fresh = Pool(parent.core.heir(*_identity(), Guard()), parent.events.heir())
         # Several threads may come here at once; one of their pools stays.
         pool = self._pools.setdefault(getpid(), fresh)
         if self.closed:

@@ -29,6 +29,7 @@ import zmq
 from dcc import descriptors
 from dcc.client.channel import Channel
 from dcc.client.core import ClientCore
+from dcc.client.events import Events
 from dcc.client.link import FILES_TO_START
 from dcc.errors import ClientClosed, NodeUnavailable, OperationTimeout
 from dcc.resolve import Resolver
@@ -61,10 +62,9 @@ class Context(zmq.Context[Any]):
 class Pool:
     """Lends channels, at most so many."""
 
-    def __init__(self, core: ClientCore) -> None:
+    def __init__(self, core: ClientCore, events: Events) -> None:
         self.core = core
-        self.counts: dict[str, int] = {}
-        "What happened how often: events by name."
+        self.events = events
         self.resolver = Resolver()
         self.closed = False
         try:
@@ -79,10 +79,6 @@ class Pool:
         "Those that are not closed, and that somebody still has."
         self._waiting: deque[threading.Lock] = deque()
         "A held lock for each caller that waits; to release it wakes the caller."
-
-    def count(self, event: str) -> None:
-        """Note that `event` happened; a race between threads may lose one, no more."""
-        self.counts[event] = self.counts.get(event, 0) + 1
 
     def socket(self) -> Socket:
         """Return a new DEALER.

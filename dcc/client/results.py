@@ -53,6 +53,27 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Latency:
+    """How long the calls of one command have taken, those that failed included."""
+
+    count: int
+    sum: float
+    "Seconds, of all together."
+    buckets: tuple[tuple[float, int], ...]
+    "Upper bounds in seconds, ascending, each with the number of calls that took less."
+
+    def quantile(self, q: float) -> float:
+        """Return an upper bound of the q-quantile in seconds, at most twice its value.
+
+        Infinity beyond the last bound, and 0.0 if nothing was counted.
+        """
+        if not self.count:
+            return 0.0
+        wanted = q * self.count
+        return next((bound for bound, count in self.buckets if count >= wanted), float("inf"))
+
+
+@dataclass(frozen=True, slots=True)
 class Convergence:
     """Whether the cluster has converged, by the word of one node that asked all the others."""
 

@@ -38,6 +38,7 @@ from dcc.client.audit import Audit
 from dcc.client.calls import Operation
 from dcc.client.channel import Channel
 from dcc.client.core import ClientCore
+from dcc.client.events import EventHook, Events
 from dcc.client.lending import Lender
 from dcc.client.link import read_clocks
 from dcc.client.many import Written
@@ -53,9 +54,10 @@ from dcc.client.operations import (
     value_in,
 )
 from dcc.client.pool import Pool
-from dcc.client.results import ClusterStats, Convergence, Entry, Lookup, Topology
+from dcc.client.results import ClusterStats, Convergence, Entry, Latency, Lookup, Topology
 from dcc.client.routing import View
 from dcc.client.sweeps import audited, scanned
+from dcc.client.timings import command_of
 from dcc.errors import ClientClosed, NodeUnavailable
 from dcc.limits import SLOT_COUNT
 from dcc.types import Now, Version
@@ -95,6 +97,7 @@ class Client:
         w: int | str = 1,
         name: str | None = None,
         cluster: str = "dcc",
+        on_event: EventHook | None = None,
     ) -> None:
         """Check the options; connections are made when first needed.
 
@@ -110,6 +113,8 @@ class Client:
                 writes.
             name: says who this client is, for your own use.
             cluster: name of the cluster; nodes of another one refuse.
+            on_event: called with the name and the fields of what befalls calls, in their threads
+                and before they end; it should be quick. See docs/observability.md.
 
         Raises:
             TypeError, ValueError: an option of the wrong type or out of range.
@@ -119,7 +124,7 @@ class Client:
             nodes, os.environ.get("DCC_NODES"), timeout=timeout, default_ttl=default_ttl,
             read=read, r=r, w=w, cluster=cluster,
         )  # fmt: skip
-        self._lender = Lender(self._ops.addresses, cluster, self._ops.timeout_ns)
+        self._lender = Lender(self._ops.addresses, cluster, self._ops.timeout_ns, Events(on_event))
         # At exit the sockets go with the process.
         weakref.finalize(self, Lender.close, self._lender).atexit = False
 
@@ -143,14 +148,16 @@ class Client:
             value = value_in(reply)
         else:
             value = self._lender.borrow(
-                lambda channel, now: hotpath.get(channel, operation.key, now)
+                "get", lambda channel, now: hotpath.get(channel, operation.key, now)
             )
         return default if value is None else value
 
     def lookup(self, key: str, *, r: int | str | Unset = UNSET) -> Lookup:
         """Return how a read of `key` ends, with all that is known: never raises for a miss."""
         operation = self._ops.reading(key, r)
-        return self._lender.borrow(lambda channel, now: self._looked_up(channel, operation, now))
+        return self._lender.borrow(
+            "get", lambda channel, now: self._looked_up(channel, operation, now)
+        )
 
     def entry(self, key: str, *, r: int | str | Unset = UNSET) -> Entry | None:
         """Return value, version, expiry and age of `key`; None if it is absent."""
@@ -237,7 +244,9 @@ class Client:
             self._open_or_raise()
             return {}
         try:
-            found = self._lender.borrow(lambda channel, now: hotpath.get_many(channel, raws, now))
+            found = self._lender.borrow(
+                "get_many", lambda channel, now: hotpath.get_many(channel, raws, now)
+            )
         except NodeUnavailable as error:
             name_partial(error, names, raws)
             raise
@@ -346,9 +355,16 @@ class Client:
         return {name: inspected(name, answer, now) for name, answer in answers.items()}
 
     def counts(self) -> dict[str, int]:
-        """Return how often this client met what: late_reply, dropped, hedged,
-        topology_refresh."""
-        return dict(self._pool.counts)
+        """Return how often this client met what, in this process: events (late_reply, dropped,
+        hedged, topology_refresh, not_opened), and errors by the names of their classes."""
+        return dict(self._pool.events.counts)
+
+    def latencies(self) -> dict[str, Latency]:
+        """Return how long the calls of this process have taken, by command.
+
+        Commands are get, get_many, put, add, replace, delete, touch, incr, write_many, other.
+        """
+        return self._core.timings.latencies()
 
     # -------------------------------------------------------------- life
 
@@ -387,9 +403,10 @@ class Client:
     def _call(self, operation: Operation) -> Any:
         """Return the outcome of `operation`, within one deadline."""
         return self._lender.borrow(
+            command_of(operation),
             lambda channel, now: channel.run(
                 channel.core.begin(operation, now, codec=channel.codec), now
-            )
+            ),
         )
 
     def _looked_up(self, channel: Channel, operation: Get, now: Now) -> Lookup:

@@ -12,7 +12,7 @@ from copy import copy
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from dcc import AsyncClient, DccError, Version
+from dcc import AsyncClient, DccError, Latency, Version
 from dcc.client.arguments import UNSET, Ttl, Unset
 from dcc.client.values import Values
 from dcc.contrib.cache import (
@@ -138,6 +138,10 @@ class AsyncCache:
     def counts(self) -> dict[str, int]:
         """Return the counts of the running loop's client and of this cache; see `Cache`."""
         return counts_of(self.client.counts(), self._plans, self._health)
+
+    def latencies(self) -> dict[str, Latency]:
+        """Return how long the calls of the running loop's client have taken."""
+        return self.client.latencies()
 
     async def aclose(self) -> None:
         """Close the client of the running event loop; the next call makes another one."""

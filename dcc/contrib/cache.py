@@ -16,7 +16,16 @@ from copy import copy
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from dcc import Client, ClientClosed, ConfigError, DccError, InvalidKey, NotANumber, Version
+from dcc import (
+    Client,
+    ClientClosed,
+    ConfigError,
+    DccError,
+    InvalidKey,
+    Latency,
+    NotANumber,
+    Version,
+)
 from dcc.client.arguments import UNSET, Ttl, Unset
 from dcc.client.values import Values
 from dcc.contrib.health import Health, health_of
@@ -167,6 +176,10 @@ class Cache:
         """Return the client's counts with unreadable, failed_open, failed_fast, indefinite,
         breaker_opened and breaker_open (0 or 1)."""
         return counts_of(self._client.counts(), self._plans, self._health)
+
+    def latencies(self) -> dict[str, Latency]:
+        """Return how long the client's calls have taken, see `Client.latencies`."""
+        return self._client.latencies()
 
     # -------------------------------------------------------------- inside
 

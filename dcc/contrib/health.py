@@ -20,7 +20,6 @@ from dcc.errors import OperationTimeout
 from dcc.units import SECOND
 
 LOGGER = logging.getLogger("dcc.client")
-LOGGER.addHandler(logging.NullHandler())
 
 PROBE_TIMEOUT_SECONDS = 1.0
 
