@@ -45,6 +45,7 @@ from dcc.node.requests import Requests
 from dcc.node.settings import Changes
 from dcc.node.stats import statistics
 from dcc.node.timekeeping import Timekeeper
+from dcc.node.viewpace import ViewPace
 from dcc.replication.exchange import Exchange
 from dcc.replication.holdings import Holdings, Instant, secret
 from dcc.replication.questions import Outcome, Questions
@@ -57,15 +58,9 @@ from dcc.replication.writes import Writes
 from dcc.ring.hashing import slot_of
 from dcc.store.store import Applied
 from dcc.types import Boot, Member, Now, Record, Settings, Standing, node_key, topic_of
-from dcc.units import MILLISECOND, NEVER, SECOND
+from dcc.units import NEVER, SECOND
 from dcc.wire import messages as m
 from dcc.wire.codec import HEADER_FIELDS, Codec, Header, unpack_items
-
-VIEW_PAUSE_NS = 50 * MILLISECOND
-"Between two takings of the member table: a storm of joins costs a few, not one each."
-
-VIEW_PAUSES, VIEW_PAUSE_MOST_NS = 4, 2 * SECOND
-"The pause after a taking is so many times as long as the taking took: it leaves time to answer."
 
 VIEWS_PAUSE_NS = 1 * SECOND
 "Between two offers to exchange views with one peer whose epoch differs."
@@ -119,12 +114,7 @@ class NodeCore:
         self.loop_lag_ns = 0
         "How late the loop turned lately; set by the shell."
         self.started_at = self._turn_at = now.mono
-        self._view_dirty = True
-        self._laid_over = (0, False)
-        "What `_table_state` was when the ring was laid over the members last."
-        self._view_at = 0
-        self._view_taken = False
-        "In the last turn, whose length tells what it cost."
+        self._view_pace = ViewPace(self.membership)
         self._settings = self.membership.settings
         self._offered_views: dict[int, int] = {}
         self._remember_at = now.mono
@@ -151,7 +141,7 @@ class NodeCore:
     @property
     def view_due(self) -> bool:
         """Whether the members or settings have changed since the ring was laid over them."""
-        return self._view_dirty or self._table_state() != self._laid_over
+        return self._view_pace.due
 
     @property
     def slots_ready(self) -> bool:
@@ -227,7 +217,7 @@ class NodeCore:
         if self.membership.wake_at() <= at.mono:
             effects += self.membership.tick(at.mono, at.ms)
         out = self._emit(effects)
-        if self._view_at <= at.mono and self.view_due:
+        if self._view_pace.wake_at() <= at.mono:
             out += self._take_view(at)
         effects = self._resume_all(self.questions.tick(at), at)
         effects += self.writes.tick(at)
@@ -254,7 +244,7 @@ class NodeCore:
         return min(
             self._turn_at + self.config.protocol_period_ns // 2,
             self.membership.wake_at(),
-            self._view_at if self.view_due else NEVER,
+            self._view_pace.wake_at(),
             self.questions.wake_at(),
             self.writes.wake_at(),
             self.changes.wake_at(),
@@ -275,7 +265,7 @@ class NodeCore:
         if self.lifecycle.leaving:
             return []
         effects = self.lifecycle.leave(at)
-        self._view_dirty = True
+        self._view_pace.changed()
         return self._emit(effects) + self._take_view(at)
 
     def unsent(self, frames: list[bytes]) -> list[bytes]:
@@ -318,9 +308,7 @@ class NodeCore:
         """Open a turn: notice a standstill before anything is judged by the clock."""
         gap = now.mono - self._turn_at
         self._turn_at = now.mono
-        if self._view_taken:
-            pause = min(VIEW_PAUSES * gap, VIEW_PAUSE_MOST_NS)
-            self._view_taken, self._view_at = False, max(self._view_at, now.mono + pause)
+        self._view_pace.turned(gap, now.mono)
         self._at = Instant(now.mono, self.clock.cluster_ms(now.mono))
         if gap > self.config.protocol_period_ns:
             self.membership.standstill(gap, now.mono)
@@ -412,16 +400,11 @@ class NodeCore:
         if self._settings.cleared > self.held.store.cleared:
             self.held.store.clear(self._settings.cleared)
             self.clock.witness(self._settings.cleared)
-        self._view_dirty = True
-
-    def _table_state(self) -> tuple[int, bool]:
-        """Return what differs whenever the members do: also when one is only forgotten."""
-        return self.membership.changes, self.membership.joined
+        self._view_pace.changed()
 
     def _take_view(self, at: Instant) -> list[Effect]:
         """Lay the member table over the ring, and let every machine know what changed."""
-        self._view_dirty, self._laid_over = False, self._table_state()
-        self._view_at = at.mono + VIEW_PAUSE_NS
+        self._view_pace.taken(at.mono)
         if not self.membership.joined:
             return []
         view = self.held.view
@@ -429,7 +412,7 @@ class NodeCore:
         change = view.update(self.membership.members, self.membership.settings.replicas, at.mono)
         if not change.any:
             return []
-        self._view_taken = True
+        self._view_pace.moved()
         gone = tuple(key for key, boot in sorted(boots.items()) if view.boots.get(key) != boot)
         self.sync.view_changed(gone)
         for key in gone:
