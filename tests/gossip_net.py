@@ -71,7 +71,8 @@ class Net:
         self.clock_ms = EPOCH_MS
         self.nodes: dict[int, Node] = {}
         self.by_request: dict[str, Node] = {}
-        self.by_key: dict[NodeKey, Node] = {}
+        self.by_key: dict[NodeKey, list[Node]] = {}
+        "By name, at every address that it was given."
         self.cut: Cut = lambda a, b, plane: False
         self.events: list[tuple[int, str, Notify]] = []
         self.sent: Counter[str] = Counter()
@@ -93,7 +94,10 @@ class Net:
             for seed in seeds
         )
         node = Node(self, index, options)
-        self.nodes[index] = self.by_request[node.config.request] = self.by_key[node.key] = node
+        self.nodes[index] = self.by_request[node.config.request] = node
+        named = self.by_key.get(node.key, [])
+        elsewhere = [twin for twin in named if twin.config.request != node.config.request]
+        self.by_key[node.key] = [*elsewhere, node]
         if start:
             self.carry_out(node, node.machine.start(self.now, self.cluster_ms))
         return node
@@ -201,12 +205,12 @@ class Net:
         self._plan(node)
 
     def _gossip(self, node: Node, to: NodeKey, message: Message) -> None:
-        target = self.by_key.get(to)
-        link = None if target is None else target.linked.get(node.key)
-        if link is None or link[1] != node.config.gossip or link[2] > self.now:
-            return
-        if self.rng.random() >= self.loss:
-            self._send(node, target, message, "gossip", 0)
+        for target in self.by_key.get(to, ()):
+            link = target.linked.get(node.key)
+            if link is None or link[1] != node.config.gossip or link[2] > self.now:
+                continue
+            if self.rng.random() >= self.loss:
+                self._send(node, target, message, "gossip", 0)
 
     def _tell(self, node: Node, to: NodeKey | str, message: Message, request: int) -> None:
         if isinstance(to, str):

@@ -280,18 +280,6 @@ def test_clusters_founded_apart_merge_through_their_seeds() -> None:
     assert len({node.machine.settings for node in net.live()}) == 1
 
 
-def test_of_two_nodes_with_one_name_only_the_later_stays() -> None:
-    net = Net()
-    net.cluster(3, seeds=(0,))
-    older = net.nodes[2]
-    later = net.add(3, name="node-2", seeds=(0,))
-    net.nodes[2] = older
-    net.run(60)
-    assert older.machine.displaced
-    assert not later.machine.displaced
-    assert {event.fields["lost"] for _, _, event in net.named("name_conflict")} >= {True}
-
-
 def test_a_member_that_leaves_is_gone_everywhere_without_a_suspicion() -> None:
     net = Net()
     net.cluster(16)

@@ -35,15 +35,6 @@ def test_who_speaks_for_itself_is_asked_before_those_that_others_tell_of() -> No
     assert asked, "as soon as one of those before has had its time"
 
 
-def test_a_node_gives_way_to_a_newer_one_of_its_name_that_answers_not_to_a_claim() -> None:
-    bench = Bench("a")
-    bench.unreachable = {"me"}
-    bench.push_pull(row("me", MS + 9, boot=(MS + 9) << 16, request="no:1", gossip="no:2"))
-    bench.pass_time(2)
-    assert not bench.machine.displaced
-    assert bench.machine.me.incarnation == MS + 10, "refuted"
-
-
 def test_a_member_is_not_moved_by_somebody_elses_word() -> None:
     bench = Bench("a", "b")
     moved = row("b", MS + 9, request="no:1", gossip="no:2", boot=(MS + 9) << 16)

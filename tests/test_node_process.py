@@ -18,6 +18,7 @@ import pytest
 import zmq
 
 from dcc.limits import FRAME_BYTES_MAX, VALUE_BYTES_MAX
+from dcc.node.__main__ import EXIT_NAME_TAKEN
 from dcc.types import TOPIC_ALL, node_key, topic_of
 from dcc.wire import messages as m
 from dcc.wire.codec import MAGIC, PREFIX_BYTES, PROTOCOL_VERSION, Codec
@@ -410,12 +411,19 @@ class _At:
         self.address = address
 
 
-def test_a_node_whose_name_was_taken_by_a_newer_one_ends_and_says_so(processes: Processes) -> None:
-    first = processes.node()
-    older = processes.node("--name", "twin", "--seed", first.address)
-    assert older.ready
-    newer = processes.node("--name", "twin", "--seed", first.address)
-    assert newer.ready
-    assert older.wait() == 1, older.text()
-    assert older.events("name_conflict")
-    assert newer.popen.poll() is None
+def test_a_second_node_of_a_name_ends_with_a_code_of_its_own_however_often(
+    processes: Processes,
+) -> None:
+    seed = processes.node()
+    first = processes.node("--name", "twin", "--seed", seed.address)
+    assert first.ready
+    for seeds in (seed.address, first.address):
+        second = processes.node("--name", "twin", "--seed", seeds)
+        assert second.wait() == EXIT_NAME_TAKEN, second.text()
+        lost = second.events("name_conflict")[-1]
+        assert (lost["level"], lost["lost"], lost["theirs"]) == ("error", True, first.address)
+        assert lost["ours"] not in ("", first.address)
+    assert first.popen.poll() is None
+    first.popen.kill()
+    moved = processes.node("--name", "twin", "--seed", seed.address)
+    assert moved.ready, "the first one does not answer"

@@ -121,6 +121,12 @@ class Seeds:
         """Another joining node was heard from: form a cluster with it, unless there is one."""
         self._form_at = min(self._form_at, now + self._period_ns)
 
+    def postpone(self, now: int) -> None:
+        """Found nothing for a period: somebody is still being asked."""
+        later = now + self._period_ns
+        self._alone_at = self._alone_at if self._alone_at == NEVER else max(self._alone_at, later)
+        self._form_at = self._form_at if self._form_at == NEVER else max(self._form_at, later)
+
     def founds(self, now: int) -> bool:
         """Return whether this node is to found a cluster now."""
         return now >= self._founds_at()

@@ -47,10 +47,10 @@ from dcc.gossip.owntime import OwnTime
 from dcc.gossip.pace import PaceJudge
 from dcc.gossip.probe import Prober
 from dcc.gossip.pushpull import PushPuller
-from dcc.gossip.rows import EVENTS, dated, dropped, moves, notice
-from dcc.gossip.rows import conflict as conflict_of
+from dcc.gossip.rows import EVENTS, changed, dated, dropped, moves, notice
 from dcc.gossip.suspicion import Suspicions
-from dcc.gossip.table import Table, order_of, placement_of
+from dcc.gossip.table import Table, order_of
+from dcc.gossip.twin import Twins, conflict
 from dcc.limits import GOSSIP_BYTES_MAX
 from dcc.types import Member, NodeKey, Settings, Standing
 from dcc.units import MILLISECOND, NEVER
@@ -91,7 +91,7 @@ class Membership:
         self.settings = settings
         self.joined = False
         self.displaced = False
-        "Another node runs under this name with a higher incarnation: this one has fallen silent."
+        "Another node that was here first has this one's name: this one has fallen silent."
         self._config = config
         self._forget_ms = config.forget_after_ns // MILLISECOND
         self._table = Table(me)
@@ -106,6 +106,7 @@ class Membership:
         self._removals = Deadlines()
         self._links = Links()
         self._newcomers = Newcomers(self._table, config, rng)
+        self._twins = Twins(self._table, config, rng)
         self._told: dict[NodeKey, int] = {}
         self._rng = rng
         self._settings_left = 0
@@ -190,15 +191,18 @@ class Membership:
             return []
         self._turn(now, cluster_ms)
         effects: list[Effect] = []
+        if self._twins.asking and not self.joined:
+            self._seeds.postpone(self._time.now)
         if self._seeds.founds(self._time.now) and not self.joined:
             effects += self._found()
         if self.joined:
             effects += self._judge()
             effects += self._gossip()
+        effects += self._look_at_twins()
         effects += self._push_puller.tick(self._time.now, self.settings)
         effects += self._newcomers.tick(self._time.now)
-        for claim in self._newcomers.impostors():
-            effects += self._refute(claim) if order_of(claim) > order_of(self.me) else []
+        for moved in self._newcomers.moved():
+            effects += self._believe(moved)
         if self._time.now >= self._sweep_at:
             self._sweep_at = self._time.now + self._config.reconnect_interval_ns
             self._forget()
@@ -255,10 +259,9 @@ class Membership:
 
     def check(self) -> None:
         """Assert all invariants. O(n)."""
-        for part in (self._table, self._rumors, self._prober, self._suspicions, self._newcomers):
+        told_of = (self._table, self._rumors, self._newcomers, self._twins)
+        for part in (*told_of, self._prober, self._suspicions, self._push_puller, self._removals):
             part.check()
-        self._push_puller.check()
-        self._removals.check()
         rows = self._table.rows
         for key, row in rows.items():
             assert (key in self._suspicions) == (row.standing == SUSPECT and key != self.me.key)
@@ -281,7 +284,8 @@ class Membership:
     def _next_at(self) -> int:
         if self.displaced:
             return NEVER
-        at = min(self._push_puller.wake_at(), self._newcomers.wake_at(), self._sweep_at)
+        asked_at = min(self._newcomers.wake_at(), self._twins.wake_at())
+        at = min(self._push_puller.wake_at(), asked_at, self._sweep_at)
         if self._time.now < self._left_at:
             at = min(at, self._left_at)
         if not self.joined:
@@ -297,8 +301,11 @@ class Membership:
     ) -> list[Effect]:
         sender = header.sender
         row = self._table.rows.get(sender)
-        if isinstance(message, Ack) and (proven := self._newcomers.proven(header, message)):
-            return self._believe(proven)
+        if isinstance(message, Ack):
+            if sender == self._table.key and (twin := self._twins.answered(header, message)):
+                return self._give_way(twin)
+            if proven := self._newcomers.proven(header, message):
+                return self._believe(proven)
         if request_plane and isinstance(message, Ping) and header.request:
             return self._asked_by_address(header, message, route)
         if row is None and request_plane and isinstance(message, Ping):
@@ -332,7 +339,8 @@ class Membership:
         """Answer who asks whether this node is where others say, on the connection it came by."""
         effects = self._hear_rumors(message.rumors, header.sender, False)
         ack = self._prober.on_ping(header.sender, message)
-        if ack is not None and self.me.standing != LEFT:
+        owed = self._twins.owes_answer(header, message, joined=self.joined)
+        if ack is not None and owed and self.me.standing != LEFT:
             effects.append(Answer(route, ack, header.request))
         return effects
 
@@ -381,20 +389,16 @@ class Membership:
         mine = header.sender == self.me.key and header.boot == self.me.boot
         if not mine:
             effects += self._hear_view(header, message.members, message.settings)
-        if self.displaced or not self._push_puller.serves(self._time.now):
-            return effects
-        reply = self._push_puller.reply(self.settings)
-        if message.joining:
-            effects.append(Answer(route, reply, header.request))
-        elif self._table.is_peer(header.sender):
-            effects.append(Tell(header.sender, reply, header.request))
-        elif message.members and message.members[0].request != self.me.request:
-            effects.append(Tell(message.members[0].request, reply, header.request))
+        if self._push_puller.serves(self._time.now):
+            effects += self._push_puller.answer(header, message, route, self.settings)
         return effects
 
     def _on_push_pull_reply(self, header: Header, message: PushPullReply) -> list[Effect]:
+        mine = header.sender == self.me.key
+        if mine and header.boot != self.me.boot:  # A twin, and no seed that leads to this node.
+            return self._hear_view(header, message.members, message.settings)
         self._push_puller.on_reply(header.sender, header.request, message)
-        if header.sender == self.me.key and header.boot == self.me.boot:
+        if mine:
             return []
         before = self._table.changes
         effects = self._hear_view(header, message.members, message.settings)
@@ -405,13 +409,10 @@ class Membership:
         self, header: Header, members: Sequence[Member], settings: Settings
     ) -> list[Effect]:
         effects: list[Effect] = []
-        for elder in members[:1] if header.sender == self.me.key else ():
-            if elder.request != self.me.request and order_of(elder) < order_of(self.me):
-                effects.append(self._conflict(elder, lost=False))
         for claim in members:
             effects += self._hear(claim, [], header.sender)
         effects += self._merge_settings(settings)
-        if not self.joined and self.me.standing != LEFT:
+        if not self.joined and self.me.standing != LEFT and not self._twins.asking:
             if settings.replicas_stamp > 0:
                 effects += self._join()
             elif self._table.peers:
@@ -424,7 +425,7 @@ class Membership:
         """Merge one claim; append the row held to `newer` if the claim was stale."""
         key = claim.key
         if key == self._table.key:
-            return self._hear_of_me(claim, newer)
+            return self._hear_of_me(claim, newer, sender)
         held = self._table.rows.get(key)
         if self.joined and moves(held, claim):
             self._newcomers.heard(claim, by_itself=sender == key)
@@ -449,8 +450,6 @@ class Membership:
 
     def _believe(self, claim: Member) -> list[Effect]:
         """Take in a row whose owner has answered where it says."""
-        if claim.key == self._table.key:
-            return [self._conflict(claim, lost=True)] if order_of(claim) > order_of(self.me) else []
         return self._merge(claim.key, self._table.rows.get(claim.key), claim, [])
 
     def _admit(self, key: NodeKey, claim: Member) -> list[Effect]:
@@ -490,44 +489,45 @@ class Membership:
             # Several may declare the same death; the earliest date ends retention for all.
             self._table.put(key, held._replace(since_ms=claim.since_ms))
 
-    def _hear_of_me(self, claim: Member, newer: list[Member]) -> list[Effect]:
+    def _hear_of_me(self, claim: Member, newer: list[Member], sender: NodeKey) -> list[Effect]:
         me = self.me
-        if order_of(claim) <= order_of(me):
-            if claim.incarnation < me.incarnation:
-                newer.append(me)
-            return []
+        stale = order_of(claim) <= order_of(me)
+        if stale and claim.incarnation < me.incarnation:
+            newer.append(me)
         if me.standing == LEFT:
             return []
-        if claim.boot != me.boot and claim.request != me.request and claim.standing <= SUSPECT:
-            self._newcomers.heard(claim, by_itself=False)
-            return []
+        of_twin = self._twins.hear(claim, by_itself=sender == me.key, joined=self.joined)
+        if of_twin is not None or stale:
+            return of_twin or []
+        self._prober.worsen(1)
         return self._refute(claim)
 
     def _refute(self, claim: Member) -> list[Effect]:
         """Answer an accusation, or what was said of an earlier life, whose clock was ahead."""
         self._renew(incarnation=claim.incarnation + 1)
-        self._prober.worsen(1)
         if claim.standing >= DEAD:
             # Those who believe it no longer listen; tell them by address.
             self._push_puller.assert_self(self._time.now)
         return [notice("refuted", self.me, accused=claim.standing.name.lower())]
 
-    def _conflict(self, theirs: Member, *, lost: bool) -> Notify:
-        if lost:
-            self.displaced = True
-            self.joined = False
-        return conflict_of(theirs, self.me, lost=lost)
+    def _look_at_twins(self) -> list[Effect]:
+        """Ask a twin that was heard of; outbid one that is not there, or go on joining."""
+        effects, silent = self._twins.tick(self._time.now, joined=self.joined)
+        if silent is not None and not self.joined:
+            self._seeds.attempt_at = self._time.now
+        if silent is not None and order_of(silent) > order_of(self.me):
+            effects += self._refute(silent)
+        return effects
+
+    def _give_way(self, twin: Member) -> list[Effect]:
+        self.displaced, self.joined = True, False
+        return [conflict(twin, self.me, lost=True)]
 
     # -------------------------------------------------------------- changing rows
 
     def _change(self, key: NodeKey, held: Member, row: Member) -> list[Effect]:
         self._set(key, row)
-        effects = self._links.follow(key, row)
-        if row.standing != held.standing:
-            effects.append(notice(EVENTS[row.standing], row))
-        elif row.standing == ALIVE and placement_of(row) != placement_of(held):
-            effects.append(notice("member_updated", row))
-        return effects
+        return [*self._links.follow(key, row), *changed(held, row)]
 
     def _set(self, key: NodeKey, row: Member) -> None:
         """Put a row of another member, with its timers and its rumor."""

@@ -17,9 +17,10 @@ the ping's number, which nobody else can know. It must come from the boot that t
 At most `ASKED_AT_ONCE` are asked at the same time, so invented rows cost few connections and names
 to look up; who speaks for itself goes first. A node that has not joined believes its seeds.
 
-The same goes for members that are said to be elsewhere, or in another life, and for whoever runs
-under this node's own name at another address: this node gives way to a newer one that answers, not
-to the word of somebody else, which it refutes.
+The same goes for members that are said to be elsewhere, or in another life. A life at another
+address than the one that is believed, and later, is one of two things: the node has moved, or
+another one was given its name. So the one that is believed is asked as well, and if it answers
+nothing changes (`twin`).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from dcc.config import NodeConfig
 from dcc.effects import Disconnect, Effect, Tell
 from dcc.gossip.rows import notice
 from dcc.gossip.table import Table
-from dcc.types import Boot, Member, NodeKey
+from dcc.types import Boot, Member, NodeKey, Standing
 from dcc.units import NEVER, SECOND
 from dcc.wire.codec import Header
 from dcc.wire.messages import Ack, Ping, PingReq
@@ -52,6 +53,9 @@ class _Newcomer:
     seq: int = 0
     asked_at: int = NEVER
     helped: bool = False
+    rival: Member | None = None
+    "Who is believed under this name, at another address, and stays if it answers."
+    answered: bool = False
 
 
 class Newcomers:
@@ -68,7 +72,8 @@ class Newcomers:
         "Those without helpers yet, the first asked first."
         self._looked_after: deque[NodeKey] = deque()
         "Those with helpers, the first asked first."
-        self._impostors: list[Member] = []
+        self._moved: list[Member] = []
+        "Those that answered and whose rivals had their time and did not."
         self._told: dict[NodeKey, Boot] = {}
         "The life in which it was told that a newcomer cannot be reached."
 
@@ -94,9 +99,7 @@ class Newcomers:
         """Return the row that an answer proves: of its sender, or of whom the sender has pinged."""
         known = self._rows.get(header.sender)
         if known is not None and known.asked_at != NEVER and known.seq == ack.seq:
-            if known.row.boot != header.boot:
-                return None
-            return self._rows.pop(header.sender).row
+            return self._answered(known, header.boot)
         if self._table.is_peer(header.sender):
             for key in self._looked_after:
                 known = self._rows.get(key)
@@ -114,14 +117,15 @@ class Newcomers:
             known = self._rows.get(key)
             if known is not None:
                 known.seq, known.asked_at = self._rng.getrandbits(62) | 1, now
+                known.rival = self._rival_of(known.row)
                 self._asked.append(key)
                 effects += self._ask(known)
         return effects
 
-    def impostors(self) -> list[Member]:
-        """Return, once, the rows under this node's own name of which nobody has answered."""
-        found, self._impostors = self._impostors, []
-        return found
+    def moved(self) -> list[Member]:
+        """Return, once, the rows that `tick` has found proven: of nodes that have moved."""
+        moved, self._moved = self._moved, []
+        return moved
 
     def wake_at(self) -> int:
         """Return when the next question or its end is due, or NEVER."""
@@ -165,8 +169,8 @@ class Newcomers:
         known = self._rows.get(key)
         if known is None or known.asked_at == NEVER:
             return []
-        if key == self._table.key:  # Whom else to ask? They would ask this very node.
-            self._impostors.append(self._rows.pop(key).row)
+        if known.answered:
+            self._moved.append(self._rows.pop(key).row)
             return []
         self._looked_after.append(key)
         known.helped = True
@@ -175,14 +179,33 @@ class Newcomers:
         return [*self._ask(known), *(Tell(helper, request) for helper in helpers)]
 
     def _ask(self, known: _Newcomer) -> list[Effect]:
-        """Return the ping to the address that a row names, on a connection of its own.
+        """Return the ping to the address that a row names, and its rival's, if any.
 
-        It is a new one: an old one may lead to an earlier life, or be seconds from its next
-        attempt, having found nobody there.
+        Each on a new connection: an old one may lead to an earlier life, or be seconds from its
+        next attempt, having found nobody there.
         """
-        address = known.row.request
         ping = Ping(seq=known.seq, target=known.row.key, rumors=(self._table.me,))
-        return [Disconnect(address), Tell(address, ping, known.seq)]
+        effects: list[Effect] = []
+        for row in (known.row, known.rival):
+            if row is not None:
+                effects += [Disconnect(row.request), Tell(row.request, ping, known.seq)]
+        return effects
+
+    def _rival_of(self, row: Member) -> Member | None:
+        held = self._table.rows.get(row.key)
+        if held is None or held.standing > Standing.SUSPECT or held.request == row.request:
+            return None
+        return held if held.boot < row.boot else None
+
+    def _answered(self, known: _Newcomer, boot: Boot) -> Member | None:
+        """Return the row that an answer by the life `boot` proves; forget it if its rival lives."""
+        if known.rival is not None and boot == known.rival.boot:
+            del self._rows[known.row.key]
+        elif boot == known.row.boot:
+            known.answered = True
+            if known.rival is None or known.helped:
+                return self._rows.pop(known.row.key).row
+        return None
 
     def _expire(self, now: int) -> list[Effect]:
         """Give up who has not answered, and tell of it: what it advertises may be wrong."""

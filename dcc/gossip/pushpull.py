@@ -26,13 +26,14 @@ import random
 from math import ceil, log2
 
 from dcc.config import NodeConfig
-from dcc.effects import Effect, Notify, Tell
+from dcc.effects import Answer, Effect, Notify, Tell
 from dcc.gossip.dissemination import fit
 from dcc.gossip.joining import Seeds
 from dcc.gossip.table import Table
 from dcc.limits import FRAME_BYTES_MAX
 from dcc.types import Member, NodeKey, Settings
 from dcc.units import NEVER
+from dcc.wire.codec import Header
 from dcc.wire.messages import PushPull, PushPullReply
 
 VIEW_BYTES = FRAME_BYTES_MAX * 3 // 4
@@ -192,9 +193,20 @@ class PushPuller:
         self._served += 1
         return self._served <= SERVED_PER_GOSSIP_INTERVAL
 
-    def reply(self, settings: Settings) -> PushPullReply:
-        """Return the answer to a push/pull, as of now."""
-        return PushPullReply(members=self.view(), settings=settings)
+    def answer(
+        self, header: Header, message: PushPull, route: bytes, settings: Settings
+    ) -> list[Effect]:
+        """Return the answer to a push/pull, as of now, by the way that leads to the asker."""
+        reply = PushPullReply(members=self.view(), settings=settings)
+        if message.joining:
+            return [Answer(route, reply, header.request)]
+        # The connection may lead to another life than the one that asks, at another address.
+        peer = self._table.rows[header.sender] if self._table.is_peer(header.sender) else None
+        if peer is not None and peer.boot == header.boot:
+            return [Tell(header.sender, reply, header.request)]
+        if message.members and message.members[0].request != self._table.me.request:
+            return [Tell(message.members[0].request, reply, header.request)]
+        return []
 
     def view(self) -> tuple[Member, ...]:
         """Return this node's row, then the peers', then the others', as many as fit.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dcc.effects import Notify
-from dcc.gossip.table import order_of
+from dcc.effects import Effect, Notify
+from dcc.gossip.table import order_of, placement_of
 from dcc.types import Member, Standing
 from dcc.wire.codec import Header
 
@@ -35,9 +35,13 @@ def dated(claim: Member, latest_ms: int) -> Member:
     return claim._replace(since_ms=latest_ms)
 
 
-def conflict(theirs: Member, ours: Member, *, lost: bool) -> Notify:
-    """Return the notice that two nodes run under one name."""
-    return notice("name_conflict", theirs, theirs=theirs.request, ours=ours.request, lost=lost)
+def changed(held: Member, row: Member) -> list[Effect]:
+    """Return what is told of a change of one member's row."""
+    if row.standing != held.standing:
+        return [notice(EVENTS[row.standing], row)]
+    if row.standing == Standing.ALIVE and placement_of(row) != placement_of(held):
+        return [notice("member_updated", row)]
+    return []
 
 
 def notice(event: str, row: Member, **more: Any) -> Notify:

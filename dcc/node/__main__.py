@@ -1,8 +1,9 @@
 """`python -m dcc.node`: one node as a process of its own.
 
 Exit codes: 0 after a graceful leave (SIGTERM, SIGINT); 2 with one line on standard error if the
-node could not start: a bad option, an unreadable file, an address in use; 128 + the signal's number
-if a second signal cut the leave short.
+node could not start: a bad option, an unreadable file, an address in use; 3 (`EXIT_NAME_TAKEN`) if
+another node that was there first has its name, which a restart would not change; 128 + the signal's
+number if a second signal cut the leave short.
 
 Standard output carries exactly one line, `node_ready`, once this node has joined and serves.
 """
@@ -24,6 +25,10 @@ from dcc.node.loop import Loop, open_loop
 
 if TYPE_CHECKING:
     from dcc.node.http import HttpServer
+
+
+EXIT_NAME_TAKEN = 3
+"Another node of this one's name was there first; supervisors should not start this one again."
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
@@ -67,7 +72,7 @@ class Process:
             tune_collector()
             self._loop.run()
             if self._loop.displaced:
-                self._exit_code = 1
+                self._exit_code = EXIT_NAME_TAKEN
             self._log("node_stopped", {"exit_code": self._exit_code})
         finally:
             if self._http is not None:
