@@ -309,9 +309,55 @@ class Narrow:
         wires.narrow_out.pop(self.node, None)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Twin:
+    """Another machine is given a node's name, as by a copied unit file."""
+
+    at_ns: int
+    lasts_ns: int
+    node: str
+
+    def begin(self, world: World) -> None:
+        if self.node in world.nodes:
+            world.outsiders.start(self.node, reachable=True)
+
+    def end(self, world: World) -> None:
+        world.outsiders.end(self.node)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreached:
+    """A new node advertises an address that leads nowhere; what it asks is answered."""
+
+    at_ns: int
+    lasts_ns: int
+    node: str
+
+    def begin(self, world: World) -> None:
+        world.outsiders.start(self.node, reachable=False)
+
+    def end(self, world: World) -> None:
+        world.outsiders.end(self.node)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lies:
+    """Somebody tells every node of so many members that do not exist."""
+
+    at_ns: int
+    count: int
+    lasts_ns: int = 0
+
+    def begin(self, world: World) -> None:
+        world.outsiders.lie(self.count)
+
+    def end(self, world: World) -> None:
+        pass
+
+
 Fault = (
     Partition | Crash | Restart | Pause | Slow | Loss | Delay | Corrupt | ClockStep | ClockDrift
-    | Join | Leave | ClientDeath | Drop | Narrow
+    | Join | Leave | ClientDeath | Drop | Narrow | Twin | Unreached | Lies
 )  # fmt: skip
 
 GRAVE = (Partition, Pause, Slow, Loss, Delay, Narrow, Drop)

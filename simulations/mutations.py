@@ -16,9 +16,9 @@ from dcc.replication.holdings import Instant
 from dcc.replication.sync import IN_SYNC
 from dcc.store.doubt import NOTHING_OWED
 from dcc.store.store import Applied
-from dcc.types import Boot, Now, Record
+from dcc.types import Boot, Member, Now, Record
 from dcc.units import NEVER
-from dcc.wire.messages import Write
+from dcc.wire.messages import Fetch, Write
 from simulations.stage import MakeCore
 
 ONE = "n1"
@@ -276,6 +276,43 @@ def forgets_unseen(core: NodeCore) -> None:
     _replace(membership, "_forget", mutant)
 
 
+def twin_unasked(core: NodeCore) -> None:
+    """A node joins without asking who else has its name."""
+    _replace(core.membership._twins, "hear", lambda claim, *, by_itself, joined: [])
+
+
+def twin_believed(core: NodeCore) -> None:
+    """A node that has moved is believed without asking the address that it has left."""
+    _replace(core.membership._newcomers, "_rival_of", lambda row: None)
+    twin_unasked(core)
+
+
+def unreached_ready(core: NodeCore) -> None:
+    """A node to which nobody can send takes itself for ready."""
+    _replace(core.company, "lacks", lambda: [])
+
+
+def rows_believed(core: NodeCore) -> None:
+    """A row that somebody tells of is believed before its owner has answered."""
+    membership = core.membership
+
+    def mutant(row: Member, *, by_itself: bool) -> None:
+        membership._newcomers._moved.append(row)
+
+    _replace(membership._newcomers, "heard", mutant)
+
+
+def fetch_unnamed(core: NodeCore) -> None:
+    """Who asks for a key does not say which version it holds."""
+    _replace(core.questions, "_fetch", lambda key: Fetch(key=key))
+
+
+def remembers_for_ever(core: NodeCore) -> None:
+    """The table of recent writes lets go of nothing because of its age."""
+    _replace(core.writes.once, "tick", lambda mono: None)
+    _replace(core.writes.once, "wake_at", lambda: NEVER)
+
+
 MUTATIONS: Mapping[str, Plant] = {
     plant.__name__.replace("_", "-"): plant
     for plant in (
@@ -285,6 +322,8 @@ MUTATIONS: Mapping[str, Plant] = {
         no_retargeting, blind_expiry, no_eviction, one_stamp, no_exchange,
         sure_alone, serves_in_doubt, primary_uncounted, remembers_all, no_reserve, time_by_votes,
         corrected_at_once, gray_leads, impatient, late_read, forgets_unseen,
+        twin_unasked, twin_believed, unreached_ready, rows_believed, fetch_unnamed,
+        remembers_for_ever,
     )
 }  # fmt: skip
 

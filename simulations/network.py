@@ -161,14 +161,18 @@ class Network:
         self._bound[GOSSIP, gossip] = endpoint
         self._subscribers[endpoint.name] = {}
 
+    def unbind(self, endpoint: Endpoint) -> None:
+        """Let nobody reach a process at its addresses."""
+        for where in [where for where, who in self._bound.items() if who is endpoint]:
+            del self._bound[where]
+
     def died(self, endpoint: Endpoint, *, silent: bool) -> None:
         """Take a process off the network: what it had sent still arrives, the rest is lost.
 
         Args:
             silent: the machine is gone, so that nobody tells its peers; else its kernel does.
         """
-        for where in [where for where, who in self._bound.items() if who is endpoint]:
-            del self._bound[where]
+        self.unbind(endpoint)
         self._subscribers.pop(endpoint.name, None)
         for one in self._connections:
             if one.source is endpoint:

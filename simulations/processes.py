@@ -55,9 +55,17 @@ Input = tuple[str, Any, Frames]
 class NodeProcess:
     """A node's name and addresses, and the lives of the process behind them."""
 
-    def __init__(self, world: World, index: int, name: str, clock: ProcessClock) -> None:
+    def __init__(
+        self, world: World, index: int, name: str, clock: ProcessClock, called: str = ""
+    ) -> None:
         self.world, self.index, self.name, self.clock = world, index, name, clock
-        self.key: NodeKey = node_key(name)
+        self.called = called or name
+        "What the node on this machine is configured to be called."
+        self.key: NodeKey = node_key(self.called)
+        self.outside = False
+        "No part of the cluster: nothing of it is observed (`company`)."
+        self.reachable = True
+        "Whether what it advertises leads to it."
         self.request = f"10.0.{index >> 8}.{index & 255}:6740"
         self.gossip = f"10.0.{index >> 8}.{index & 255}:6741"
         self.life = 0
@@ -102,6 +110,8 @@ class NodeProcess:
         now = self.now()
         self.boot = (now.wall // MILLISECOND) << 16 | int(rng.random() * 65536)
         world.network.bind(self, self.request, self.gossip)
+        if not self.reachable:
+            world.network.unbind(self)
         self._core = make(self, self.boot, rng, now)
         self._wake_ns = self._leave_until_ns = NEVER
         self.carry_out(self._core.start(now))

@@ -15,6 +15,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from dcc.node.core import NodeCore
+from dcc.replication.once import KEEP_NS
 from dcc.units import MILLISECOND, NEVER, SECOND
 from dcc.wire.messages import Get
 from simulations.checkers import (
@@ -120,6 +121,8 @@ class _Run:
         while world.now_ns < end_ns:
             world.run(min(world.now_ns + STEP_NS, end_ns))
             self.looking.survey()
+            if len(self.violations) < LIMITS_TOLD:
+                self.violations += world.outsiders.judge()
             if self.observer.violations:
                 return
 
@@ -166,8 +169,10 @@ class _Run:
 
     def _check_limits(self, node: NodeProcess) -> None:
         if len(self.violations) < LIMITS_TOLD:
-            footprint = core_of(node).footprint
-            self.violations += limits.check_node(node.name, footprint, self.world.now_ns)
+            core, now_ns = core_of(node), self.world.now_ns
+            self.violations += limits.check_node(node.name, core.footprint, now_ns)
+            age_ns = core.writes.once.age_ns(node.now().mono)
+            self.violations += limits.check_remembered(node.name, age_ns, KEEP_NS, now_ns)
 
     def _read_all(self) -> None:
         """Read every key through a new client; each answer must be the newest version."""

@@ -64,9 +64,10 @@ class Stage:
         others = [one for one in self.world.living() if one is not node]
         there = [one.request for one in others if not core_of(one).lifecycle.leaving][:1]
         seeds = () if node.seedless else tuple(dict.fromkeys((*self.seeds, *there)))
-        config = self.scenario.node_config(node.name, node.request, node.gossip, seeds)
+        config = self.scenario.node_config(node.called, node.request, node.gossip, seeds)
         core = self._make(config, boot=boot, rng=rng, now=now)
-        self.observer.attach(node, core)
+        if not node.outside:
+            self.observer.attach(node, core)
         return core
 
     # -------------------------------------------------------------- time

@@ -23,6 +23,7 @@ from dcc.effects import Notify
 from dcc.units import NEVER, SECOND
 from dcc.wire.messages import TAG, Replicate
 from simulations.clocks import ProcessClock
+from simulations.company import Outsiders
 from simulations.network import Frames, LinkSettings, Network
 from simulations.observer import batch_of, tag_of
 from simulations.processes import CoreMaker, NodeProcess
@@ -103,6 +104,7 @@ class World:
         self._sequence = 0
         self._digest = xxh3_128()
         self._turns = 0
+        self.outsiders = Outsiders(self)
         self._active: list[Fault] = []
         self._healed = False
         self._sent: dict[str, deque[tuple[NodeProcess, Frames]]] = {}
@@ -164,7 +166,11 @@ class World:
             self.lives.append(Life(name, self.now_ns))
             self.counts["start without seeds"] += seedless
             node.seedless = seedless
-            node.boot_up(self._make_core)
+            self.boot(node)
+
+    def boot(self, node: NodeProcess) -> None:
+        """Begin a life of a node's process."""
+        node.boot_up(self._make_core)
 
     def kill(self, name: str, *, silent: bool = False) -> None:
         """End a running node, its memory lost."""
@@ -180,6 +186,10 @@ class World:
         Args:
             in_time: it ended by itself before its time-out, so that it must have handed over.
         """
+        if node.outside:
+            self.counts["outsider left"] += 1
+            node.kill(silent=False)
+            return
         self.counts["left"] += 1
         self._end_life(node.name)
         node.kill(silent=False)
@@ -251,6 +261,8 @@ class World:
 
     def sent(self, node: NodeProcess, to: object, frames: Frames) -> None:
         """Note frames that a node sends on the request plane."""
+        if node.outside:
+            return
         target = self._by_key.get(to) if isinstance(to, int) else None
         if self.observer is not None:
             self.observer.frames(node, target, frames)
@@ -260,7 +272,7 @@ class World:
     def answering(self, node: NodeProcess, route: bytes, frames: Frames) -> None:
         """Let the observer see a reply that leaves a node through its ROUTER."""
         asker = self.network.opener(route)
-        if self.observer is not None and asker is not None:
+        if self.observer is not None and asker is not None and not node.outside:
             self.observer.answering(node, asker, frames)
 
     def digest_input(self, index: int, kind: str, frames: Frames) -> None:
@@ -275,6 +287,10 @@ class World:
         """Count an event that a core reports."""
         self.counts[note.event] += 1
         self._digest.update(note.event.encode())
+        if node.outside:
+            return
+        if note.event == "name_conflict" and note.fields["lost"]:
+            self.outsiders.displaced.append(node.name)
         if self.observer is not None and note.event == "view_changed":
             self.observer.answers.view_changed(node)
         if self.on_notify is not None:
@@ -282,17 +298,17 @@ class World:
 
     def before_input(self, node: NodeProcess, route: bytes, frames: Frames) -> None:
         """Let the observer look at a node before it takes a message of the request plane."""
-        if self.observer is not None:
+        if self.observer is not None and not node.outside:
             self.observer.before(node, self.network.opener(route), frames)
 
     def after_input(self, node: NodeProcess) -> None:
         """Let it look again."""
-        if self.observer is not None:
+        if self.observer is not None and not node.outside:
             self.observer.after(node)
 
     def checked(self, node: NodeProcess) -> None:
         """Let limits be judged at the end of a turn, and the core's invariants at every so many."""
-        if self.on_turn is not None:
+        if self.on_turn is not None and not node.outside:
             self.on_turn(node)
         self._turns += 1
         if self._turns >= self._check_every:

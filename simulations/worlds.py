@@ -33,7 +33,8 @@ def in_world(scenario: Scenario, name: str = "") -> Scenario:
     narrow = "narrow-links" if _one_in(Random(f"{scenario.seed}/narrow"), 12) else ""
     gray = "gray" if _one_in(Random(f"{scenario.seed}/gray"), 20) else ""
     small = "one-is-small" if _one_in(Random(f"{scenario.seed}/small"), 12) else ""
-    name = name or askew or narrow or gray or small or drawn
+    strange = "strangers" if _one_in(Random(f"{scenario.seed}/strangers"), 24) else ""
+    name = name or askew or narrow or gray or small or strange or drawn
     return WORLDS[name](scenario, rng) if name else scenario
 
 
@@ -268,17 +269,34 @@ def gray(scenario: Scenario, rng: Random) -> Scenario:
     return replace(scenario, workload=workload, links=links)
 
 
+def strangers(scenario: Scenario, rng: Random) -> Scenario:
+    """Give a node's name to a second machine, start nodes that nobody reaches, invent members."""
+    nodes, replicas = _between(rng, 3, 4), _between(rng, 1, 2)
+    faults: list[f.Fault] = [_restart(rng, _within(rng, 30), ("n0",))]
+    for index in range(_between(rng, 1, 3)):
+        at_ns, lasts_ns = _within(rng, 25), _between(rng, 10, 16) * SECOND
+        kinds: Sequence[f.Fault] = (
+            f.Twin(at_ns=at_ns, lasts_ns=lasts_ns, node=f"n{_between(rng, 1, nodes - 1)}"),
+            f.Unreached(at_ns=at_ns, lasts_ns=lasts_ns, node=f"n{90 + index}"),
+            f.Lies(at_ns=at_ns, count=_between(rng, 1, 40)),
+        )
+        faults.append(kinds[_between(rng, 0, len(kinds) - 1)])
+    return _roomy(scenario, rng, nodes, replicas, faults, lasts_s=45)
+
+
 WORLDS: Mapping[str, World] = {
     world.__name__.replace("_", "-"): world
     for world in (
         cut_by_pieces, half_reached, healed_in_part, restarted_inside, forgotten,
         much_to_catch_up, narrow_links, one_is_small, wrong_clocks, crowds, gray,
+        strangers,
     )
 }  # fmt: skip
 
 DRAWN: tuple[str, ...] = ()
 """Worlds that are drawn, besides wrong clocks in one of ten, narrow links and unequal memory in one
-of twelve each and a gray node in one of twenty; the others are asked for by name."""
+of twelve each, a gray node in one of twenty and strangers in one of twenty-four; the others are
+asked for by name."""
 
 
 # ------------------------------------------------------------------ pieces

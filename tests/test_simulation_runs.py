@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from dcc.units import KIB, MIB, MILLISECOND, SECOND
+from dcc.wire.messages import Op
 from simulations import faults as f
 from simulations.budgets import Budgets
 from simulations.commands import main
@@ -25,6 +26,7 @@ from simulations.network import BOTH_PLANES, GOSSIP, REQUEST, LinkSettings
 from simulations.runs import Report, run
 from simulations.scenario import WARM_UP_NS, Scenario
 from simulations.workload import WorkloadSettings
+from tests.test_simulation_behind import made_of_what_is_forgotten
 
 ROOT = Path(__file__).parent.parent
 
@@ -286,7 +288,20 @@ FORGOTTEN = replace(
     faults=(f.Crash(at_ns=at(13), node="n2"),),
     faults_ns=25 * SECOND,
 )
+TWINS = replace(
+    QUIET,
+    faults=(f.Twin(at_ns=at(14), lasts_ns=at(14), node="n1"),),
+    faults_ns=18 * SECOND,
+)
+UNREACHED = replace(QUIET, faults=(f.Unreached(at_ns=at(13), lasts_ns=at(9), node="n9"),))
+LIES = replace(QUIET, faults=(f.Lies(at_ns=at(14), count=20),))
+MINUTES = replace(QUIET, faults_ns=80 * SECOND)
 CAUGHT = {
+    "twin-unasked": (TWINS, "the first of a name stays"),
+    "twin-believed": (TWINS, "the first of a name stays"),
+    "unreached-ready": (UNREACHED, "who cannot be reached is not ready"),
+    "rows-believed": (LIES, "who never answered is no member"),
+    "remembers-for-ever": (MINUTES, "limits hold"),
     "forgets-unseen": (FORGOTTEN, "the ring is laid over the members there are"),
     "serves-in-doubt": (AWAY, "no hit is older than what its node could have known"),
     "primary-uncounted": (ASIDE, "no hit is older than what its node could have known"),
@@ -319,8 +334,12 @@ CAUGHT = {
 "Bugs, a scenario that shows each within a few seeds, and the promise whose checker must see it."
 
 
+DIRECTED = {"fetch-unnamed": made_of_what_is_forgotten}
+"Bugs that a scenario directed step by step shows, and no checker of whole runs looks for."
+
+
 def test_every_bug_that_can_be_planted_has_its_scenario() -> None:
-    assert CAUGHT.keys() == MUTATIONS.keys()
+    assert CAUGHT.keys() | DIRECTED.keys() == MUTATIONS.keys()
     told_of = (ROOT / "docs/simulation.md").read_text("utf-8")
     assert [name for name in MUTATIONS if told_of.count(f"`{name}`") != 2] == [], (
         "who sees it, when"
@@ -336,6 +355,13 @@ def test_a_planted_bug_is_caught_and_nothing_else_is(mutation: str) -> None:
         if promise in {found.promise for found in report.violations}:
             return
     raise AssertionError(f"{mutation} went unseen")
+
+
+@pytest.mark.parametrize("op", [Op.TOUCH, Op.INCR])
+def test_a_question_that_names_no_version_brings_deleted_keys_back(op: Op) -> None:
+    asked, made, kept = made_of_what_is_forgotten(op, core_with("fetch-unnamed"))
+    assert made != (asked if op is Op.INCR else set())
+    assert kept, "for good"
 
 
 def test_the_command_tells_how_to_repeat_a_failure(capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,6 +139,10 @@ class Once:
             return NEVER
         return next(iter(self._known.values())).at + KEEP_NS
 
+    def age_ns(self, mono: int) -> int:
+        """Return for how long the oldest request has been kept; 0 if there is none. O(1)."""
+        return mono - next(iter(self._known.values())).at if self._known else 0
+
     def check(self) -> None:
         """Assert the limits and the sums."""
         assert self.bytes_used <= self.bytes_max, "recent writes keep to their bytes"

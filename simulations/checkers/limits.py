@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from dcc.node.footprint import Footprint, Row
+from dcc.units import SECOND
 from simulations.history import Violation
 
 PROMISE = "limits hold"
+LATE_NS = 5 * SECOND
+"A node lets go of what is old when it has a turn for it."
 
 
 def check(
@@ -32,6 +35,14 @@ def check_rows(node: str, rows: Iterable[Row], at_ns: int) -> list[Violation]:
         for row in rows
         if row.used() > row.bytes_max
     ]
+
+
+def check_remembered(node: str, oldest_ns: int, keep_ns: int, at_ns: int) -> list[Violation]:
+    """Return that a recent write is remembered for longer than it should be."""
+    if oldest_ns <= keep_ns + LATE_NS:
+        return []
+    text = f"{node}: a write is remembered after {oldest_ns / SECOND:.0f} s"
+    return [Violation(PROMISE, text, at_ns)]
 
 
 def check_node(node: str, footprint: Footprint, at_ns: int) -> list[Violation]:
