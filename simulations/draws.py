@@ -3,7 +3,7 @@
 Swarm testing: the options themselves are drawn, so that each seed explores another kind of world
 (two nodes or six, no copies or three, a clean network or a lossy one), and faults of one kind can
 be frequent in one run and absent in the next. Most scenarios are then given a twist (`twists`)
-that makes something rare likely, and every second one a world (`worlds`) that asks one question.
+that makes something rare likely, and some a world (`worlds`) that asks one question.
 
 Source: Groce et al., "Swarm testing", ISSTA 2012, for leaving features out at random.
 """

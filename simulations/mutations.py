@@ -278,7 +278,15 @@ def forgets_unseen(core: NodeCore) -> None:
 
 def twin_unasked(core: NodeCore) -> None:
     """A node joins without asking who else has its name."""
-    _replace(core.membership._twins, "hear", lambda claim, *, by_itself, joined: [])
+    twins = core.membership._twins
+    hear = twins.hear
+
+    def mutant(claim: Member, *, by_itself: bool, joined: bool) -> Any:
+        effects = hear(claim, by_itself=by_itself, joined=joined)
+        twins._asked, twins._next_at = None, NEVER
+        return effects
+
+    _replace(twins, "hear", mutant)
 
 
 def twin_believed(core: NodeCore) -> None:

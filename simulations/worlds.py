@@ -1,4 +1,4 @@
-"""Worlds: what every second scenario is given besides its twist, to ask a question of its own.
+"""Worlds: what some scenarios are given besides their twist, to ask a question of their own.
 
 Each is built so that one promise is in doubt for most of the run and clients look at it all the
 time: links that are cut one by one and mended one by one, clients that cannot reach one node, a
@@ -7,7 +7,7 @@ that comes back to so much that catching up takes it seconds. A world has a rand
 own, so what was drawn before stays what it was.
 
 **To add one:** a function from a scenario and a random stream to a scenario, listed in `WORLDS`;
-`python -m simulations run --world NAME` plays every seed in it. `DRAWN` has those that are drawn.
+`python -m simulations run --world NAME` plays every seed in it. `ODDS` has those that are drawn.
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ World = Callable[[Scenario, Random], Scenario]
 def in_world(scenario: Scenario, name: str = "") -> Scenario:
     """Return the scenario in the world called `name`; in its seed's own, or none, by default."""
     rng = Random(f"{scenario.seed}/world")
-    drawn = DRAWN[_between(rng, 0, len(DRAWN) - 1)] if _one_in(rng, 2) and DRAWN else ""
-    askew = "wrong-clocks" if _one_in(Random(f"{scenario.seed}/askew"), 10) else ""
-    narrow = "narrow-links" if _one_in(Random(f"{scenario.seed}/narrow"), 12) else ""
-    gray = "gray" if _one_in(Random(f"{scenario.seed}/gray"), 20) else ""
-    small = "one-is-small" if _one_in(Random(f"{scenario.seed}/small"), 12) else ""
-    strange = "strangers" if _one_in(Random(f"{scenario.seed}/strangers"), 24) else ""
-    name = name or askew or narrow or gray or small or strange or drawn
+    rng.random()  # What it decided once is decided by `ODDS`; the draws behind it stay.
+    name = name or _drawn(scenario.seed)
     return WORLDS[name](scenario, rng) if name else scenario
+
+
+def _drawn(seed: int) -> str:
+    for name, stream, one_of in ODDS:
+        if _one_in(Random(f"{seed}/{stream}"), one_of):
+            return name
+    return ""
 
 
 def cut_by_pieces(scenario: Scenario, rng: Random) -> Scenario:
@@ -273,14 +275,16 @@ def strangers(scenario: Scenario, rng: Random) -> Scenario:
     """Give a node's name to a second machine, start nodes that nobody reaches, invent members."""
     nodes, replicas = _between(rng, 3, 4), _between(rng, 1, 2)
     faults: list[f.Fault] = [_restart(rng, _within(rng, 30), ("n0",))]
-    for index in range(_between(rng, 1, 3)):
+    kinds = ("twin", "unreached", "lies") if _one_in(rng, 2) else ("twin", "lies", "twin")
+    for index, kind in enumerate(kinds):
         at_ns, lasts_ns = _within(rng, 25), _between(rng, 10, 16) * SECOND
-        kinds: Sequence[f.Fault] = (
-            f.Twin(at_ns=at_ns, lasts_ns=lasts_ns, node=f"n{_between(rng, 1, nodes - 1)}"),
-            f.Unreached(at_ns=at_ns, lasts_ns=lasts_ns, node=f"n{90 + index}"),
-            f.Lies(at_ns=at_ns, count=_between(rng, 1, 40)),
-        )
-        faults.append(kinds[_between(rng, 0, len(kinds) - 1)])
+        if kind == "twin":
+            node = f"n{_between(rng, 1, nodes - 1)}"
+            faults.append(f.Twin(at_ns=at_ns, lasts_ns=lasts_ns, node=node))
+        elif kind == "unreached":
+            faults.append(f.Unreached(at_ns=at_ns, lasts_ns=lasts_ns, node=f"n{90 + index}"))
+        else:
+            faults.append(f.Lies(at_ns=at_ns, count=_between(rng, 1, 40)))
     return _roomy(scenario, rng, nodes, replicas, faults, lasts_s=45)
 
 
@@ -293,10 +297,15 @@ WORLDS: Mapping[str, World] = {
     )
 }  # fmt: skip
 
-DRAWN: tuple[str, ...] = ()
-"""Worlds that are drawn, besides wrong clocks in one of ten, narrow links and unequal memory in one
-of twelve each, a gray node in one of twenty and strangers in one of twenty-four; the others are
-asked for by name."""
+ODDS: tuple[tuple[str, str, int], ...] = (
+    ("wrong-clocks", "askew", 10),
+    ("narrow-links", "narrow", 12),
+    ("gray", "gray", 20),
+    ("one-is-small", "small", 12),
+    ("strangers", "strangers", 16),
+)
+"""(world, its random stream, drawn for one seed in so many), the first that is drawn; the others
+are asked for by name."""
 
 
 # ------------------------------------------------------------------ pieces
