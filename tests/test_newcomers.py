@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dcc.effects import Tell
 from dcc.types import node_key
+from dcc.wire.messages import Ack, PingReq
 from tests.test_membership_rules import MS, Bench, row
 
 
@@ -42,6 +43,31 @@ def test_a_member_is_not_moved_by_somebody_elses_word() -> None:
     bench.gossip("a", moved)
     bench.pass_time(5)
     assert bench.machine.members[node_key("b")].request == "b:1"
+
+
+def test_a_member_that_moved_is_taken_in_once_its_old_address_was_silent() -> None:
+    for old_answers in (False, True):
+        bench = Bench("a", "b", "c")
+        bench.unreachable = {"b"}
+        moved = row("b", MS + 9, request="new:1", gossip="new:2", boot=(MS + 9) << 16)
+        asked = [each for each in bench.gossip("a", moved) if isinstance(each, Tell)]
+        assert {each.to for each in asked} == {"new:1", "b:1"}
+        for boot in (MS << 16, moved.boot) if old_answers else (moved.boot,):
+            bench.receive("b", Ack(seq=asked[0].request), boot=boot, request_plane=True)
+        bench.pass_time(0.6)
+        assert bench.held("b").request == ("b:1" if old_answers else "new:1")
+
+
+def test_nobody_else_is_asked_about_a_member_that_moved() -> None:
+    """They would ask the address that they know, and answer for the one that they do not."""
+    bench = Bench("a", "b", "c")
+    bench.unreachable = {"b"}
+    moved = row("b", MS + 9, request="new:1", gossip="new:2", boot=(MS + 9) << 16)
+    told = bench.gossip("a", moved) + bench.pass_time(4)
+    helped = [each for each in told if isinstance(each, Tell)]
+    of_b = [each for each in helped if getattr(each.message, "target", 0) == node_key("b")]
+    assert not [each for each in of_b if isinstance(each.message, PingReq)]
+    assert bench.held("b").request == "b:1"
 
 
 def names(bench: Bench) -> list[str]:

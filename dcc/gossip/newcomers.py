@@ -174,7 +174,8 @@ class Newcomers:
             return []
         self._looked_after.append(key)
         known.helped = True
-        helpers = self._table.some_peers(HELPERS, self._rng, (key,))
+        # Others would ask the rival, in whom they believe.
+        helpers = self._table.some_peers(0 if known.rival else HELPERS, self._rng, (key,))
         request = PingReq(seq=known.seq, target=key)
         return [*self._ask(known), *(Tell(helper, request) for helper in helpers)]
 
