@@ -28,10 +28,9 @@ CHANGES_MAX = 1_024
 def stamp_of_change(made: Stamp, seen: Stamp, issued_ms: int) -> Stamp:
     """Return the stamp of a change for which `made` is the coordinator's new stamp.
 
-    It is no later than the caller asked for it, so that a clear which waited on its way wipes
-    nothing that was written meanwhile, nor a number of copies undoes a newer one, but above all
-    that the caller has seen. `issued_ms` 0 =
-    the caller does not say.
+    It lies above every stamp that the caller has seen, and otherwise no later than the caller
+    asked. So a clear that waited on its way spares what was written meanwhile, and a late number
+    of copies does not undo a newer one. With `issued_ms` 0 the caller does not say when it asked.
 
     >>> stamp_of_change(made=900 << 16, seen=7, issued_ms=500) == 540 << 16
     True
