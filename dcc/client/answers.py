@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from dcc.client.results import ClusterStats, Convergence, Entry, Lookup, NodeInfo, NodeStats
 from dcc.types import Kind, Member, Record, Version
@@ -12,7 +13,8 @@ from dcc.wire.messages import ConvergedReply, GetReply, InspectReply, StatsReply
 def looked_up(reply: GetReply, node: str, confirmed: bool, now_ms: int) -> Lookup:
     """Return how a read ended that `node` answered; `now_ms` is cluster time."""
     if reply.status is not Status.HIT:
-        return Lookup(reply.status.name.lower(), None, None, None, confirmed, None, node)
+        status: Literal["miss", "unsure"] = "miss" if reply.status is Status.MISS else "unsure"
+        return Lookup(status, None, None, None, confirmed, None, node)
     return Lookup(
         status="hit",
         value=reply.value,

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from datetime import timedelta
 from enum import Enum
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from dcc.errors import InvalidKey, ValueTooLarge
 from dcc.limits import ADDRESS_BYTES_MAX, KEY_BYTES_MAX, REPLICAS_MAX, VALUE_BYTES_MAX
@@ -38,6 +38,11 @@ Value = bytes | bytearray | memoryview
 "What the type checker accepts as a value; anything with a buffer works."
 
 Ttl = float | timedelta | None
+
+Quorum = int | Literal["quorum", "all"]
+"Owners that take part in a call: a count, a majority of the copies, all of them."
+
+ReadPolicy = Literal["primary", "any"]
 
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/,\[\]]+):([0-9]{1,5})")
 

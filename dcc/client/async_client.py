@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar, overload
 
 from dcc.client.answers import (
     cluster_stats,
@@ -26,6 +26,8 @@ from dcc.client.answers import (
 )
 from dcc.client.arguments import (
     UNSET,
+    Quorum,
+    ReadPolicy,
     Ttl,
     Unset,
     Value,
@@ -83,6 +85,8 @@ from dcc.wire.messages import (
     WriteReply,
 )
 
+D = TypeVar("D")
+
 
 class AsyncClient:
     """A connection to a dcc cluster, for the coroutines of one event loop.
@@ -98,9 +102,9 @@ class AsyncClient:
         *,
         timeout: float = 1.0,
         default_ttl: Ttl = None,
-        read: str = "primary",
-        r: int | str = 1,
-        w: int | str = 1,
+        read: ReadPolicy = "primary",
+        r: Quorum = 1,
+        w: Quorum = 1,
         name: str | None = None,
         cluster: str = "dcc",
         in_flight: int = IN_FLIGHT_MAX,
@@ -133,9 +137,13 @@ class AsyncClient:
 
     # -------------------------------------------------------------- one key
 
+    @overload
     async def get(
-        self, key: str, default: bytes | None = None, *, r: int | str | Unset = UNSET
-    ) -> bytes | None:
+        self, key: str, default: None = None, *, r: Quorum | Unset = UNSET
+    ) -> bytes | None: ...
+    @overload
+    async def get(self, key: str, default: D, *, r: Quorum | Unset = UNSET) -> bytes | D: ...
+    async def get(self, key: str, default: object = None, *, r: Quorum | Unset = UNSET) -> object:
         """Return the value of `key`, or `default` if it is absent; as `Client.get`."""
         if r is UNSET and self._ops.plain:
             outcome = await self._bound().get(key_bytes(key))
@@ -147,7 +155,7 @@ class AsyncClient:
             value = value_in(reply)
         return default if value is None else value
 
-    async def lookup(self, key: str, *, r: int | str | Unset = UNSET) -> Lookup:
+    async def lookup(self, key: str, *, r: Quorum | Unset = UNSET) -> Lookup:
         """Return how a read of `key` ends, with all that is known: never raises for a miss."""
         call = await self._ended(self._ops.reading(key, r))
         reply: GetReply = self._outcome(call)
@@ -156,7 +164,7 @@ class AsyncClient:
         node = core.view.name_of(address) if core.view is not None else address
         return looked_up(reply, node, confirmed, core.cluster_ms(read_clocks()))
 
-    async def entry(self, key: str, *, r: int | str | Unset = UNSET) -> Entry | None:
+    async def entry(self, key: str, *, r: Quorum | Unset = UNSET) -> Entry | None:
         """Return value, version, expiry and age of `key`; None if it is absent."""
         return entry_of(await self.lookup(key, r=r))
 
@@ -170,7 +178,7 @@ class AsyncClient:
         value: Value,
         *,
         ttl: Ttl | Unset = UNSET,
-        w: int | str | Unset = UNSET,
+        w: Quorum | Unset = UNSET,
     ) -> Version:
         """Store `value` under `key` and return the version it got; as `Client.put`."""
         write = self._ops.writing(Op.PUT, key, value_bytes(value), ttl, w=w)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from dcc.figures import total
 from dcc.types import Version
@@ -15,7 +15,7 @@ from dcc.types import Version
 class Lookup:
     """How a read ended, with everything that is known of the value."""
 
-    status: str
+    status: Literal["hit", "miss", "unsure"]
     '"hit", "miss" (no holder has the key) or "unsure" (not found, but not every holder was asked).'
     value: bytes | None
     version: Version | None

@@ -10,7 +10,7 @@ import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar, overload
 
 from dcc.client import hotpath
 from dcc.client.answers import (
@@ -23,6 +23,8 @@ from dcc.client.answers import (
 )
 from dcc.client.arguments import (
     UNSET,
+    Quorum,
+    ReadPolicy,
     Ttl,
     Unset,
     Value,
@@ -77,6 +79,8 @@ from dcc.wire.messages import (
     WriteReply,
 )
 
+D = TypeVar("D")
+
 
 class Client:
     """A connection to a dcc cluster, safe to share between threads.
@@ -92,9 +96,9 @@ class Client:
         *,
         timeout: float = 1.0,
         default_ttl: Ttl = None,
-        read: str = "primary",
-        r: int | str = 1,
-        w: int | str = 1,
+        read: ReadPolicy = "primary",
+        r: Quorum = 1,
+        w: Quorum = 1,
         name: str | None = None,
         cluster: str = "dcc",
         on_event: EventHook | None = None,
@@ -130,9 +134,11 @@ class Client:
 
     # -------------------------------------------------------------- one key
 
-    def get(
-        self, key: str, default: bytes | None = None, *, r: int | str | Unset = UNSET
-    ) -> bytes | None:
+    @overload
+    def get(self, key: str, default: None = None, *, r: Quorum | Unset = UNSET) -> bytes | None: ...
+    @overload
+    def get(self, key: str, default: D, *, r: Quorum | Unset = UNSET) -> bytes | D: ...
+    def get(self, key: str, default: object = None, *, r: Quorum | Unset = UNSET) -> object:
         """Return the value of `key`, or `default` if it is absent.
 
         Args:
@@ -152,14 +158,14 @@ class Client:
             )
         return default if value is None else value
 
-    def lookup(self, key: str, *, r: int | str | Unset = UNSET) -> Lookup:
+    def lookup(self, key: str, *, r: Quorum | Unset = UNSET) -> Lookup:
         """Return how a read of `key` ends, with all that is known: never raises for a miss."""
         operation = self._ops.reading(key, r)
         return self._lender.borrow(
             "get", lambda channel, now: self._looked_up(channel, operation, now)
         )
 
-    def entry(self, key: str, *, r: int | str | Unset = UNSET) -> Entry | None:
+    def entry(self, key: str, *, r: Quorum | Unset = UNSET) -> Entry | None:
         """Return value, version, expiry and age of `key`; None if it is absent."""
         return entry_of(self.lookup(key, r=r))
 
@@ -176,7 +182,7 @@ class Client:
         value: Value,
         *,
         ttl: Ttl | Unset = UNSET,
-        w: int | str | Unset = UNSET,
+        w: Quorum | Unset = UNSET,
     ) -> Version:
         """Store `value` under `key` and return the version it got.
 

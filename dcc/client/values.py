@@ -115,8 +115,8 @@ class Values:
             raise TypeError(f"compress: bytes as an int, or None; got {type(compress).__name__}")
         if compress is not None and compress < 0:
             raise ValueError(f"compress: bytes, 0 or more; got {compress}")
-        self.serializer = serializer_of(serializer)
-        self.compress = compress
+        self.serializer: Serializer | None = serializer_of(serializer)
+        self.compress: int | None = compress
 
     @property
     def plain(self) -> bool:

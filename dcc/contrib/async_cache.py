@@ -24,7 +24,7 @@ from dcc.contrib.cache import (
 )
 from dcc.contrib.health import Health, health_of
 from dcc.contrib.plans import Ask, Plan
-from dcc.contrib.settings import settings_of
+from dcc.contrib.settings import Settings, settings_of
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class AsyncCache:
         **options: Any,
     ) -> None:
         """Check the options, which are those of `Cache`."""
-        self.settings = settings_of(url, nodes, namespace, options, defaults or {})
+        self.settings: Settings = settings_of(url, nodes, namespace, options, defaults or {})
         self._health = health_of(self.settings)
         self._plans = plans_of(self.settings)
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncClient] = (

@@ -74,7 +74,7 @@ class Cache:
             options: all others are those of `Client`.
         """
         settings = settings_of(url, nodes, namespace, options, defaults or {})
-        self.settings = settings
+        self.settings: Settings = settings
         self._health = health_of(settings)
         self._client = _client_of(settings)
         self._plans = plans_of(settings)

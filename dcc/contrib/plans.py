@@ -117,8 +117,9 @@ class Plans:
         new_stamp: Callable[[], str],
         fail_open: bool,
     ) -> None:
-        self.values, self.space = values, space
-        self.unreadable = 0
+        self.values: Values = values
+        self.space: Space | None = space
+        self.unreadable: int = 0
         "Values that could not be read back; each was deleted."
         self._clock, self._new_stamp = clock, new_stamp
         self._fail_open = fail_open

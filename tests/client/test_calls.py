@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import dcc
+from dcc.client.arguments import Quorum
 from dcc.client.hedging import REVIEWED_EVERY
 from dcc.client.sync import Client
 from dcc.ring.hashing import slot_of
@@ -46,7 +47,7 @@ def asked(peer: PeerThread, *kinds: type[Message]) -> list[Any]:
 
 @pytest.mark.parametrize(("w", "wire"), [(2, 2), ("quorum", 0), ("all", 255)])
 def test_a_clients_own_w_counts_for_every_call_that_writes(
-    peer: PeerThread, w: int | str, wire: int
+    peer: PeerThread, w: Quorum, wire: int
 ) -> None:
     with Client(peer.address, w=w) as cache:
         cache.put("k", b"1")
@@ -75,6 +76,7 @@ def test_r_is_the_clients_own_or_the_calls(peer: PeerThread) -> None:
         cache.get("k", r="all")
         cache.lookup("k", r=3)
         assert [message.r for message in asked(peer, Get)] == [0, 0, 0, 0, 1, 255, 3]
+        wrong: Any
         for wrong in (0, 11, "most"):
             with pytest.raises(ValueError, match="r: "):
                 cache.get("k", r=wrong)
