@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from dcc.node.core import NodeCore
 from dcc.ring.hashing import slot_of
-from dcc.types import Kind, Record, Standing, Version
+from dcc.types import PREV_UNKNOWN, Kind, Record, Standing, Version
 from dcc.units import MILLISECOND, SECOND
 from dcc.wire.messages import (
     Compare,
@@ -132,6 +134,30 @@ def test_a_slot_is_not_released_on_the_word_of_an_owners_former_life() -> None:
     world.lost = lambda _a, _b, _message: False
     world.run(5)
     assert b.value(key, world.at) == n.value(key, world.at) == b"v"
+
+
+@pytest.mark.parametrize("known", ["nothing", "it", "newer"])
+def test_a_leftover_that_no_clock_will_ever_cover_is_released(known: str) -> None:
+    world = Planes("a", "b", "n", replicas=1)
+    a, b, n = world["a"], world["b"], world["n"]
+    world.run(2)
+    slot = next(slot for slot in range(16_384) if not a.held.view.owns(slot))
+    key, other = keys_of(slot, 2)
+    gone = Version(a.held.clock.next_stamp(world.at.ms), a.key, a.boot - 1)
+    record = Record(key, Kind.VALUE, b"v", gone, 0, PREV_UNKNOWN)
+    a.store.install(slot, record, world.at.ms)  # A read brought it here.
+    a.exchange.leftovers.written(slot)
+    if known == "it":
+        b.store.install(slot, record, world.at.ms)
+    elif known == "newer":
+        b.held.clock.witness(gone.stamp)
+        world.put("b", key, b"w")
+    world.put("b", other, b"v")
+    world.run(10)
+    assert slot not in a.exchange.leftovers
+    assert not a.store.slots_held()
+    value = b"w" if known == "newer" else b"v"
+    assert [plane.value(key, world.at) for plane in (b, n)] == [value, value]
 
 
 def test_an_answer_asked_for_before_this_node_led_does_not_cancel_what_it_has_to_ask() -> None:

@@ -8,8 +8,9 @@ from random import Random
 import pytest
 
 from dcc.ring.hashing import slot_of
+from dcc.types import PREV_UNKNOWN, Kind, Record, Version
 from dcc.units import KIB, MIB, MILLISECOND, SECOND
-from dcc.wire.messages import Clear, Op, Scan, WriteMany
+from dcc.wire.messages import Clear, ConvergedGet, Op, Scan, WriteMany
 from simulations.budgets import Budgets
 from simulations.checkers import limits, silence
 from simulations.faults import ClockDrift, ClockStep, Drop, Fault, Partition, Pause, Restart
@@ -115,6 +116,33 @@ def test_a_client_that_missed_a_join_lists_what_has_moved_by_it() -> None:
         assert len(view.members) == 2, "it has not heard of it"
         found = stage.call("c0", Scan(slots=tuple(range(64)), prefix=b"k"))
         assert sorted(found) == sorted(keys)
+
+
+@pytest.mark.parametrize("bug", [False, True])
+def test_a_leftover_that_no_clock_covers_is_released_while_a_member_is_down(bug: bool) -> None:
+    with Stage(Scenario(seed=1, nodes=4, replicas=1, rebalance_delay_ns=SECOND)) as stage:
+        stage.warm_up()
+        gone = stage.core("n0")
+        stage.put("c0", b"k", b"v", w=2)
+        stage.world.kill("n0")
+        stage.play(20 * SECOND)
+        slot = slot_of(b"k")
+        cores = [stage.core(name) for name in ("n1", "n2", "n3")]
+        (former,) = [core for core in cores if not core.held.view.owns(slot)]
+        # A read brought it there while it stood in, and nobody else ever noted it.
+        version = Version(gone.held.clock.next_stamp(gone.held.clock.last >> 16), *gone.held.origin)
+        late = next(k for k in (b"l%d" % n for n in range(9_999)) if slot_of(k) == slot)
+        record = Record(late, Kind.VALUE, b"v", version, 0, PREV_UNKNOWN)
+        former.held.store.install(slot, record, 0)
+        former.exchange.leftovers.written(slot)
+        if bug:
+            vars(former.held.store)["points"] = lambda slot: []
+        stage.play(SECOND // 10)
+        stage.put("c0", b"k", b"w", w=2)
+        stage.play(30 * SECOND)
+        assert (slot in former.exchange.leftovers) == bug
+        assert list(stage.values(late).values()) == [b"v"] * (2 + bug)
+        assert stage.call("c0", ConvergedGet()).converged != bug
 
 
 def test_keys_that_expire_are_never_exchanged() -> None:

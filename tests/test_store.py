@@ -631,8 +631,12 @@ def test_clock_and_notes_together_may_have_seen_all_that_was_seen_here() -> None
     assert store.is_within(SLOT, {OTHER: 8, ME: 9}, [])
 
 
-def test_a_write_that_neither_clock_nor_notes_cover_is_not_within_others() -> None:
+def test_a_write_that_is_loose_here_is_within_others_who_have_seen_just_that() -> None:
     store = make()
     store.apply(SLOT, put(5), 0)
-    assert not store.is_within(SLOT, {}, [(OTHER, 4, 5)])
+    assert store.spans(SLOT) == []
+    assert store.points(SLOT) == [(OTHER, 4, 5)]
+    for spans in ([], [(OTHER, 5, 9)], [(OTHER, 2, 4)], [(ME, 4, 5)]):
+        assert not store.is_within(SLOT, {}, spans)
+    assert store.is_within(SLOT, {}, [(OTHER, 4, 5)])
     assert store.is_within(SLOT, {OTHER: 5}, [])

@@ -19,6 +19,7 @@ from dcc.replication.merkle import NOT_KNOWN, Trees
 from dcc.replication.pace import Pace
 from dcc.ring.hashing import slot_of
 from dcc.store.doubt import NOTHING_OWED, Owed, is_below
+from dcc.store.notes import SPANS_MAX
 from dcc.store.store import Store
 from dcc.types import NodeKey, Origin, Record, Stamp
 from dcc.wire.messages import (
@@ -31,9 +32,6 @@ from dcc.wire.messages import (
     PullReply,
 )
 from dcc.wire.shapes import SlotAnswer, SlotAsk
-
-SPANS_MAX = 256
-"Notes of one slot that travel; what is left out travels when these have closed."
 
 
 def pack_clock(clock: Mapping[Origin, Stamp], origins: dict[Origin, int]) -> tuple[int, ...]:
@@ -68,6 +66,8 @@ def pack_spans(
 ) -> tuple[int, ...]:
     """Return notes as flat triples (index, low, high), adding unknown origins to the table.
 
+    `SPANS_MAX` at most; what is left out travels when these have closed.
+
     >>> table = {}
     >>> pack_spans([((7, 1), 3, 9)], table), table
     ((0, 3, 9), {(7, 1): 0})
@@ -99,13 +99,22 @@ def owed_to(pull: Pull) -> dict[int, Owed]:
     return {one.slot: Owed(one.low, one.high, one.held) for one in pull.owed}
 
 
-def answer_pull(store: Store, pull: Pull, *, serving: bool = False) -> PullReply:
+def answer_pull(
+    store: Store,
+    pull: Pull,
+    *,
+    serving: bool = False,
+    leftovers: Leftovers | frozenset[int] = frozenset(),
+) -> PullReply:
     """Return what the asker's clocks lack, up to one batch; slots left out did not fit.
 
-    At least one record is sent when there is any, however large, so that asking again makes
-    progress. Complexity: O(slots asked + records in the slots that differ).
+    Of `leftovers` what is loose is told as spans: no clock may ever cover it, and they are to be
+    released to those who have noted it. At least one record is sent when there is any, however
+    large, so that asking again makes progress.
+
+    Complexity: O(slots asked + records in the slots that differ).
     """
-    batch = _Batch(pull)
+    batch = _Batch(pull, leftovers)
     for ask in pull.slots:
         if not batch.add(store, ask):
             break
@@ -117,7 +126,8 @@ RECORDS_MAX = 32
 
 
 class _Batch:
-    def __init__(self, pull: Pull) -> None:
+    def __init__(self, pull: Pull, leftovers: Leftovers | frozenset[int]) -> None:
+        self._leftovers = leftovers
         self._asked_origins = pull.origins
         self._owed = owed_to(pull)
         self._origins: dict[Origin, int] = {}
@@ -143,6 +153,8 @@ class _Batch:
         if complete and is_below(theirs, ours, mark, spans):
             refill = store.hashes(ask.slot)
         clock = pack_clock(ours, self._origins)
+        if ask.slot in self._leftovers:
+            spans += store.points(ask.slot)
         noted = pack_spans(spans, self._origins)
         self._bytes += 16 + 6 * len(clock) + 6 * len(noted) + 9 * len(refill)
         self._slots.append(SlotAnswer(ask.slot, complete, clock, mark, refill, noted))
@@ -212,7 +224,8 @@ class Answerer:
                 # What is only covered there is not in good hands yet.
                 owes = held.store.owes(ask.slot, owed.get(ask.slot, NOTHING_OWED))
                 self._seen_by(peer, ask.slot, clock, everything=everything and not owes)
-        reply = answer_pull(held.store, pull, serving=self._pace.serves(now.mono))
+        serving = self._pace.serves(now.mono)
+        reply = answer_pull(held.store, pull, serving=serving, leftovers=self._leftovers)
         return [Tell(peer, reply, request, bulk=True)]
 
     def receive_compare(

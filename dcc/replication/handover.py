@@ -8,6 +8,9 @@ kept aside, but the records themselves, wherever they were written.
 Seeing is not having: an owner who took over the clock of somebody that had forgotten says so, and
 as long as something here is owed to it (`Store.owes`) its word does not count.
 
+A record that no clock covers (a read brought it here, its writer is gone) is told with the slot as
+a span of its own, which the owners note like what lies beyond any other gap.
+
 Ends: an owner that is nudged pulls the slot. A record that comes in later makes every owner's word
 void, so nothing is released that one of them lacks.
 """

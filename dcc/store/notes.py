@@ -18,6 +18,10 @@ Interval = tuple[Stamp, Stamp]
 NOTES_MAX = 64
 "Intervals for each slot; beyond it writes are loose, and the next exchange settles them."
 
+SPANS_MAX = 256
+"""Intervals of one slot that another holder may tell, and that are noted then: more than of one's
+own accord, since what is told with a slot that is to be released must find room."""
+
 UNBOUNDED = 1 << 62
 """Instead of NOTES_MAX for a node's own writes, which are known in full: they touch one another
 and make one note, and its own predecessor must never be lost."""
