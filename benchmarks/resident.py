@@ -1,7 +1,8 @@
 """The resident set of a node, beside its limit: `python -m benchmarks.resident`.
 
 One real node, and what makes memory grow beside the data: clients that ask for large values and
-never read, clients that come, write and go, and twice the limit in values.
+never read, clients that come, write and go, and twice the limit in values. With `--large`, instead:
+clients that put one large value each at the same moment, and what is left when they are served.
 """
 
 from __future__ import annotations
@@ -70,6 +71,27 @@ def measure(*, limit_mib: int, clients: int, writes: int, readers: int) -> Figur
             highest = max(highest, _resident_mib(pid))
         last = _resident_mib(pid)
         for socket in stuck:
+            socket.close()
+    return Figures(limit_mib, base, highest, last)
+
+
+def measure_large(*, limit_mib: int, clients: int, value_mib: int) -> Figures:
+    """Start a node, let all clients put a value three times; `last` is from a second later."""
+    with _node(limit_mib) as (pid, address), zmq.Context() as context:
+        base = highest = _resident_mib(pid)
+        value = bytes(value_mib * MIB)
+        sockets = [_dealer(context, address) for _ in range(clients)]
+        for turn in range(1, 4):
+            for number, socket in enumerate(sockets):
+                codec = Codec("dcc", sender=200_000 + number, boot=1)
+                write = Write(op=Op.PUT, key=b"w%d" % number, value=value)
+                socket.send_multipart(codec.encode(write, request=turn), copy=False)
+            for socket in sockets:
+                socket.recv_multipart()
+                highest = max(highest, _resident_mib(pid))
+        time.sleep(1)
+        last = _resident_mib(pid)
+        for socket in sockets:
             socket.close()
     return Figures(limit_mib, base, highest, last)
 
@@ -146,7 +168,12 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=300, help="that come and go (default 300)")
     parser.add_argument("--writes", type=int, default=1_000, help="of each (default 1000)")
     parser.add_argument("--readers", type=int, default=2, help="that never read (default 2)")
+    parser.add_argument("--large", type=int, metavar="CLIENTS", help="that put 8 MiB each at once")
     options = parser.parse_args()
+    if options.large:
+        figures = measure_large(limit_mib=options.limit, clients=options.large, value_mib=8)
+        print(figures.text())
+        return 0 if figures.last <= figures.most else 1
     figures = measure(
         limit_mib=options.limit, clients=options.clients, writes=options.writes,
         readers=options.readers,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import zmq
 
-from benchmarks.resident import measure
+from benchmarks.resident import measure, measure_large
 from dcc.node.unread import CLIENT_SHARE, MARK_BYTES, Unread
 from dcc.units import KIB, MIB
 from dcc.wire.codec import Codec
@@ -87,3 +87,9 @@ def test_a_client_that_reads_late_gets_refusals_and_then_values_again(
 def test_the_process_stays_within_a_quarter_more_than_its_limit() -> None:
     figures = measure(limit_mib=32, clients=30, writes=1_000, readers=2)
     assert figures.good, figures.text()
+
+
+@pytest.mark.process
+def test_what_large_values_took_on_their_way_is_given_back() -> None:
+    figures = measure_large(limit_mib=32, clients=20, value_mib=8)
+    assert figures.last <= figures.most, figures.text()

@@ -24,12 +24,12 @@ from dcc.contrib.cache import (
 )
 from dcc.contrib.health import Health, health_of
 from dcc.contrib.plans import Ask, Plan
-from dcc.contrib.settings import Settings, settings_of
+from dcc.contrib.settings import OfOneProcess, Settings, settings_of
 
 T = TypeVar("T")
 
 
-class AsyncCache:
+class AsyncCache(OfOneProcess):
     """As `Cache`, with coroutines; close it with `aclose` or `async with`."""
 
     def __init__(

@@ -30,7 +30,7 @@ from dcc.client.arguments import UNSET, Ttl, Unset
 from dcc.client.values import Values
 from dcc.contrib.health import Health, health_of
 from dcc.contrib.plans import Ask, Plan, Plans, Space
-from dcc.contrib.settings import Settings, settings_of
+from dcc.contrib.settings import OfOneProcess, Settings, settings_of
 from dcc.errors import MaybeStored, UsageError, ValueTooLarge, WrongLoop
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ NOT_ABOUT_THE_CLUSTER = (*CALLERS_MISTAKES, ValueTooLarge)
 "Say nothing about whether a cluster answers."
 
 
-class Cache:
+class Cache(OfOneProcess):
     """Calls of a `Client` with values, a namespace, and a way to go on without a cluster.
 
     With `on_error="miss"` no call raises for what befalls a cluster: reads are misses, writes

@@ -62,6 +62,8 @@ class Space:
             raise TypeError(f"namespace: str or None, got {type(name).__name__}")
         if not 0 < len(name.encode()) <= NAMESPACE_BYTES_MAX or ":" in name:
             raise ValueError(f"namespace: 1..{NAMESPACE_BYTES_MAX} bytes without ':'; got {name!r}")
+        if not 0 <= clear_age < float("inf"):
+            raise ValueError(f"clear_age: seconds from 0, got {clear_age}")
         self.name = name
         self.clear_age = clear_age
         self._learned = "", float("-inf")
@@ -279,8 +281,13 @@ class Plans:
 
     def _names(self, keys: Iterable[str]) -> Plan[dict[str, str]]:
         """Return name in the cluster -> key."""
-        prefix = yield from self._prefix()
-        return {bounded(prefix + key): key for key in keys}
+        if isinstance(keys, str):
+            raise TypeError("keys: an iterable of keys, got one str")
+        prefix, listed = (yield from self._prefix()), list(keys)
+        for key in listed:
+            if not isinstance(key, str):
+                raise TypeError(f"key: str, got {type(key).__name__}")
+        return {bounded(prefix + key): key for key in listed}
 
     def _prefix(self) -> Plan[str]:
         space = self.space

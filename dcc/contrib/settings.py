@@ -6,10 +6,10 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn, Self
 from urllib.parse import quote
 
-from dcc.client.arguments import node_addresses
+from dcc.client.arguments import node_addresses, refuse_pickling
 from dcc.client.url import CACHE_OPTIONS, CLIENT_OPTIONS, SCHEME, parse_url
 from dcc.client.values import Values
 from dcc.contrib.plans import CLEAR_AGE_SECONDS, NAMESPACE_BYTES_MAX, Space
@@ -36,6 +36,20 @@ class Settings:
     def cluster_key(self) -> tuple[object, ...]:
         """Equal for caches of one cluster."""
         return (self.nodes, self.client.get("cluster", "dcc"))
+
+
+class OfOneProcess:
+    """What has connections: it can be copied, the copy has the same ones, but not pickled."""
+
+    settings: Settings
+
+    def __copy__(self) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling(self.settings.nodes)
 
 
 def settings_of(

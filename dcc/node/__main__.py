@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from dcc import output
 from dcc.errors import ConfigError
 from dcc.node import logs, options
+from dcc.node.allocator import give_back_early
 from dcc.node.loop import Loop, open_loop
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Process:
         """Serve until a signal ends it; return the exit code. Raises ConfigError before that."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        give_back_early()
         try:
             self._loop = open_loop(self._options, log=self._log, on_ready=self._announce)
             if self._options.http is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
+import pickle
 import time
 from typing import Any
 
@@ -23,6 +25,35 @@ from dcc.contrib.leases import Lease
 from tests.processes import wait_until
 
 pytestmark = pytest.mark.process
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize("kind", [Cache, AsyncCache])
+def test_a_cache_says_why_it_cannot_be_pickled_and_can_be_copied(
+    kind: type[Cache | AsyncCache],
+) -> None:
+    cache = kind(nodes="127.0.0.1:1", namespace="mine")
+    with pytest.raises(TypeError, match=r"make a client in each process"):
+        pickle.dumps(cache)
+    assert copy.copy(cache).settings is cache.settings
+
+
+def test_one_str_is_not_taken_for_many_keys(url: str) -> None:
+    cache = Cache(url, namespace="names")
+    with pytest.raises(TypeError, match="one str"):
+        cache.get_many("abc")
+    with pytest.raises(TypeError, match="one str"):
+        cache.delete_many("abc")
+    with pytest.raises(TypeError, match="key: str, got int"):
+        cache.put_many({1: b"x"})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("age", ["nan", "-1", "inf"])
+def test_the_age_of_a_clear_is_a_number_of_seconds(age: str) -> None:
+    with pytest.raises(ValueError, match="clear_age: seconds from 0"):
+        Cache(f"dcc://127.0.0.1:1/mine?clear_age={age}")
 
 
 # ------------------------------------------------------------------ values
