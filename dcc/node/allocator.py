@@ -34,4 +34,5 @@ def give_back_early() -> bool:
         return False
     mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
     settings = {M_MMAP_THRESHOLD: LARGE_BYTES, M_TRIM_THRESHOLD: TRIM_BYTES, M_ARENA_MAX: ARENAS}
-    return sum(mallopt(name, value) for name, value in settings.items()) == len(settings)
+    taken: list[int] = [mallopt(name, value) for name, value in settings.items()]
+    return all(taken)
