@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dcc.client.async_client import AsyncClient
 from dcc.client.audit import Audit
 from dcc.client.results import (
     ClusterStats,
@@ -40,6 +39,7 @@ from dcc.errors import (
 from dcc.types import Version
 
 if TYPE_CHECKING:
+    from dcc.client.async_client import AsyncClient
     from dcc.contrib.async_cache import AsyncCache
     from dcc.contrib.cache import Cache
     from dcc.local import LocalCluster, Node
@@ -86,15 +86,20 @@ __all__ = [
 
 _LATER = {
     "AsyncCache": "dcc.contrib.async_cache",
+    "AsyncClient": "dcc.client.async_client",
     "Cache": "dcc.contrib.cache",
     "LocalCluster": "dcc.local",
     "Node": "dcc.local",
 }
-"""Loaded when first named: a process that is only a client need not load the node's parts, and the
-caches are written with the names above."""
+"""Loaded when first named: a process that is only a client need not load the node's parts, a node
+has no use for asyncio (a sixth of its start), and the caches are written with the names above."""
 
 
 def __getattr__(name: str) -> Any:
     if name in _LATER:
         return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module 'dcc' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

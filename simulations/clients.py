@@ -3,9 +3,9 @@
 It does one call at a time, as one thread of an application does. Its sockets keep what is sent
 while a connection is being made, and report what surely did not leave.
 
-An ordinary get goes by the production fast path where that would: one frame to the primary, and at
-the first surprise a call that goes on from there. What the fast path reads in an answer is compared
-with what the codec reads.
+An ordinary get or write goes by the production fast path where that would: one frame to the
+primary, and at the first surprise a call that goes on from there. What the fast path reads in an
+answer is compared with what the codec reads.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from dcc.client.core import ClientCore
 from dcc.client.fastpath import FastPath
 from dcc.effects import Effect, Send
 from dcc.errors import DccError
+from dcc.limits import INLINE_VALUE_BYTES_MAX
 from dcc.ring.hashing import slot_of
 from dcc.types import NodeKey, Now
 from dcc.units import MILLISECOND, NEVER
-from dcc.wire.messages import Get, GetReply
+from dcc.wire.messages import Get, GetReply, Write, WriteReply
 from simulations.answers import ANSWERING, Answer
 from simulations.network import REQUEST, Connection, Frames, State
 from simulations.observer import tag_of
@@ -35,12 +36,14 @@ Done = Callable[[Any, DccError | None], None]
 
 
 class _Plain(NamedTuple):
-    """A get on the fast path: one question, and nothing else under way."""
+    """A get or write on the fast path: one message, and nothing else under way."""
 
-    key: bytes
+    operation: Get | Write
     address: str
     request: int
     epoch: int
+    boot: int
+    seen: int
     sent: Now
     due: int
     "Monotonic ns until which the answer is waited for alone."
@@ -108,7 +111,7 @@ class ClientProcess:
         now = self.clock.read(self.world.now_ns)
         self.answers, self._first_request = [], self.core.next_request()
         self._done = done
-        if isinstance(operation, Get) and self._ask_plainly(operation, now):
+        if isinstance(operation, Get | Write) and self._ask_plainly(operation, now):
             return
         self._call = self.core.begin(operation, now)
         self._carry_out(self._call.start(now))
@@ -132,53 +135,79 @@ class ClientProcess:
 
     # -------------------------------------------------------------- the fast path
 
-    def _ask_plainly(self, read: Get, now: Now) -> bool:
-        """Return whether the fast path takes a get; its question is sent then."""
+    def _ask_plainly(self, operation: Get | Write, now: Now) -> bool:
+        """Return whether the fast path takes an operation; its message is sent then."""
         core, view = self.core, self.core.view
-        if read.direct or read.r != 1 or view is None or now.mono >= core.due_at:
+        if view is None or now.mono >= core.due_at or not _is_plain(operation):
             return False
-        address = view.primary(slot_of(read.key))
+        address = view.primary(slot_of(operation.key))
         connection = self._to.get(address) if address else None
         if address is None or connection is None or connection.state is not State.OPEN:
             return False
         if address in core.health.sick:
             return False
-        request, epoch = core.next_request(), view.epoch
+        request, epoch, seen = core.next_request(), view.epoch, core.seen
         at = core.time_ms(now.mono + core.timeout_ns)
-        due = now.mono + core.hedging.wait_ms * MILLISECOND
-        self._plain = _Plain(read.key, address, request, epoch, now, due)
-        frame = self._fast.question(read.key, epoch, request, at)
+        if isinstance(operation, Get):
+            wait_ms = core.hedging.wait_ms
+            frame = self._fast.question(operation.key, epoch, request, at)
+            self.world.counts["fast reads"] += 1
+        else:
+            wait_ms = core.attempt_ms
+            frame = self._fast.change(operation, seen, epoch, request, at)
+            self.world.counts["fast writes"] += 1
+        due = now.mono + wait_ms * MILLISECOND
+        boot = view.boot_of(address)
+        self._plain = _Plain(operation, address, request, epoch, boot, seen, now, due)
         self.world.network.send(connection, [frame])
         self._wake_at(due)
-        self.world.counts["fast reads"] += 1
         return True
 
     def _plainly_answered(self, plain: _Plain, frames: Frames, now: Now) -> None:
-        core = self.core
-        answer = None
-        if len(frames) == 1:
-            answer = self._fast.answer(frames[0], plain.request, plain.epoch)
-        if answer is None:
+        reply = self._read_plainly(plain, frames, now) if len(frames) == 1 else None
+        if reply is None:
             self._go_on(plain, [frames], now)
             return
-        _, reply = core.codec.decode(frames)
-        assert isinstance(reply, GetReply)
-        assert answer == (reply.value if reply.version.stamp else None, reply.version.stamp)
-        core.lost = False
-        core.heard_at[plain.address] = plain.sent.mono
-        core.hedging.answered(now.mono - plain.sent.mono)
-        core.saw(answer.stamp)
+        self.core.lost = False
+        self.core.heard_at[plain.address] = plain.sent.mono
+        self.core.saw(reply.version.stamp)
         self._plain = None
         done, self._done = self._done, None
         assert done is not None
         done(reply, None)
 
+    def _read_plainly(
+        self, plain: _Plain, frames: Frames, now: Now
+    ) -> GetReply | WriteReply | None:
+        """Return what the codec reads, which the fast path has to read as well, or None."""
+        answer: Any
+        if isinstance(plain.operation, Get):
+            answer = self._fast.answer(frames[0], plain.request, plain.epoch)
+        else:
+            answer = self._fast.written(frames[0], plain.request, plain.epoch)
+        if answer is None:
+            return None
+        _, reply = self.core.codec.decode(frames)
+        if isinstance(reply, WriteReply):
+            assert answer == reply
+            return reply
+        assert isinstance(reply, GetReply)
+        assert answer == (reply.value if reply.version.stamp else None, reply.version.stamp)
+        self.core.hedging.answered(now.mono - plain.sent.mono)
+        return reply
+
     def _go_on(self, plain: _Plain, arrived: list[Frames], now: Now) -> None:
         """Hand over to a call, which goes on where the fast path stands."""
         self._plain = None
-        under_way = [(plain.address, plain.request, [plain.key])]
-        get = Get(key=plain.key)
-        self._call = self.core.resume(get, under_way, plain.sent, self.core.codec)
+        core, operation = self.core, plain.operation
+        if isinstance(operation, Get):
+            under_way = [(plain.address, plain.request, [operation.key])]
+            self._call = core.resume(operation, under_way, plain.sent, core.codec)
+        else:
+            self._call = core.resume_write(
+                operation, plain.address, plain.request, plain.boot, plain.seen, plain.sent,
+                core.codec,
+            )  # fmt: skip
         effects = self._call.start(now)
         for frames in arrived:
             effects += self._call.receive(plain.address, frames, now)
@@ -254,3 +283,9 @@ class ClientProcess:
                     connection = network.connect(self, effect.to, REQUEST, effect.to)
                     self._to[effect.to] = connection
                 network.send(connection, effect.frames)
+
+
+def _is_plain(operation: Get | Write) -> bool:
+    if isinstance(operation, Get):
+        return not operation.direct and operation.r == 1
+    return operation.w == 1 and len(operation.value) < INLINE_VALUE_BYTES_MAX

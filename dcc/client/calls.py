@@ -280,10 +280,12 @@ class Call:
             owed[one.address] = min(since, owed.get(one.address, NEVER))
         return owed
 
-    def adopt(self, plan: Plan, address: str, request: int, sent_at: int) -> Attempt:
-        """Take over a question that was already sent; what it reads may be asked again."""
+    def adopt(
+        self, plan: Plan, address: str, request: int, sent_at: int, boot: Boot = 0
+    ) -> Attempt:
+        """Take over what was already sent, a write to the life `boot` of the node at `address`."""
         silent_at = sent_at + self.core.attempt_ns
-        attempt = Attempt(plan, address, request, [], sent_at, silent_at, direct=False, boot=0)
+        attempt = Attempt(plan, address, request, [], sent_at, silent_at, direct=False, boot=boot)
         self._open[request] = attempt
         return attempt
 

@@ -38,12 +38,13 @@ from dcc.client.plans import plan_of
 from dcc.client.reads import Read
 from dcc.client.routing import Health, Target, View
 from dcc.client.timings import Timings
+from dcc.client.writes import Change
 from dcc.effects import Effect, Notify, Send
 from dcc.errors import ForeignCluster, PeerError
 from dcc.types import Now
 from dcc.units import MILLISECOND, NEVER, SECOND
 from dcc.wire.codec import Codec, Header
-from dcc.wire.messages import Get, GetMany, Message, Topology, TopologyGet
+from dcc.wire.messages import Get, GetMany, Message, Topology, TopologyGet, Write
 from dcc.wire.shapes import MS_MAX
 
 ATTEMPT_LEAST_NS = 50 * MILLISECOND
@@ -160,6 +161,25 @@ class ClientCore:
             plan = ReadMany(call, operation.keys)
         for address, request, keys in under_way:
             plan.resume(call.adopt(plan, address, request, sent.mono), keys)
+        return call.bind(plan, None)
+
+    def resume_write(
+        self,
+        write: Write,
+        address: str,
+        request: int,
+        boot: int,
+        seen: int,
+        sent: Now,
+        codec: Codec,
+    ) -> Call:
+        """Return the call that goes on with a write which a hot path has sent once.
+
+        It was sent at `sent` to the life `boot` of the node at `address`, and named `seen`.
+        """
+        call = Call(self, sent.mono, sent.mono + self.timeout_ns, codec)
+        plan = Change(call, write)
+        plan.resume(call.adopt(plan, address, request, sent.mono, boot), seen)
         return call.bind(plan, None)
 
     def new_codec(self) -> Codec:

@@ -1,8 +1,8 @@
-"""The hot path of reads: question and answer as bytes, without a message object in between.
+"""The hot path: question and answer as bytes, without a message object in between.
 
 Everything odd returns None and takes the ordinary path, which decodes again, so this file may be
-terse but may not decide anything differently: it takes hits and misses from nodes of the same
-epoch, in exactly the bytes that `Codec` reads and writes.
+terse but may not decide anything differently: it takes hits, misses and what became of a write from
+nodes of the same epoch, in exactly the bytes that `Codec` reads and writes.
 """
 
 from __future__ import annotations
@@ -21,16 +21,28 @@ from dcc.limits import (
     KEY_BYTES_MAX,
 )
 from dcc.ring.hashing import slots_of
+from dcc.types import Version
 from dcc.wire.codec import HEADER_FIELDS, ITEMS_MAX, PREFIX_BYTES, Codec
-from dcc.wire.messages import TAG, Get, GetMany, GetManyReply, GetReply, Status
+from dcc.wire.messages import (
+    TAG,
+    Get,
+    GetMany,
+    GetManyReply,
+    GetReply,
+    Outcome,
+    Status,
+    Write,
+    WriteReply,
+)
 
 GET, GET_REPLY = TAG[Get], TAG[GetReply]
 GET_MANY, GET_MANY_REPLY = TAG[GetMany], TAG[GetManyReply]
+WRITE, WRITE_REPLY = TAG[Write], TAG[WriteReply]
+SETTLED = {int(one): one for one in (Outcome.DONE, Outcome.NOT_DONE)}
 HIT, MISS, UNSURE = int(Status.HIT), int(Status.MISS), int(Status.UNSURE)
 ITEMS = HEADER_FIELDS + len(GetReply.SHAPE)
 ITEMS_MANY = HEADER_FIELDS + len(GetManyReply.SHAPE)
-VERSION = HEADER_FIELDS + 1
-"Where the version stands; all before it are integers."
+ITEMS_WRITTEN = HEADER_FIELDS + len(WriteReply.SHAPE)
 
 ANSWER_BYTES_MAX = INLINE_VALUE_BYTES_MAX + 256
 "A reply with the longest inline value is below; bounds what unpacking may allocate."
@@ -40,6 +52,7 @@ PLAIN_KEYS_MAX = min(BATCH_KEYS_MAX, 3 * BATCH_BYTES // (KEY_BYTES_MAX + 16))
 
 MS_MAX = 1 << 47
 U64_MAX = (1 << 64) - 1
+I64_MAX = (1 << 63) - 1
 
 
 class Answer(NamedTuple):
@@ -60,10 +73,45 @@ class FastPath:
         self._pack = msgpack.Packer(autoreset=True).pack
 
     def question(self, key: bytes, epoch: int, request: int, at: int) -> bytes:
-        """Return the frame of `Get(key=key)`."""
-        items = (GET, self._sender, self._boot, epoch, 0, request, at, key, False, 1, False)
+        """Return the frame of `Get(key=key)`; the last fields, at their defaults, are left out."""
+        items = (GET, self._sender, self._boot, epoch, 0, request, at, key, False)
         packed: bytes = self._pack(items)
         return self._prefix + packed
+
+    def change(self, write: Write, seen: int, epoch: int, request: int, at: int) -> bytes:
+        """Return the frame of `write`, whose value must be inline, with `seen` as its own."""
+        items = (
+            WRITE, self._sender, self._boot, epoch, 0, request, at, write.op, write.key,
+            write.value, write.ttl_ms, write.w, False, seen, write.expected, write.delta,
+            write.initial, 0,
+        )  # fmt: skip
+        packed: bytes = self._pack(items)
+        return self._prefix + packed
+
+    def written(self, frame: bytes, request: int, epoch: int) -> WriteReply | None:
+        """Return what `frame` says became of a write, or None: the ordinary path has to look."""
+        if len(frame) > ANSWER_BYTES_MAX or not frame.startswith(self._prefix):
+            return None
+        try:
+            items = msgpack.unpackb(frame[PREFIX_BYTES:])
+        except (ValueError, TypeError, msgpack.exceptions.UnpackException):
+            return None
+        if type(items) is not list or len(items) != ITEMS_WRITTEN:
+            return None
+        if items[5] != request or items[3] != epoch or items[0] != WRITE_REPLY:
+            return None
+        raw, version, number = items[HEADER_FIELDS:]
+        if type(version) is not list or len(version) != 3:
+            return None
+        numbers = [*items[: HEADER_FIELDS + 1], *version]
+        if set(map(type, numbers)) != {int} or type(number) is not int:
+            return None
+        if min(numbers) < 0 or number > I64_MAX:
+            return None
+        outcome = SETTLED.get(raw)
+        if outcome is None:
+            return None
+        return WriteReply(outcome=outcome, version=Version(*version), number=number)
 
     def question_many(self, keys: list[bytes], epoch: int, request: int, at: int) -> bytes:
         """Return the frame of `GetMany(keys=keys)`."""
@@ -124,19 +172,25 @@ class FastPath:
 
     def one_in(self, items: list[Any], request: int, epoch: int) -> Answer | None:
         """Do what `answer` does with a frame that is unpacked already."""
-        if len(items) != ITEMS or type(items[VERSION]) is not list:
+        if len(items) != ITEMS:
             return None
-        if items[5] != request or items[3] != epoch or items[0] != GET_REPLY:
+        tag, sender, boot, of, hops, number, at, status, version, value, end = items
+        if number != request or of != epoch or tag != GET_REPLY:
             return None
-        status, version, value, end = items[HEADER_FIELDS:]
-        numbers = [*items[:VERSION], *version, end]
-        # True == 1 and 1.0 == 1 to Python, but not to the protocol.
-        if len(version) != 3 or set(map(type, numbers)) != {int} or type(value) is not bytes:
+        if type(version) is not list or len(version) != 3 or type(value) is not bytes:
             return None
-        if min(numbers) < 0 or max(numbers) > U64_MAX or end > MS_MAX:
+        stamp, node, life = version
+        # True == 1 and 1.0 == 1 to Python, but not to the protocol. msgpack's end at 64 bits.
+        if not (
+            type(tag) is type(sender) is type(boot) is type(of) is type(hops) is type(number)
+            is type(at) is type(status) is type(stamp) is type(node) is type(life) is type(end)
+            is int
+        ):  # fmt: skip
+            return None
+        if min(sender, boot, hops, at, stamp, node, life, end) < 0 or end > MS_MAX:
             return None
         if status == HIT and len(value) < INLINE_VALUE_BYTES_MAX:
-            return Answer(value, version[0])
+            return Answer(value, stamp)
         return Answer(None, 0) if status == MISS else None
 
 

@@ -1,7 +1,8 @@
-"""The ordinary `get` and `get_many` without a detour: one round of the call's machine, unrolled.
+"""The ordinary `get`, write and `get_many` without a detour: one round of the call's machine.
 
 For the case that all is well: the topology is known, the primaries are connected and answer in time
-with hits or authoritative misses. At the first surprise the machine takes over where this stands.
+with hits, authoritative misses or what became of the write. At the first surprise the machine takes
+over where this stands.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING
 import zmq
 
 from dcc.client.fastpath import plain_groups
-from dcc.client.link import read_clocks
+from dcc.client.link import NOBLOCK, read_clocks
 from dcc.errors import NodeUnavailable
+from dcc.limits import INLINE_VALUE_BYTES_MAX
 from dcc.ring.hashing import slot_of
+from dcc.sending import send
 from dcc.types import Now
 from dcc.units import MILLISECOND
-from dcc.wire.messages import Get, GetMany, GetReply, Status
+from dcc.wire.messages import Get, GetMany, GetReply, Status, Write, WriteReply
 
 if TYPE_CHECKING:
     from dcc.client.channel import Channel
@@ -44,13 +47,13 @@ def get(channel: Channel, key: bytes, now: Now) -> bytes | None:
     at = core.time_ms(mono + core.timeout_ns)
     channel.at_rest = False
     try:
-        link.socket.send(channel.fast.question(key, epoch, request, at), zmq.NOBLOCK)
+        send(link.socket, channel.fast.question(key, epoch, request, at), NOBLOCK)
     except zmq.Again:
         return _read(channel, key, now)
     channel.poll(link.poll_list, core.hedging.wait_ms)
     frames: list[bytes] | None = None
     try:
-        frame = link.socket.recv(zmq.NOBLOCK)
+        frame = link.socket.recv(NOBLOCK)
     except zmq.Again:
         pass
     else:
@@ -83,6 +86,58 @@ def _go_on(
 
 def _value_of(reply: GetReply) -> bytes | None:
     return reply.value if reply.status is Status.HIT else None
+
+
+def change(channel: Channel, write: Write, now: Now) -> WriteReply:
+    """Return what became of `write`."""
+    core, mono = channel.core, now.mono
+    view = core.view
+    if view is None or mono >= core.due_at or channel.owed:
+        return _change(channel, write, now)
+    # Others than the primary may take their time; what is large is sent in a frame of its own.
+    if write.w != 1 or len(write.value) >= INLINE_VALUE_BYTES_MAX:
+        return _change(channel, write, now)
+    slot = slot_of(write.key)
+    address = view.primaries[slot] or view.primary(slot)
+    if address is None or address in core.health.sick:
+        return _change(channel, write, now)
+    link = channel.links.get(address)
+    if link is None or not link.connected or link.queue:
+        return _change(channel, write, now)
+    request, epoch, seen = core.next_request(), view.epoch, core.seen
+    at = core.time_ms(mono + core.timeout_ns)
+    channel.at_rest = False
+    try:
+        send(link.socket, channel.fast.change(write, seen, epoch, request, at), NOBLOCK)
+    except zmq.Again:
+        return _change(channel, write, now)
+    channel.poll(link.poll_list, core.attempt_ms)
+    arrived: Arrived = []
+    try:
+        frame = link.socket.recv(NOBLOCK)
+    except zmq.Again:
+        pass
+    else:
+        written = channel.fast.written(frame, request, epoch)
+        if written is not None:
+            channel.at_rest = True
+            core.lost = False
+            core.heard_at[address] = mono
+            if written.version[0] > core.seen:
+                core.saw(written.version[0])
+            return written
+        arrived.append((address, link.rest([frame])))
+    # By the view of the sending: the node at that address may be another life of it by now.
+    boot = view.boot_of(address)
+    call = core.resume_write(write, address, request, boot, seen, now, channel.codec)
+    result: WriteReply = channel.resume(call, [address], arrived, read_clocks())
+    return result
+
+
+def _change(channel: Channel, write: Write, now: Now) -> WriteReply:
+    call = channel.core.begin(write, now, codec=channel.codec)
+    result: WriteReply = channel.run(call, now)
+    return result
 
 
 def get_many(channel: Channel, keys: Iterable[bytes], now: Now) -> dict[bytes, bytes]:
@@ -140,7 +195,7 @@ def _gather(
         for address in waiting:
             link = links[address]
             try:
-                frame = link.socket.recv(zmq.NOBLOCK)
+                frame = link.socket.recv(NOBLOCK)
             except zmq.Again:
                 continue
             request, keys = asked[address]

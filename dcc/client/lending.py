@@ -26,6 +26,7 @@ from dcc.types import Now
 from dcc.units import MILLISECOND
 
 T = TypeVar("T")
+What = TypeVar("What")
 
 _INHERITED: list[Pool] = []
 "Of processes that are this one's ancestors; kept for ever, since collecting them would close them."
@@ -55,8 +56,8 @@ class Lender:
         """Return this process's pool."""
         return self._pools.get(getpid()) or self._succeed()
 
-    def borrow(self, command: str, use: Callable[[Channel, Now], T]) -> T:
-        """Return what `use` makes of a channel that nobody else has, and of the time.
+    def borrow(self, command: str, use: Callable[[Channel, What, Now], T], what: What) -> T:
+        """Return what `use` makes of a channel that nobody else has, of `what`, and of the time.
 
         How long that took is counted for `command`, as is the error that it ends with.
         """
@@ -66,7 +67,7 @@ class Lender:
         try:
             channel = pool.take(now.mono + self._timeout_ns)
             channel.lent = True
-            result = use(channel, now)
+            result = use(channel, what, now)
             pool.give(channel)
             pool.core.timings.observe(command, time.monotonic_ns() - now.mono)
             return result

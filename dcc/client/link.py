@@ -16,8 +16,12 @@ import zmq
 
 from dcc.limits import VALUE_BYTES_MAX
 from dcc.resolve import Dial, Resolver
+from dcc.sending import send
 from dcc.types import Now
 from dcc.units import MILLISECOND, NEVER
+
+NOBLOCK, NOBLOCK_MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
+"Plain ints: an enum member costs a conversion on every call."
 
 CONNECT_NS = 200 * MILLISECOND
 
@@ -81,8 +85,8 @@ class Link:
         socket = self.socket
         try:
             for frame in frames[:-1]:
-                socket.send(frame, zmq.NOBLOCK | zmq.SNDMORE)
-            socket.send(frames[-1], zmq.NOBLOCK)
+                send(socket, frame, NOBLOCK_MORE)
+            send(socket, frames[-1], NOBLOCK)
         except zmq.Again:
             return False
         self.connected = True
@@ -91,7 +95,7 @@ class Link:
     def receive(self) -> list[bytes] | None:
         """Return the next message's frames, or None if there is none now."""
         try:
-            frame = self.socket.recv(zmq.NOBLOCK)
+            frame = self.socket.recv(NOBLOCK)
         except zmq.Again:
             return None
         return self.rest([frame])
@@ -100,7 +104,7 @@ class Link:
         """Return `frames`, the beginning of a message, with the message's other frames."""
         socket = self.socket
         while socket.getsockopt(zmq.RCVMORE):
-            frames.append(socket.recv(zmq.NOBLOCK))
+            frames.append(socket.recv(NOBLOCK))
         return frames
 
 

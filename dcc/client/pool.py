@@ -112,8 +112,9 @@ class Pool:
         if not channel.at_rest:
             self._discard(channel)
             return
-        if len(self._all) > 1 or len(channel.links) > 1:
-            self._trim(channel)
+        view = self.core.view
+        if view is not None and len(channel.links) > len(view.members):
+            channel.tidy(SOCKETS_MAX)
         channel.lent = False
         self._idle.append(channel)
         # Who waits, or closes, has said so before looking at the list for the last time.
@@ -195,11 +196,6 @@ class Pool:
                 self._idle.pop().close()
             except IndexError:
                 return
-
-    def _trim(self, channel: Channel) -> None:
-        view = self.core.view
-        if view is not None and len(channel.links) > len(view.members):
-            channel.tidy(SOCKETS_MAX)
 
     def _channels_max(self) -> int:
         view = self.core.view

@@ -148,22 +148,21 @@ class Client:
             QuorumNotReached: fewer than r owners are alive, or have answered.
             NodeUnavailable: no node could be reached. OperationTimeout: none answered in time.
         """
-        operation = self._ops.reading(key, r)
-        if operation.direct or operation.r != 1:
-            reply: GetReply = self._call(operation)
-            value = value_in(reply)
+        if r is UNSET and self._ops.plain:
+            value = self._lender.borrow("get", hotpath.get, key_bytes(key))
         else:
-            value = self._lender.borrow(
-                "get", lambda channel, now: hotpath.get(channel, operation.key, now)
-            )
+            operation = self._ops.reading(key, r)
+            if operation.direct or operation.r != 1:
+                reply: GetReply = self._call(operation)
+                value = value_in(reply)
+            else:
+                value = self._lender.borrow("get", hotpath.get, operation.key)
         return default if value is None else value
 
     def lookup(self, key: str, *, r: Quorum | Unset = UNSET) -> Lookup:
         """Return how a read of `key` ends, with all that is known: never raises for a miss."""
         operation = self._ops.reading(key, r)
-        return self._lender.borrow(
-            "get", lambda channel, now: self._looked_up(channel, operation, now)
-        )
+        return self._lender.borrow("get", _looked_up, operation)
 
     def entry(self, key: str, *, r: Quorum | Unset = UNSET) -> Entry | None:
         """Return value, version, expiry and age of `key`; None if it is absent."""
@@ -250,9 +249,7 @@ class Client:
             self._open_or_raise()
             return {}
         try:
-            found = self._lender.borrow(
-                "get_many", lambda channel, now: hotpath.get_many(channel, raws, now)
-            )
+            found = self._lender.borrow("get_many", hotpath.get_many, raws)
         except NodeUnavailable as error:
             name_partial(error, names, raws)
             raise
@@ -408,24 +405,11 @@ class Client:
 
     def _call(self, operation: Operation) -> Any:
         """Return the outcome of `operation`, within one deadline."""
-        return self._lender.borrow(
-            command_of(operation),
-            lambda channel, now: channel.run(
-                channel.core.begin(operation, now, codec=channel.codec), now
-            ),
-        )
-
-    def _looked_up(self, channel: Channel, operation: Get, now: Now) -> Lookup:
-        core = channel.core
-        call = core.begin(operation, now, codec=channel.codec)
-        reply: GetReply = channel.run(call, now)
-        address, confirmed = call.answered_by()
-        node = core.view.name_of(address) if core.view is not None else address
-        return looked_up(reply, node, confirmed, core.cluster_ms(read_clocks()))
+        return self._lender.borrow(command_of(operation), _called, operation)
 
     def _write(self, op: Op, key: str, value: bytes, ttl: Ttl | Unset, **more: Any) -> WriteReply:
-        reply: WriteReply = self._call(self._ops.writing(op, key, value, ttl, **more))
-        return reply
+        write = self._ops.writing(op, key, value, ttl, **more)
+        return self._lender.borrow(command_of(write), hotpath.change, write)
 
     def _write_many(self, op: Op, items: dict[bytes, bytes], ttl: int) -> Written:
         if not items:
@@ -437,3 +421,16 @@ class Client:
     def _open_or_raise(self) -> None:
         if self._lender.closed:
             raise ClientClosed("the client is closed")
+
+
+def _called(channel: Channel, operation: Operation, now: Now) -> Any:
+    return channel.run(channel.core.begin(operation, now, codec=channel.codec), now)
+
+
+def _looked_up(channel: Channel, operation: Get, now: Now) -> Lookup:
+    core = channel.core
+    call = core.begin(operation, now, codec=channel.codec)
+    reply: GetReply = channel.run(call, now)
+    address, confirmed = call.answered_by()
+    node = core.view.name_of(address) if core.view is not None else address
+    return looked_up(reply, node, confirmed, core.cluster_ms(read_clocks()))

@@ -44,8 +44,15 @@ class Change:
         self._corrections = 0
         self._rounds = Rounds(call)
 
+    def resume(self, attempt: Attempt, seen: int) -> None:
+        """Take over `attempt`, which was sent and named `seen` before the call began."""
+        self._bound = attempt
+        self._message = replace(self.write, seen=seen)
+
     def begin(self, now: Now) -> None:
         """Send to the first target."""
+        if self._bound is not None:
+            return
         self._targets = self._call.core.targets(slot_of(self.write.key))
         self._next(now)
 

@@ -45,6 +45,8 @@ class Company:
         With a `route` it came by a connection to this node's advertised address, unless it is a
         question to an address that stood in a list of seeds.
         """
+        if self._reached and self._gossip_heard:
+            return
         if header.sender == self._core.key or header.sender not in self._core.membership.members:
             return
         if not request_plane:
@@ -76,6 +78,8 @@ class Company:
 
     def tick(self, at: Instant) -> list[Effect]:
         """Look at who is there; tell of what is lacking for long, and when it no longer is."""
+        if self._complete and self._reached and self._gossip_heard and not self._told:
+            return []  # Each of these stays: nothing can be lacking any more.
         core = self._core
         alive = len(core.membership.alive())
         self._complete = self._complete or (core.membership.joined and alive >= core.config.expect)

@@ -220,14 +220,12 @@ class NodeCore:
         if self._view_pace.wake_at() <= at.mono:
             out += self._take_view(at)
         effects = self._resume_all(self.questions.tick(at), at)
-        effects += self.writes.tick(at)
-        effects += self.changes.tick(at)
+        effects += self.writes.tick(at) + self.changes.tick(at)
         effects += self.converging.tick(at)
         effects += self.audits.tick(at)
         effects += self.exchange.tick(at, self.counters.served)
         self.streams.offer_dropped(at, self.writes.unconfirmed)
-        effects += self.streams.flush(at)
-        effects += self.streams.tick(at)
+        effects += self.streams.flush(at) + self.streams.tick(at)
         effects += self.served.tick(at)
         self.forwards.tick(at.mono)
         self._housekeep(at)
@@ -241,6 +239,8 @@ class NodeCore:
 
         At most half a protocol period ahead, so that a gap between turns tells a standstill.
         """
+        if self.streams.waiting:  # The rule while somebody writes: nothing can be due sooner.
+            return self._turn_at
         return min(
             self._turn_at + self.config.protocol_period_ns // 2,
             self.membership.wake_at(),
@@ -524,7 +524,7 @@ class NodeCore:
             if not held.view.holds(slot):
                 moved.append(index)
                 self.exchange.leftovers.written(slot)
-            elif not held.store.answers_for(slot, record, at.ms):
+            elif applied is not Applied.NEWER and not held.store.answers_for(slot, record, at.ms):
                 ignored.append(index)
             elif not held.store.covers(slot, record.version) or held.store.has_gaps(slot):
                 self.exchange.agenda.gap(header.sender, slot, at)

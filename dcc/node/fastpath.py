@@ -38,7 +38,7 @@ PLAIN, PLAIN_ONCE = [1, False], [1]
 "The last fields of a GET, `r` and `aside`: one owner's word is enough. Left out: the same."
 TAG_AT = PREFIX_BYTES + 1
 "Behind the prefix and the array's header: a tag below 128 is one byte."
-GET_MANY_BYTE = bytes([GET_MANY])
+GET_BYTE, GET_MANY_BYTE = bytes([GET]), bytes([GET_MANY])
 HIT, MISS = int(Status.HIT), int(Status.MISS)
 DROPPED = b""
 "Instead of a reply: nobody waits for it any more."
@@ -63,7 +63,9 @@ class FastPath:
 
     def serve(self, _route: bytes, frame: bytes, now: Now) -> bytes | None:
         """Return the reply's frame, `DROPPED`, or None: the ordinary path has to look at it."""
-        if len(frame) > FRAME_BYTES or not frame.startswith(self._prefix):
+        if len(frame) > FRAME_BYTES or frame[TAG_AT : TAG_AT + 1] != GET_BYTE:
+            return None
+        if not frame.startswith(self._prefix):
             return None
         try:
             items = msgpack.unpackb(frame[PREFIX_BYTES:])

@@ -41,6 +41,7 @@ from dcc.node.core import NodeCore
 from dcc.node.logs import Log
 from dcc.node.options import Options
 from dcc.node.transport import NOBLOCK, NOBLOCK_MORE, Pollables, Transport
+from dcc.sending import send
 from dcc.types import Boot, NodeKey, Now, node_key, topic_of
 from dcc.units import MILLISECOND, SECOND
 
@@ -380,11 +381,11 @@ class Loop:
 
     def _send_replies(self, replies: list[bytes]) -> None:
         """Send and remove `replies`, routing id and frame in turn."""
-        send = self._transport.router.send
+        router = self._transport.router
         for i in range(0, len(replies), 2):
             try:
-                send(replies[i], NOBLOCK_MORE)
-                send(replies[i + 1], NOBLOCK)
+                send(router, replies[i], NOBLOCK_MORE)
+                send(router, replies[i + 1], NOBLOCK)
             except zmq.ZMQError:  # The client is gone, or does not read.
                 self._transport.replies_lost += 1
         replies.clear()

@@ -37,6 +37,7 @@ from dcc.node import binding
 from dcc.node.options import Address
 from dcc.node.unread import Tracker, Unread
 from dcc.resolve import Dial, Resolver, is_numeric
+from dcc.sending import send
 from dcc.types import TOPIC_ALL, NodeKey
 from dcc.units import KIB, MIB, MILLISECOND, SECOND
 
@@ -519,9 +520,8 @@ def _put(socket: zmq.Socket[bytes], frames: Sequence[bytes], *, more: bool = Fal
     whole = True
     for i, frame in enumerate(frames):
         try:
-            socket.send(
-                frame, NOBLOCK if i == last else NOBLOCK_MORE, len(frame) < SHARED_BYTES_MIN
-            )
+            flags = NOBLOCK if i == last else NOBLOCK_MORE
+            send(socket, frame, flags, len(frame) < SHARED_BYTES_MIN)
         except zmq.ZMQError:
             if i == 0:
                 return False

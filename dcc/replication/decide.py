@@ -39,11 +39,11 @@ def decide(write: Write, entry: Entry | None, *, sure: bool, now_ms: int) -> Dec
     `sure` says whether an absence is certain; only a delete cares, since it must reach a value
     that nobody could see just now.
     """
-    expires_at_ms = now_ms + write.ttl_ms if write.ttl_ms else 0
-    if expires_at_ms > MS_MAX:  # No other node could read the record.
-        return Refusal(Code.MALFORMED, f"it would expire after {MS_MAX} ms, the last time there is")
     if write.op is Op.PUT:
-        return _stored(write.key, write.value, expires_at_ms)
+        return decide_put(write.key, write.value, write.ttl_ms, now_ms)
+    expires_at_ms = now_ms + write.ttl_ms if write.ttl_ms else 0
+    if expires_at_ms > MS_MAX:
+        return NO_SUCH_TIME
     if write.op is Op.ADD:
         return _stored(write.key, write.value, expires_at_ms) if entry is None else NOTHING
     if write.op is Op.REPLACE:
@@ -57,7 +57,15 @@ def decide(write: Write, entry: Entry | None, *, sure: bool, now_ms: int) -> Dec
     return _count(write, entry, expires_at_ms)
 
 
+def decide_put(key: bytes, value: bytes, ttl_ms: int, now_ms: int) -> Decision | Refusal:
+    """Return what a put does, whatever the key's entry is; without a `Write`, for many of them."""
+    expires_at_ms = now_ms + ttl_ms if ttl_ms else 0
+    return _stored(key, value, expires_at_ms) if expires_at_ms <= MS_MAX else NO_SUCH_TIME
+
+
 NOTHING = Decision(Outcome.NOT_DONE, None)
+NO_SUCH_TIME = Refusal(Code.MALFORMED, f"it would expire after {MS_MAX} ms, the last time there is")
+"No other node could read the record."
 
 
 def _stored(key: bytes, value: bytes, expires_at_ms: int, number: int = 0) -> Decision:

@@ -69,7 +69,7 @@ class Lane:
     __slots__ = ("_order", "_probe_at", "_probes", "_silence_ns", "bytes", "flight", "queue")
 
     def __init__(self) -> None:
-        self.queue: deque[tuple[Record, int]] = deque()  # with when it came, ns
+        self.queue: deque[tuple[Record, int, int]] = deque()  # bytes, and when it came, ns
         self.flight: dict[int, Batch] = {}
         "By number, in the order of their last sending."
         self.bytes = 0
@@ -79,28 +79,30 @@ class Lane:
         self._probe_at = NEVER
         self._silence_ns = PROBE_FIRST_NS
 
-    def put(self, record: Record, mono: int) -> None:
-        """Let a record wait for its turn."""
-        self.queue.append((record, mono))
-        self.bytes += record_bytes(record)
+    def put(self, record: Record, size: int, mono: int) -> None:
+        """Let a record of `size` bytes wait for its turn."""
+        self.queue.append((record, size, mono))
+        self.bytes += size
 
-    def cut(self) -> tuple[Record, ...]:
-        """Return the records of the next batch, taken off the queue; none if it must wait."""
-        if len(self.flight) >= WINDOW_BATCHES:
-            return ()
-        room = WINDOW_BATCHES * BATCH_BYTES - sum(batch.bytes for batch in self.flight.values())
+    def cut(self, mono: int) -> Batch | None:
+        """Return the next batch, its records taken off the queue; None if it must wait."""
+        queue, flight = self.queue, self.flight
+        if len(flight) >= WINDOW_BATCHES:
+            return None
+        room = WINDOW_BATCHES * BATCH_BYTES - sum([batch.bytes for batch in flight.values()])
         records: list[Record] = []
-        size = large = 0
-        while self.queue and len(records) < BATCH_RECORDS_MAX:
-            record = self.queue[0][0]
-            size += record_bytes(record)
+        taken = large = 0
+        while queue and len(records) < BATCH_RECORDS_MAX:
+            record, size, _ = queue[0]
             large += len(record.value) >= INLINE_VALUE_BYTES_MAX
-            if records and (size > BATCH_BYTES or large > EXTRA_FRAMES_MAX):
+            if records and (taken + size > BATCH_BYTES or large > EXTRA_FRAMES_MAX):
                 break
-            if self.flight and size > room:
+            if flight and taken + size > room:
                 break
-            records.append(self.queue.popleft()[0])
-        return tuple(records)
+            taken += size
+            records.append(record)
+            queue.popleft()
+        return Batch(tuple(records), mono, taken) if records else None
 
     def sent(self, number: int, batch: Batch, mono: int) -> None:
         """Note that a batch goes out now, for the first time or again."""
@@ -163,7 +165,7 @@ class Lane:
         """Yield all records that wait or are on their way."""
         for batch in self.flight.values():
             yield from batch.records
-        for record, _came_at in self.queue:
+        for record, _size, _came_at in self.queue:
             yield record
 
     def check(self) -> None:

@@ -71,6 +71,8 @@ class Streams:
 
     def __init__(self, holdings: Holdings) -> None:
         self._holdings = holdings
+        self._queue_bytes_max = holdings.config.queue_bytes_max
+        self._queues_bytes_max = holdings.config.queues_bytes_max
         self._streams: dict[NodeKey, _Stream] = {}
         self._seq = holdings.next_request()
         self._dirty: set[NodeKey] = set()  # peers with something queued
@@ -87,15 +89,13 @@ class Streams:
             stream = self._streams[peer] = _Stream()
         size = record_bytes(record)
         lane = stream.bulk if size > BATCH_BYTES else stream.small
-        config = self._holdings.config
-        share = config.queues_bytes_max // len(self._streams)
         # One for each lane, since a large record must not keep a small one back.
-        share = min(config.queue_bytes_max, share // 2)
+        share = min(self._queue_bytes_max, self._queues_bytes_max // len(self._streams) // 2)
         if lane.bytes + size > share and lane.bytes:
             self.dropped += 1
             self._note_gap(peer, mono, mono)
             return
-        lane.put(record, mono)
+        lane.put(record, size, mono)
         self._dirty.add(peer)
 
     def carries(self, peer: NodeKey, version: Version) -> bool:
@@ -146,9 +146,8 @@ class Streams:
         for peer in sorted(self._dirty):
             stream = self._streams[peer]
             for lane in stream.lanes:
-                while lane.queue and (records := lane.cut()):
+                while lane.queue and (batch := lane.cut(now.mono)):
                     self._seq += 1
-                    batch = Batch(records, now.mono, sum(map(record_bytes, records)))
                     effects.append(self._send(peer, lane, self._seq, batch, now))
         self._dirty.clear()
         return effects
@@ -170,6 +169,11 @@ class Streams:
                     probe = Replicate(seq=self._seq, records=())
                     effects.append(Tell(peer, probe, bulk=lane is stream.bulk))
         return effects
+
+    @property
+    def waiting(self) -> bool:
+        """Whether records wait for the next flush."""
+        return bool(self._dirty)
 
     def wake_at(self, mono: int) -> int:
         """Return when a flush, a resend or a probe is due."""
@@ -226,7 +230,7 @@ class Streams:
         """Return the age of the oldest record that a live peer has not acknowledged."""
         lanes = [lane for stream in self._streams.values() for lane in stream.lanes]
         oldest = [batch.first_sent_at for lane in lanes for batch in lane.flight.values()]
-        oldest += [lane.queue[0][1] for lane in lanes if lane.queue]
+        oldest += [lane.queue[0][2] for lane in lanes if lane.queue]
         return mono - min(oldest, default=mono)
 
     def queued(self) -> dict[NodeKey, int]:

@@ -21,14 +21,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dcc.effects import Effect
-from dcc.replication.decide import Decision, Refusal, decide
+from dcc.replication.decide import Decision, Refusal, decide, decide_put
 from dcc.replication.holdings import Asker, Holdings, Instant
 from dcc.replication.once import Client, Once
 from dcc.replication.questions import Questions, Verdict
 from dcc.replication.quorum import needed
 from dcc.replication.reads import Doubt, Reads
 from dcc.replication.streams import Streams, Waiting
-from dcc.replication.sync import SyncTable
+from dcc.replication.sync import SyncTable, Unsynced
 from dcc.ring.hashing import slot_of
 from dcc.types import NO_VERSION, NodeKey, Record, Version
 from dcc.units import NEVER
@@ -173,15 +173,14 @@ class Writes:
             sure=sure, now=now, gone=verdict.gone,
         )  # fmt: skip
 
-    def _doubt(self, slot: int, op: Op, key: bytes) -> Doubt:
+    def _doubt(self, slot: int, op: Op, key: bytes) -> Doubt | Unsynced:
         """Return whom to ask before stamping.
 
         A put only has to exceed the versions that this node may have missed; the others are
         conditions, on a value that a primary gone silent, or whom it has told, may know better.
         """
         if op is Op.PUT:
-            unsynced = self._sync.unsynced(slot)
-            return Doubt(unsynced.ask, unsynced.settles)
+            return self._sync.unsynced(slot)
         ask, settles = self._reads.doubt(slot, key)
         beside = self._reads.beside(slot)
         return Doubt((*ask, *(peer for peer in beside if peer not in ask)), settles)
@@ -229,22 +228,28 @@ class Writes:
         request = _Request(client, asker, until, [Outcome.ELSEWHERE] * len(many.items))
         if many.versions:
             request.stamps = [0] * len(many.items)
-        agreed_ms = self._held.clock.agreed_ms(now.ms)
+        held, clock, store = self._held, self._held.clock, self._held.store
+        targets = self._targets_needed(many.w)
+        agreed_ms = clock.agreed_ms(now.ms)
         for index, (key, value) in enumerate(many.items):
             slot = slot_of(key)
-            route = self._held.view.route(slot)
-            if route[:1] != (self._held.key,) or self._impossible(slot, many.w):
+            route = held.view.route(slot)
+            if not route or route[0] != held.key or len(route) < targets:
                 continue
-            if self.better_stamped_by(route, now) is not None:
+            if clock.is_ahead(now.ms) and self.better_stamped_by(route, now) is not None:
                 continue
-            if self._unfit(len(value)):
+            if not store.fits(len(value)):
                 continue
             doubt = self._doubt(slot, many.op, key)
             if doubt.ask:
                 continue
-            write = Write(op=many.op, key=key, value=value, ttl_ms=many.ttl_ms, w=many.w)
-            entry = self._held.store.get(slot, key, now.ms)
-            decision = decide(write, entry, sure=doubt.settles, now_ms=agreed_ms)
+            entry = store.get(slot, key, now.ms)
+            decision: Decision | Refusal
+            if many.op is Op.PUT:
+                decision = decide_put(key, value, many.ttl_ms, agreed_ms)
+            else:
+                write = Write(op=many.op, key=key, value=value, ttl_ms=many.ttl_ms, w=many.w)
+                decision = decide(write, entry, sure=doubt.settles, now_ms=agreed_ms)
             if isinstance(decision, Refusal):
                 continue
             request.outcomes[index] = decision.outcome
@@ -325,12 +330,12 @@ class Writes:
     def _unfit(self, length: int) -> ErrorReply | None:
         """Return the refusal of a value that this node can never hold, or cannot now."""
         store = self._held.store
+        if store.fits(length):
+            return None
         if not store.can_hold(length):
             text = f"{length} bytes, more than this node can hold beside its bookkeeping"
             return ErrorReply(code=Code.VALUE_TOO_LARGE, text=text)
-        if not store.has_room(length):
-            return ErrorReply(code=Code.OVERLOADED, text="no memory for so large a value just now")
-        return None
+        return ErrorReply(code=Code.OVERLOADED, text="no memory for so large a value just now")
 
     def _skewed(self, seen: int, now: Instant) -> ErrorReply | None:
         ahead = self._held.clock.too_far_ahead(seen, now.ms)
@@ -355,13 +360,13 @@ class Writes:
     ) -> Version:
         held = self._held
         assert decision.record is not None
-        held_before = held.store.peek(slot, decision.record.key)
+        key, kind, value, _, expires_at_ms, _ = decision.record
+        held_before = held.store.peek(slot, key)
         known = held_before.version.stamp if held_before else 0
         above = max(seen, known, held.store.floor(slot))
         version = Version(held.clock.next_stamp(now.ms, above), held.key, held.boot)
-        record = decision.record._replace(
-            version=version, prev=held.store.own_prev(slot, held.origin)
-        )
+        prev = held.store.own_prev(slot, held.origin)
+        record = Record(key, kind, value, version, expires_at_ms, prev)
         held.store.write(slot, record, now.ms)
         self.stored += 1
         self._replicate(request, index, slot, record, w, now)
@@ -373,7 +378,7 @@ class Writes:
         for peer in self._held.view.route(slot):
             if peer != self._held.key:
                 self._streams.offer(peer, record, now.mono)
-        needed = self._targets_needed(w) - 1
+        needed = self._targets_needed(w) - 1 if w != 1 else 0
         if needed > 0:
             if not request.open:
                 self._number += 1

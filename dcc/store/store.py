@@ -568,9 +568,10 @@ class Store:
         taken = memory.valueless_bytes_max + memory.other_bytes - self._reserved_bytes
         return length <= self._value_bytes_max and bytes_cost(length) <= memory.limit_bytes - taken
 
-    def has_room(self, length: int) -> bool:
+    def fits(self, length: int) -> bool:
         """Return whether a value of `length` bytes can be kept now, with what is reserved."""
-        return bytes_cost(length) <= self._memory.room_bytes
+        memory = self._memory
+        return length <= self._value_bytes_max and bytes_cost(length) <= memory.room_bytes
 
     # -------------------------------------------------------------- figures
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -14,7 +15,17 @@ from dcc.client.fastpath import PLAIN_KEYS_MAX, Answer, FastPath, plain_groups
 from dcc.errors import PeerError
 from dcc.types import NO_VERSION, Version
 from dcc.wire.codec import PREFIX_BYTES, Codec
-from dcc.wire.messages import Get, GetMany, GetManyReply, GetReply, Status
+from dcc.wire.messages import (
+    Get,
+    GetMany,
+    GetManyReply,
+    GetReply,
+    Op,
+    Outcome,
+    Status,
+    Write,
+    WriteReply,
+)
 from tests.client.bench import Bench
 
 CODEC = Codec("dcc", sender=77, boot=88)
@@ -26,9 +37,45 @@ u64 = st.integers(0, (1 << 64) - 1)
 
 
 @given(key=st.binary(min_size=1, max_size=512), epoch=u64, request=u64, at=u64)
-def test_a_question_is_the_codecs_bytes(key: bytes, epoch: int, request: int, at: int) -> None:
+def test_a_question_says_what_the_codecs_bytes_say(
+    key: bytes, epoch: int, request: int, at: int
+) -> None:
     frames = CODEC.encode(Get(key=key), epoch=epoch, request=request, at=at)
-    assert [FAST.question(key, epoch, request, at)] == frames
+    short = [FAST.question(key, epoch, request, at)]
+    assert NODE.decode(short) == NODE.decode(frames)
+    assert len(short[0]) == len(frames[0]) - 2, "`r` and `aside` are left out"
+
+
+@given(
+    op=st.sampled_from(Op), value=st.binary(max_size=200), seen=u64, epoch=u64, request=u64, at=u64,
+    ttl=st.integers(0, 1 << 46), delta=st.integers(-(1 << 63), (1 << 63) - 1),
+)  # fmt: skip
+def test_a_write_is_the_codecs_bytes(
+    op: Op, value: bytes, seen: int, epoch: int, request: int, at: int, ttl: int, delta: int
+) -> None:
+    write = Write(op=op, key=b"k", value=value, ttl_ms=ttl, expected=Version(1, 2, 3), delta=delta)
+    told = replace(write, seen=seen)
+    frames = CODEC.encode(told, epoch=epoch, request=request, at=at)
+    assert [FAST.change(write, seen, epoch, request, at)] == frames
+
+
+def written(outcome: Outcome, number: int = 0) -> bytes:
+    message = WriteReply(outcome=outcome, version=Version(8, 1, 2), number=number)
+    return NODE.encode(message, epoch=EPOCH, request=REQUEST, at=3)[0]
+
+
+def test_what_became_of_a_write_is_told_if_it_is_settled() -> None:
+    for outcome in (Outcome.DONE, Outcome.NOT_DONE):
+        reply = WriteReply(outcome=outcome, version=Version(8, 1, 2), number=-5)
+        assert FAST.written(written(outcome, -5), REQUEST, EPOCH) == reply
+    assert FAST.written(written(Outcome.MAYBE), REQUEST, EPOCH) is None
+    assert FAST.written(written(Outcome.DONE), REQUEST + 1, EPOCH) is None
+    assert FAST.written(written(Outcome.DONE), REQUEST, EPOCH + 1) is None
+    assert FAST.written(reply_of_a_read(), REQUEST, EPOCH) is None
+
+
+def reply_of_a_read() -> bytes:
+    return reply(Status.HIT, b"value", Version(8, 1, 2))
 
 
 def reply(status: Status, value: bytes, version: Version) -> bytes:
@@ -73,6 +120,22 @@ def test_whatever_it_takes_the_codec_reads_in_the_same_way(
         assert isinstance(message, GetReply)
         hit = message.status is Status.HIT
         assert answer == Answer(message.value if hit else None, message.version.stamp if hit else 0)
+
+
+@given(places=st.dictionaries(st.integers(0, 10), junk, max_size=2), cut=st.integers(0, 11))
+def test_what_it_takes_for_written_the_codec_reads_in_the_same_way(
+    places: dict[int, Any], cut: int
+) -> None:
+    items = msgpack.unpackb(written(Outcome.DONE, 4)[PREFIX_BYTES:])
+    for place, thing in places.items():
+        if place < len(items):
+            items[place] = thing
+    frame = NODE.prefix + msgpack.packb(items[:cut] if cut < 3 else items)
+    answer = FAST.written(frame, REQUEST, EPOCH)
+    if answer is not None:
+        header, message = CODEC.decode([frame])
+        assert (header.request, header.epoch) == (REQUEST, EPOCH)
+        assert message == answer
 
 
 @given(frame=st.binary(max_size=60), behind=st.booleans())

@@ -339,3 +339,28 @@ def test_a_get_between_writes_raises_what_was_seen() -> None:
     peer.data[KEY], peer.stamp = b"v", 1 << 30
     bench.do(Get(key=KEY))
     assert bench.core.seen == 1 << 30
+
+
+def test_a_write_that_the_hot_path_has_sent_is_repeated_to_the_same_life_of_its_node() -> None:
+    bench = Bench("ab", replicas=1).learn()
+    primary = bench.order(KEY)[0]
+    boot, seen = 6, 77  # Of the view by which it was sent; the node has restarted since.
+    call = bench.core.resume_write(PUT, primary, 5, boot, seen, bench.now, bench.core.codec)
+    assert bench.run(call).outcome is Outcome.DONE
+    (repeated,) = bench.asked(Write)
+    assert repeated.address == primary
+    assert (repeated.header.request, repeated.message.boot, repeated.message.seen) == (
+        5,
+        boot,
+        seen,
+    )
+
+
+def test_a_write_that_the_hot_path_has_sent_never_goes_to_another_node() -> None:
+    bench = Bench("ab", replicas=1).learn()
+    primary = bench.order(KEY)[0]
+    bench.mute.add(primary)
+    call = bench.core.resume_write(PUT, primary, 5, 7, 0, bench.now, bench.core.codec)
+    with pytest.raises(MaybeStored):
+        bench.run(call)
+    assert {one.address for one in bench.asked(Write)} == {primary}
