@@ -19,6 +19,8 @@ class Tracer:
         self.left, self._run = at, run
 
     def __enter__(self) -> None:
+        # Python 3.12 looks for this when tracing begins, 3.13 when a frame gets its tracer.
+        sys._getframe().f_trace_opcodes = True
         sys.settrace(self._on_call)
 
     def __exit__(self, *_error: object) -> None:
@@ -30,6 +32,7 @@ class Tracer:
         if "/dcc/" not in code.co_filename or code.co_name == "__del__":
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        frame.f_trace = self._on_opcode
         return self._on_opcode
 
     def _on_opcode(self, frame: FrameType, event: str, argument: Any) -> Any:
