@@ -230,6 +230,22 @@ def test_a_node_that_stood_still_while_it_counted_counts_anew(fresh: Cores) -> N
     assert f"a: {len(core.held.view.owned)} slots not complete" in reply.reasons
 
 
+def test_a_node_that_stood_still_after_it_had_counted_counts_anew(fresh: Cores) -> None:
+    """Its own share was counted, and the others' answers waited for it to go on."""
+    core = fresh["a"]
+    waits = (m.State, m.Compare, m.CompareRoot)
+    fresh.lost = lambda _a, _b, message: isinstance(message, waits)
+    fresh.ask("a", m.ConvergedGet())
+    for _ in range(40):
+        fresh.carry("a", core.tick(fresh.now))
+    (question,) = core.converging._rounds.values()
+    assert core.key in question.states, "it has counted"
+    core._stood_still(core._at)
+    pause(fresh)
+    (reply,) = [one for _name, one in fresh.replies if isinstance(one, m.ConvergedReply)]
+    assert f"a: {len(core.held.view.owned)} slots not complete" in reply.reasons
+
+
 def test_a_view_that_changes_while_slots_are_counted_is_counted_anew(fresh: Cores) -> None:
     fresh.lost = lambda _a, _b, message: isinstance(message, m.Compare | m.CompareRoot)
     fresh.ask("a", m.ConvergedGet())

@@ -164,8 +164,11 @@ class Converging:
         return min((question.until for question in self._rounds.values()), default=NEVER)
 
     def stood_still(self) -> None:
-        """Count again: nothing is in sync any more."""
-        if self._count is not None:
+        """Count again, for questions under way, too: nothing is in sync any more."""
+        for question in self._rounds.values():
+            question.states.pop(self._held.key, None)
+            question.waiting.add(self._held.key)
+        if self._count is not None or self._rounds:
             self._count = self._fresh()
 
     # -------------------------------------------------------------- inside
