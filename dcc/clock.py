@@ -90,6 +90,11 @@ class _Reading:
     claim: Claim | None = None
     claimed_at: int = 0
 
+    @property
+    def answered(self) -> bool:
+        """Whether a ping of ours was answered: the difference is bounded from both sides."""
+        return self.high is not None
+
     def bounds(self) -> tuple[int, int]:
         """Return the least and the largest that the difference can be."""
         low = self.low.best
@@ -256,13 +261,17 @@ class ClusterClock:
         A machine whose clock is wrong must not stamp before it knows: what it stamps would be
         refused, or would beat newer writes. Two who are anchored and agree are enough, or one that
         is the only other member. Otherwise all must have answered, or, after `SETTLE_NS`, two.
+        Where the anchored seem to disagree, word that was long on its way may do that alone: only
+        their answers to pings of this node tell, since these bound the difference from both sides.
         """
         if self.settled:
             return True
         self._asked_at = min(self._asked_at, mono)
         needed = min(2, len(others))
         heard = [r for r in map(self._others.get, others) if r is not None and r.claim is not None]
-        enough = len(heard) == len(others) or self._agreeing(mono) >= max(needed, 1)
+        agreeing = self._agreeing(mono)
+        clear = agreeing or all(reading.answered for reading in self._anchored())
+        enough = (clear and len(heard) == len(others)) or len(agreeing) >= max(needed, 1)
         waited = mono - self._asked_at >= SETTLE_NS
         if enough or (waited and len(heard) >= needed):
             self.settled = True
@@ -272,12 +281,10 @@ class ClusterClock:
         return self.settled
 
     def unheard(self, others: Collection[NodeKey]) -> list[NodeKey]:
-        """Return those of `others` whose claim was not heard yet, ascending."""
-        return sorted(
-            key
-            for key in others
-            if (reading := self._others.get(key)) is None or reading.claim is None
-        )
+        """Return those of `others` whose claim was not heard yet, or else no answer, ascending."""
+        read = {key: self._others.get(key) for key in sorted(others)}
+        silent = [key for key, one in read.items() if one is None or one.claim is None]
+        return silent or [key for key, one in read.items() if one is None or not one.answered]
 
     def follow(self, mono: int) -> None:
         """Slew what is to be slewed, and look at the others' times. O(members log members)."""
@@ -300,7 +307,7 @@ class ClusterClock:
 
     def _choose(self, mono: int) -> None:
         """Take over the time of those who are anchored, or else the median of all clocks."""
-        anchored = self._anchored()
+        anchored = self._answered(self._agreeing(mono) or self._anchored())
         if anchored:
             anchored.sort(key=lambda reading: reading.middle() + reading.offset(mono))
             self._take_over(anchored[_lower_middle(len(anchored))], mono)
@@ -316,14 +323,24 @@ class ClusterClock:
         if self.settled:
             self.trust = max(self.trust, reading.claim.trust)
 
-    def _agreeing(self, mono: int) -> int:
-        """Return how many anchored members agree on the time, if more than half of them do."""
-        times = sorted(r.middle() + r.offset(mono) for r in self._anchored())
+    def _agreeing(self, mono: int) -> list[_Reading]:
+        """Return the anchored members that agree on the time, if more than half of them do."""
+        anchored = self._anchored()
+        times = sorted(r.middle() + r.offset(mono) for r in anchored)
         if not times:
-            return 0
+            return []
         middle = times[_lower_middle(len(times))]
-        count = sum(abs(time - middle) <= self._max_skew_ms for time in times)
-        return count if 2 * count > len(times) else 0
+        found = [
+            r for r in anchored if abs(r.middle() + r.offset(mono) - middle) <= self._max_skew_ms
+        ]
+        return found if 2 * len(found) > len(times) else []
+
+    def _answered(self, readings: list[_Reading]) -> list[_Reading]:
+        """Return those of `readings` that are bounded from both sides, or else all.
+
+        What was long on its way looks slow, and only an answer to a ping tells how long it was.
+        """
+        return [reading for reading in readings if reading.answered] or readings
 
     def _median_clock(self) -> tuple[int, bool]:
         """Return the lower median of all own clocks beside ours, and whether it has a majority."""

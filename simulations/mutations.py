@@ -131,6 +131,12 @@ def primary_uncounted(core: NodeCore) -> None:
     _replace(core.writes, "_primary_has", lambda write: True)
 
 
+def taken_for_alive(core: NodeCore) -> None:
+    """A member that is down for this node is told as much as any other, as of the same view."""
+    view = core.held.view
+    _replace(view, "epoch_for", lambda to: view.epoch)
+
+
 def sure_alone(core: NodeCore) -> None:
     """A node that was restarted without seeds takes itself for the whole cluster."""
     _replace(core.lifecycle, "_is_lone", lambda at: False)
@@ -207,6 +213,13 @@ def time_by_votes(core: NodeCore) -> None:
     clock = core.clock
     _replace(clock, "_anchor", lambda: None)
     _replace(clock, "_anchored", lambda: [])
+
+
+def late_word(core: NodeCore) -> None:
+    """A node that starts believes what was long on its way as it believes an answer."""
+    clock = core.clock
+    _replace(clock, "_agreeing", lambda mono: clock._anchored())
+    _replace(clock, "_answered", lambda readings: readings)
 
 
 def corrected_at_once(core: NodeCore) -> None:
@@ -332,6 +345,7 @@ MUTATIONS: Mapping[str, Plant] = {
         corrected_at_once, gray_leads, impatient, late_read, forgets_unseen,
         twin_unasked, twin_believed, unreached_ready, rows_believed, fetch_unnamed,
         remembers_for_ever,
+        taken_for_alive, late_word,
     )
 }  # fmt: skip
 

@@ -127,6 +127,19 @@ def test_a_starting_node_waits_for_all_unless_two_who_have_stamped_agree() -> No
     assert joining.settle((1, 2, 3), SETTLE_NS), "nobody waits for the silent for ever"
 
 
+def test_word_that_was_long_on_its_way_does_not_set_the_time_of_who_starts() -> None:
+    joining = clock()
+    held_back = Claim(0, 0, ANCHORED, ahead=False)
+    joining.observe(1, BOOT, joining.own_ms(0) - 740, 0, claim=held_back)
+    hear(joining, 2, 0, trust=ANCHORED)
+    assert not joining.settle((1, 2), 0), "they seem to disagree"
+    assert joining.unheard((1, 2)) == [1]
+    assert joining.settle((1, 2), SETTLE_NS), "nobody waits for the silent for ever"
+    assert agreed(joining) == 0
+    hear(joining, 1, 0, trust=ANCHORED)
+    assert agreed(joining) == 0
+
+
 def test_one_who_has_stamped_is_not_enough_among_many() -> None:
     joining = clock()
     hear(joining, 1, 0, offset_ms=9_000, trust=ANCHORED)

@@ -281,6 +281,36 @@ ASIDE = replace(
         ),
     ),
 )  # fmt: skip
+REFUTED_UNHEARD = replace(
+    QUIET,
+    replicas=2,
+    workload=replace(BUSY, clients=4, readers=2, pause_ns=40 * MILLISECOND, w=(1, 2)),
+    faults=(
+        f.Partition(at_ns=at(14), lasts_ns=at(12), left=("n0",), right=("n1",)),
+        f.Partition(
+            at_ns=at(14) + 650 * MILLISECOND, lasts_ns=at(11), left=("n0",), right=("n2",),
+            one_way=True, planes=(GOSSIP,),
+        ),
+        f.Partition(
+            at_ns=at(15) + 300 * MILLISECOND, lasts_ns=at(10), left=("n2",), right=("n0",),
+            one_way=True, planes=(GOSSIP,),
+        ),
+    ),
+    faults_ns=20 * SECOND,
+    links=LinkSettings(delay_ns=8 * MILLISECOND),
+)  # fmt: skip
+STARTED_IN_CUTS = replace(
+    QUIET,
+    faults=tuple(
+        fault
+        for second in range(13, 53, 5)
+        for fault in (
+            f.Partition(at_ns=at(second), lasts_ns=at(3), left=("n0",), right=("n1",)),
+            f.Restart(at_ns=at(second + 2), lasts_ns=200 * MILLISECOND, node="n0"),
+        )
+    ),
+    faults_ns=45 * SECOND,
+)
 FORGOTTEN = replace(
     QUIET,
     forget_after_ns=5 * SECOND,
@@ -302,6 +332,8 @@ CAUGHT = {
     "unreached-ready": (UNREACHED, "who cannot be reached is not ready"),
     "rows-believed": (LIES, "who never answered is no member"),
     "remembers-for-ever": (MINUTES, "limits hold"),
+    "late-word": (STARTED_IN_CUTS, "time does not jump"),
+    "taken-for-alive": (REFUTED_UNHEARD, "no hit is older than what its node could have known"),
     "forgets-unseen": (FORGOTTEN, "the ring is laid over the members there are"),
     "serves-in-doubt": (AWAY, "no hit is older than what its node could have known"),
     "primary-uncounted": (ASIDE, "no hit is older than what its node could have known"),

@@ -44,7 +44,7 @@ class Outgoing:
             time = core.clock.own_ms(at.mono)
         else:
             time = at.ms if core.clock.settled else 0
-        epoch = core.held.view.epoch
+        epoch = core.held.view.epoch_for(to)
         frames = core.codec.encode(message, epoch=epoch, request=request, at=time)
         if isinstance(effect, Gossip) or len(frames[0]) <= FRAME_BYTES_MAX:
             return frames

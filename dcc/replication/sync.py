@@ -10,7 +10,8 @@ it (see `exchange`), at equal epochs, in a pull that was sent after the latest o
 - the last taking over of a clock that covers what its holder had forgotten (see `claims`): the peer
   may have what this node only claims to have seen.
 
-From then on every write that the peer coordinates is sent here as well. So a primary that is in
+From then on every write that the peer coordinates is sent here as well, since it has this node for
+alive: else it would have answered under no epoch (`View.epoch_for`). So a primary that is in
 sync with every other holder and lacks a key knows that nobody has it.
 
 Holders are the owners, those who stand in for them, and former owners that have not released the

@@ -84,6 +84,15 @@ class View:
         """Hash of the placement inputs; comparable for equality only."""
         return self.slots.epoch
 
+    def epoch_for(self, to: NodeKey | str) -> int:
+        """Return the epoch that a message to `to` carries: 0, nobody's, to a member that is down.
+
+        It lives, since it asks, and has refuted what is believed here or is about to. Until that
+        was heard what is written here is not sent to it; so it must not take this view for its
+        own, and be in sync by what it is told.
+        """
+        return 0 if to in self.boots and to not in self.alive else self.epoch
+
     @property
     def replicas(self) -> int:
         """Copies beyond the primary."""
