@@ -13,8 +13,10 @@ instant: each has the other for alive, in the life that it is in. Of that, it co
 So nobody can know what is written across a cut, not even if there is a bridge that sees both sides;
 a node that was away can know as soon as it is among the others again. Whoever was asked about the
 key since the read came in, and has not answered, is left out: more than ask a node cannot do.
-A write that went round its primary may take `ASIDE_NS` to get there; what is so young is noted
-apart, because the primary has to know of it only if it was answered as one that others hold.
+A write that went round its primary may take `ASIDE_NS` to get there, from the write on, or from
+when a link that was cut lets it pass: neither of the two may have noticed the cut yet, and just
+that makes clients go round. What is so young is noted apart, because the primary has to know of it
+only if it was answered as one that others hold.
 """
 
 from __future__ import annotations
@@ -72,6 +74,8 @@ class Answer(NamedTuple):
     "Whether it has evicted anything in this life."
     holders: tuple[str, ...] = ()
     "Who holds a version newer than what was answered, where the node could have asked."
+    reached_ns: int = 0
+    "Since when all of those can send it what they have; NEVER if one of them cannot."
     aside: frozenset[Version] = frozenset()
     "What was written aside of the node that leads so lately that its copy may be on its way."
 
@@ -233,7 +237,7 @@ class Answers:
                 continue
             if not self._could_know(node, sharing, other, record.version):
                 continue
-            if self._is_under_way(node, record.version):
+            if self._is_under_way(node, other, record.version):
                 young.add(record.version)
             else:
                 known = max(known, record.version)
@@ -242,16 +246,19 @@ class Answers:
                     value = max(value, record.version)
         leads = core.held.view.is_primary(slot_of(key))
         evicted = core.held.store.evicted_total > 0
-        at_ns = node.world.now_ns
+        at_ns, passes_since = node.world.now_ns, node.world.network.passes_since
+        reached_ns = max([passes_since(one, node.name) for one in holders], default=0)
         return Answer(
             node.name, at_ns, key, status, version, leads, known, value, asked, evicted,
-            tuple(holders), frozenset(young),
+            tuple(holders), reached_ns, frozenset(young),
         )  # fmt: skip
 
-    def _is_under_way(self, node: NodeProcess, version: Version) -> bool:
+    def _is_under_way(self, node: NodeProcess, holder: NodeProcess, version: Version) -> bool:
+        """Return whether what was written aside may not have come here from any who has it."""
         if version not in self._aside:
             return False
-        return node.world.now_ns < self.written_ns[version] + ASIDE_NS
+        passes_ns = node.world.network.passes_since(holder.name, node.name)
+        return node.world.now_ns < max(self.written_ns[version], passes_ns) + ASIDE_NS
 
     def _could_know(
         self, node: NodeProcess, sharing: list[NodeProcess], holder: NodeProcess, version: Version

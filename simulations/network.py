@@ -26,7 +26,7 @@ from random import Random
 from typing import Any, Protocol
 
 from dcc.types import TOPIC_ALL, NodeKey
-from dcc.units import MICROSECOND, MILLISECOND, SECOND
+from dcc.units import MICROSECOND, MILLISECOND, NEVER, SECOND
 from simulations.wires import Wires
 
 GOSSIP = "gossip"
@@ -152,6 +152,8 @@ class Network:
         self.mangle: Callable[[Random, Frames], Frames] | None = None
         self.mangle_permille = 0
         self.lost = 0
+        self._joined_ns: dict[tuple[str, str], int] = {}
+        "From, to → when a connection or link of the request plane between them last came back."
 
     # -------------------------------------------------------------- processes
 
@@ -227,6 +229,7 @@ class Network:
         if one.plane == GOSSIP:
             self._subscribers[target.name][one.source.key] = one
         else:
+            self._joined_ns[one.source.name, target.name] = self._world.now_ns
             self._route_last += 1
             one.route = b"\0" + self._route_last.to_bytes(4, "big")
             self._routes[one.route] = one
@@ -387,6 +390,8 @@ class Network:
                 state[0] -= 1
                 if state[0] == 0:
                     del self._cuts[source, target, plane]
+                    if plane == REQUEST:
+                        self._joined_ns[source, target] = self._world.now_ns
         for one in self._connections:
             if one.held and not self._is_cut(one):
                 held, one.held = one.held, []
@@ -419,6 +424,29 @@ class Network:
         one, _ = what
         if one.source.paused or (one.target is not None and one.target.paused) or self._is_cut(one):
             self._break(what)
+
+    def passes_since(self, source: str, target: str) -> int:
+        """Return since when what `source` tells `target` over its own connections gets there.
+
+        NEVER if it does not now: the link is cut, or no connection is open.
+        """
+        if (source, target, REQUEST) in self._cuts:
+            return NEVER
+        opened = any(
+            one.state is State.OPEN and one.plane == REQUEST and one.source.name == source
+            and one.target is not None and one.target.name == target
+            for one in self._connections
+        )  # fmt: skip
+        return self._joined_ns.get((source, target), 0) if opened else NEVER
+
+    def reopening(self) -> bool:
+        """Return whether a connection of the request plane to somebody who listens is not open."""
+        waiting = (State.CONNECTING, State.DOWN)
+        return any(
+            one.plane == REQUEST and one.state in waiting and (REQUEST, one.address) in self._bound
+            for one in self._connections
+            if one.source.alive
+        )
 
     def _is_cut(self, one: Connection) -> bool:
         target = one.target or self._bound.get((one.plane, one.address))

@@ -24,7 +24,7 @@ from simulations.checkers import (
 )
 from simulations.clients import ClientProcess
 from simulations.history import End, Entry, Violation
-from simulations.judging import Judge
+from simulations.judging import REDIAL_NS, Judge
 from simulations.looking import Looking
 from simulations.observer import core_of
 from simulations.processes import NodeProcess
@@ -152,6 +152,9 @@ class _Run:
             return
         world, stage = self.world, self.stage
         interval_ns = self.scenario.exchange_interval_ns
+        open_by = world.now_ns + REDIAL_NS
+        while world.now_ns < open_by and world.network.reopening():
+            stage.play(SECOND)  # What waits on such a connection has come through others.
         gone = any(life.to_ns != NEVER for life in world.lives)
         folded = gone and self.scenario.seed % 4 != 0  # It takes its time: not in every run.
         stage.play((FOLD_ROUNDS if folded else ROUNDS) * interval_ns + 2 * SECOND)

@@ -303,6 +303,9 @@ ODDS: tuple[tuple[str, str, int], ...] = (
     ("gray", "gray", 20),
     ("one-is-small", "small", 12),
     ("strangers", "strangers", 16),
+    ("cut-by-pieces", "cut", 16),
+    ("half-reached", "reached", 16),
+    ("healed-in-part", "healed", 16),
 )
 """(world, its random stream, drawn for one seed in so many), the first that is drawn; the others
 are asked for by name."""

@@ -196,11 +196,14 @@ def answered(
     value: Version = NO_VERSION,
     asked: bool = False,
     evicted: bool = False,
+    reached_ns: int = 0,
+    aside: frozenset[Version] = frozenset(),
 ) -> Entry:
     status = Status.MISS if read.found is None else Status.HIT
     read.answer = Answer(
-        "n0", read.ended_ns, read.key, status, read.version, leads, known, value, asked, evicted
-    )
+        "n0", read.ended_ns, read.key, status, read.version, leads, known, value, asked, evicted,
+        reached_ns=reached_ns, aside=aside,
+    )  # fmt: skip
     return read
 
 
@@ -264,6 +267,16 @@ def test_a_read_of_any_owner_may_lag_behind_as_long_as_a_copy_takes() -> None:
     assert old(late, calm=True, losses=(3 * S,)) == 0, "or its writer is gone"
     late.r = 0
     assert old(late) == 1, "but a quorum meets the newest"
+    for since_s, count in ((4, 0), (2, 1)):
+        met = answered(get(5, b"a"), leads=False, known=V2, reached_ns=since_s * S)
+        assert old(met, calm=True) == count, "a copy that could not come at once takes as long"
+
+
+def test_a_copy_written_aside_is_missed_while_a_cut_keeps_it_from_the_primary() -> None:
+    for w, aside, count in ((1, {V1}, 0), (2, {V1}, 1), (1, set[Version](), 1)):
+        history = [put(1, b"a", V1, w=w), answered(get(5, None), value=V1, aside=frozenset(aside))]
+        found = survival.check_reads(history, (), 2, lambda start, end: False, S, {V1})
+        assert len(found) == count
 
 
 def test_one_acknowledgement_aside_is_read_once_its_copy_has_arrived() -> None:

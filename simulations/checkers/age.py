@@ -12,7 +12,9 @@ memories were lost since. What the README's rows say of such a write comes down 
   must have acknowledged the write whether all have answered or not.
 
 Two things are not promised. A read of any owner may lag behind (it does not lead): only in a calm
-world in which no memory was lost, and no longer than a copy takes. And with w = 1 a write that went
+world in which no memory was lost, and no longer than a copy takes, counted from when those who have
+the newer one can reach it again: two nodes that a bridge kept from suspecting each other are in one
+view all the time, and when their cut heals have no connection yet. And with w = 1 a write that went
 round its primary is read through the primary once its copy is there.
 """
 
@@ -80,7 +82,7 @@ def _is_known(
     assert answer is not None
     strong = hit.r != 1 and copies(hit.r, replicas) + copies(write.w, replicas) > replicas + 1
     quiet = calm(write.invoked_ns, hit.ended_ns) and (strong or not answer.asked)
-    copied = hit.invoked_ns >= write.ended_ns + COPY_NS
+    copied = hit.invoked_ns >= max(write.ended_ns, answer.reached_ns) + COPY_NS
     lost = any(write.invoked_ns <= at <= hit.ended_ns for at in losses)
     if write.version in aside and copies(write.w, replicas) == 1:
         return quiet and copied and not lost

@@ -119,7 +119,9 @@ def _is_known(write: Entry, miss: Entry) -> bool:
 
 def _on_its_way(write: Entry, miss: Entry, replicas: int) -> bool:
     """Whether one owner's word was enough, and its copy may not have reached the others yet."""
-    return copies(write.w, replicas) == 1 and miss.invoked_ns < write.ended_ns + COPY_NS
+    under_way = miss.answer is not None and write.version in miss.answer.aside
+    young = miss.invoked_ns < write.ended_ns + COPY_NS
+    return copies(write.w, replicas) == 1 and (young or under_way)
 
 
 def _must_be_found(
