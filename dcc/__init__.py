@@ -91,8 +91,8 @@ _LATER = {
     "LocalCluster": "dcc.local",
     "Node": "dcc.local",
 }
-"""Loaded when first named: a process that is only a client need not load the node's parts, a node
-has no use for asyncio (a sixth of its start), and the caches are written with the names above."""
+"""Loaded when first named: a process that is only a client need not load the node's parts, one that
+blocks has no use for asyncio (50 ms), and the caches are written with the names above."""
 
 
 def __getattr__(name: str) -> Any:

@@ -485,7 +485,9 @@ class Loop:
             self._carry_out(self._core.undeliverable(to, frames, self._now))
 
     def _carry_out(self, effects: list[Effect]) -> None:
-        self._touched = True
+        # Like a get of the short path, an answer to a get_many alone makes nothing due.
+        if len(effects) != 1 or getattr(effects[0], "command", "") != "get_many":
+            self._touched = True
         transport, now = self._transport, self._now
         for effect in effects:
             match effect:
