@@ -334,6 +334,16 @@ def remembers_for_ever(core: NodeCore) -> None:
     _replace(core.writes.once, "wake_at", lambda: NEVER)
 
 
+def forgets_the_unmet(core: NodeCore) -> None:
+    """A node forgets although it has never met its seeds: they may be up behind a cut."""
+    core.membership.awaited.clear()
+
+
+def unmarked(core: NodeCore) -> None:
+    """What is forgotten leaves no mark against older values of those who were not asked."""
+    _replace(core.held.store.graves, "add", lambda slot, name, version: None)
+
+
 MUTATIONS: Mapping[str, Plant] = {
     plant.__name__.replace("_", "-"): plant
     for plant in (
@@ -346,6 +356,7 @@ MUTATIONS: Mapping[str, Plant] = {
         twin_unasked, twin_believed, unreached_ready, rows_believed, fetch_unnamed,
         remembers_for_ever,
         taken_for_alive, late_word,
+        forgets_the_unmet, unmarked,
     )
 }  # fmt: skip
 

@@ -306,6 +306,7 @@ ODDS: tuple[tuple[str, str, int], ...] = (
     ("cut-by-pieces", "cut", 16),
     ("half-reached", "reached", 16),
     ("healed-in-part", "healed", 16),
+    ("forgotten", "forgotten", 12),
 )
 """(world, its random stream, drawn for one seed in so many), the first that is drawn; the others
 are asked for by name."""

@@ -12,6 +12,7 @@ from dcc.config import NodeConfig
 from dcc.deadlines import Deadlines
 from dcc.gossip.dissemination import RumorQueue, packed_bytes, retransmit_limit
 from dcc.gossip.joining import Seeds
+from dcc.gossip.pushpull import PushPuller
 from dcc.gossip.suspicion import Suspicions, timeout_ns
 from dcc.gossip.table import Table
 from dcc.limits import GOSSIP_BYTES_MAX
@@ -309,3 +310,23 @@ def test_pauses_between_attempts_grow_to_a_bound() -> None:
         now = machine.attempt_at
     assert pauses[0] <= 0.15 * SECOND
     assert 2.5 * SECOND <= pauses[-1] <= 7.5 * SECOND
+
+
+def test_a_seed_is_awaited_until_its_row_is_known_or_members_would_be_forgotten() -> None:
+    def started() -> tuple[Table, PushPuller]:
+        table = Table(row("me"))
+        config = NodeConfig(name="me", request="me:1", gossip="me:2", seeds=("b:1", "me:1"))
+        asker = PushPuller(table, seeds("b:1", "me:1"), config, random.Random(1))
+        asker.start(0)
+        return table, asker
+
+    table, _ = started()
+    table.put(row("c").key, row("c"))
+    assert table.awaited == {"b:1": None}, "another member is not the seed"
+    table.put(row("b").key, row("b", standing=Standing.DEAD))
+    assert not table.awaited, "it is remembered as any member that is down"
+    table, asker = started()
+    asker.tick(24 * 3_600 * SECOND - 1, Settings(1, 0, 0))
+    assert table.awaited
+    asker.tick(24 * 3_600 * SECOND, Settings(1, 0, 0))
+    assert not table.awaited

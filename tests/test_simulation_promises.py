@@ -285,3 +285,27 @@ def test_clocks_apart_by_the_bound_cause_no_repair_and_no_refusal() -> None:
         assert stage.observer.repaired == 0, "no record by repair"
         drops = [stage.core(f"n{i}").counters.dropped for i in range(3)]
         assert not any("clock_skew" in found for found in drops)
+
+
+def test_who_is_restarted_inside_a_cut_brings_no_deleted_key_back() -> None:
+    """Alone there, n2 founds for itself; the others still hold what is deleted on its side."""
+    with Stage(Scenario(seed=1, replicas=2, nodes=3, slots=16)) as stage:
+        stage.warm_up()
+        world = stage.world
+        for key in KEYS:
+            stage.put("c0", key, b"old", w=255)
+        cut = Partition(at_ns=0, lasts_ns=0, left=("n2", "alone"), right=("n0", "n1", "c0"))
+        cut.begin(world)
+        stage.play(5 * SECOND)
+        world.schedule((Restart(at_ns=world.now_ns, lasts_ns=SECOND, node="n2"),))
+        stage.play(20 * SECOND)
+        for key in KEYS:
+            stage.put("alone", key, b"new")
+            stage.delete("alone", key)
+        stage.play(30 * SECOND)
+        cut.end(world)
+        stage.play(60 * SECOND)
+        assert all(stage.values(key) == {} for key in KEYS), "deleted on the side that wrote last"
+        stage.play(60 * SECOND)
+        left = [stage.core(f"n{i}").held.store.tombstones for i in range(3)]
+        assert left == [0, 0, 0], "once all have met they are forgotten as ever"

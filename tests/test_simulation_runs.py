@@ -326,6 +326,32 @@ TWINS = replace(
 UNREACHED = replace(QUIET, faults=(f.Unreached(at_ns=at(13), lasts_ns=at(9), node="n9"),))
 LIES = replace(QUIET, faults=(f.Lies(at_ns=at(14), count=20),))
 MINUTES = replace(QUIET, faults_ns=80 * SECOND)
+RESTARTED_INSIDE = replace(
+    QUIET,
+    replicas=2,
+    exchange_interval_ns=SECOND,
+    workload=replace(BUSY, clients=4, keys=60, deletes=60, pause_ns=100 * MILLISECOND),
+    faults=(
+        f.Partition(
+            at_ns=at(16), lasts_ns=at(17), left=("n0", "n1", "c0", "c2"), right=("n2", "c1", "c3")
+        ),
+        f.Restart(at_ns=at(20), lasts_ns=at(1), node="n0"),
+        f.Restart(at_ns=at(20), lasts_ns=at(3), node="n1"),
+    ),
+    faults_ns=35 * SECOND,
+)
+APART_FOR_LONG = replace(
+    QUIET,
+    nodes=2,
+    exchange_interval_ns=SECOND,
+    rebalance_delay_ns=2 * SECOND,
+    forget_after_ns=8 * SECOND,
+    workload=replace(BUSY, clients=4, keys=48, deletes=60, pause_ns=100 * MILLISECOND),
+    faults=(
+        f.Partition(at_ns=at(15), lasts_ns=at(28), left=("n0", "c0", "c2"), right=("n1", "c1")),
+    ),
+    faults_ns=40 * SECOND,
+)
 CAUGHT = {
     "twin-unasked": (TWINS, "the first of a name stays"),
     "twin-believed": (TWINS, "the first of a name stays"),
@@ -334,6 +360,8 @@ CAUGHT = {
     "remembers-for-ever": (MINUTES, "limits hold"),
     "late-word": (STARTED_IN_CUTS, "time does not jump"),
     "taken-for-alive": (REFUTED_UNHEARD, "no hit is older than what its node could have known"),
+    "unmarked": (APART_FOR_LONG, "a version never falls"),
+    "forgets-the-unmet": (RESTARTED_INSIDE, "a version never falls"),
     "forgets-unseen": (FORGOTTEN, "the ring is laid over the members there are"),
     "serves-in-doubt": (AWAY, "no hit is older than what its node could have known"),
     "primary-uncounted": (ASIDE, "no hit is older than what its node could have known"),

@@ -104,6 +104,7 @@ SAMPLES: tuple[m.Message, ...] = (
         slots=(s.SlotAnswer(5, True, (1, 14), 15, (U64_MAX,), (0, 16, 17)),),
         records=RECORDS,
         serving=True,
+        buried=(s.SlotGraves(5, (U64_MAX, 3, 2, 1)),),
     ),
     m.Nudge(slots=(1, 2, 3)),
     m.SettingsUpdate(settings=SETTINGS),
@@ -201,6 +202,9 @@ BY_NAME: dict[tuple[type[Any], str], st.SearchStrategy[Any]] = {
     (m.Pull, "owed"): tuples(st.builds(s.SlotOwed, slots, u64s, u64s, u64s)),
     (m.Pull, "slots"): tuples(st.builds(s.SlotAsk, slots, versions, clocks, u64s)),
     (m.PullReply, "origins"): origins,
+    (m.PullReply, "buried"): tuples(
+        st.builds(s.SlotGraves, slots, st.tuples(u64s, u64s, u64s, u64s))
+    ),
     (m.PullReply, "slots"): tuples(
         st.builds(s.SlotAnswer, slots, st.booleans(), clocks, u64s, tuples(u64s), st.just(()))
     ),

@@ -95,6 +95,8 @@ class Membership:
         self._config = config
         self._forget_ms = config.forget_after_ns // MILLISECOND
         self._table = Table(me)
+        self.awaited = self._table.awaited
+        "Addresses of seeds that this node has not met since it started. To read only."
         self._rumors = RumorQueue()
         self._pace = PaceJudge()
         self._prober = Prober(self._table, self._rumors, self._pace, config, rng)
@@ -196,8 +198,7 @@ class Membership:
         if self._seeds.founds(self._time.now) and not self.joined:
             effects += self._found()
         if self.joined:
-            effects += self._judge()
-            effects += self._gossip()
+            effects += self._judge() + self._gossip()
         effects += self._look_at_twins()
         effects += self._push_puller.tick(self._time.now, self.settings)
         effects += self._newcomers.tick(self._time.now)

@@ -7,7 +7,9 @@ Gossip is fast and may lose; push/pull is what makes views converge for certain.
 - by address with members that it believes dead, every `reconnect_interval_ns`: the latest to die,
   one at random, and a seed. That is how the sides of a partition find each other again however
   long it lasted: one contact suffices, gossip does the rest;
-- by address with seeds that are not members, every 30 s, so that clusters merge;
+- by address with seeds that are not members, every 30 s, so that clusters merge. One of which no
+  row was known since the start is *awaited*: nothing is forgotten behind its back, for as long as
+  members that are down are remembered;
 - by address with three peers when others may think it dead: after a standstill, or when it had to
   refute that. Repeated each period until an answer shows it alive.
 
@@ -78,6 +80,8 @@ class PushPuller:
         self._period_ns = config.protocol_period_ns
         self._request = rng.getrandbits(48)
         self._asked: dict[int, str] = {}
+        self._forget_after_ns, self._expected_until = config.forget_after_ns, NEVER
+        table.awaited.update(dict.fromkeys(a for a in config.seeds if a != table.me.request))
         self._push_pull_at = self._reconnect_at = self._seeds_at = self._assert_at = NEVER
         self._assert_rounds = 0
         self._pause_ns = NEWS_PERIODS * self._period_ns
@@ -90,6 +94,7 @@ class PushPuller:
         self._push_pull_at = now + int((0.5 + self._rng.random()) * self._pause_ns)
         self._reconnect_at = now + int(self._rng.random() * self._reconnect_ns)
         self._seeds_at = now + int(self._rng.random() * self._interval_ns)
+        self._expected_until = now + self._forget_after_ns
 
     def stop(self) -> None:
         """Ask nobody any more; questions are still answered."""
@@ -117,6 +122,9 @@ class PushPuller:
         if now >= self._reconnect_at:
             self._reconnect_at = now + self._reconnect_ns
             effects += self._ask(self._to_reconnect(now), settings)
+        if now >= self._expected_until:
+            self._expected_until = NEVER
+            self._table.await_nobody()
         if now >= self._seeds_at:
             self._seeds_at = now + self._interval_ns
             effects += self._ask(self._missing_seeds(ASSERT_PEERS, now), settings)
@@ -128,6 +136,7 @@ class PushPuller:
         return min(
             self._push_pull_at,
             self._reconnect_at,
+            self._expected_until,
             self._seeds_at,
             self._assert_at,
             self._seeds.next_at(),
@@ -228,6 +237,7 @@ class PushPuller:
         address = self._asked.pop(request, None)
         if address is not None:
             self._seeds.answered(address, sender)
+            self._table.answered(address, sender)
         me = self._table.me
         if any(row == me for row in message.members):
             self._assert_at = NEVER

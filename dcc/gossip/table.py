@@ -23,6 +23,9 @@ class Table:
         self.rows: dict[NodeKey, Member] = {self.key: me}
         self.changes = 0
         "Counts replaced rows; whoever derives something from the rows compares it."
+        self.awaited: dict[str, NodeKey | None] = {}
+        """Addresses of seeds of which no row was known since the start -> who answered there. They
+        may be up behind a cut; they stand here for as long as members that are down are."""
         self._alive: dict[NodeKey, None] = {}
         self._peers: list[NodeKey] = []
         self._place: dict[NodeKey, int] = {}
@@ -48,8 +51,10 @@ class Table:
         return self._alive.keys()
 
     def put(self, key: NodeKey, row: Member) -> None:
-        """Replace or add the row of `key`. O(1)."""
+        """Replace or add the row of `key`. O(1), or O(seeds) while any is awaited."""
         self.rows[key] = row
+        for address in [a for a, who in self.awaited.items() if a == row.request or who == key]:
+            del self.awaited[address]
         self.changes += 1
         if row.standing == Standing.ALIVE:
             self._alive[key] = None
@@ -66,6 +71,18 @@ class Table:
         assert key not in self._place, "a peer is never forgotten"
         assert key != self.key, "nobody forgets itself"
         del self.rows[key]
+        self.changes += 1
+
+    def answered(self, address: str, key: NodeKey) -> None:
+        """Take note of who answered at an address: it may be an awaited seed's other name."""
+        if address in self.awaited:
+            self.awaited[address] = key
+            if key in self.rows:
+                self.put(key, self.rows[key])
+
+    def await_nobody(self) -> None:
+        """Stop waiting for seeds: members that are down for so long are forgotten, too."""
+        self.awaited.clear()
         self.changes += 1
 
     def is_peer(self, key: NodeKey) -> bool:

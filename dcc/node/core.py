@@ -409,6 +409,7 @@ class NodeCore:
             return []
         view = self.held.view
         boots = dict(view.boots)
+        view.awaiting = bool(self.membership.awaited)
         change = view.update(self.membership.members, self.membership.settings.replicas, at.mono)
         if not change.any:
             return []

@@ -31,7 +31,7 @@ from dcc.wire.messages import (
     Pull,
     PullReply,
 )
-from dcc.wire.shapes import SlotAnswer, SlotAsk
+from dcc.wire.shapes import GRAVES_MAX, SlotAnswer, SlotAsk, SlotGraves
 
 
 def pack_clock(clock: Mapping[Origin, Stamp], origins: dict[Origin, int]) -> tuple[int, ...]:
@@ -133,6 +133,7 @@ class _Batch:
         self._origins: dict[Origin, int] = {}
         self._slots: list[SlotAnswer] = []
         self._records: list[Record] = []
+        self._buried: list[SlotGraves] = []
         self._bytes = self._large = 0
 
     def add(self, store: Store, ask: SlotAsk) -> bool:
@@ -157,13 +158,18 @@ class _Batch:
             spans += store.points(ask.slot)
         noted = pack_spans(spans, self._origins)
         self._bytes += 16 + 6 * len(clock) + 6 * len(noted) + 9 * len(refill)
+        graves = store.graves.lacking(ask.slot, theirs)[-GRAVES_MAX:] if complete else []
+        if graves:
+            flat = tuple([word for name, version in graves for word in (name, *version)])
+            self._buried.append(SlotGraves(ask.slot, flat))
+            self._bytes += 9 * len(flat)
         self._slots.append(SlotAnswer(ask.slot, complete, clock, mark, refill, noted))
         return complete and self._bytes < BATCH_BYTES
 
     def reply(self, *, serving: bool) -> PullReply:
         return PullReply(
             origins=tuple(self._origins), slots=tuple(self._slots), records=tuple(self._records),
-            serving=serving,
+            serving=serving, buried=tuple(self._buried),
         )  # fmt: skip
 
     def _fits(self, record: Record) -> bool:

@@ -276,6 +276,7 @@ class Exchange:
         if talk is None:
             return []
         wants = self.agenda.peers[peer]
+        self._bury(reply, now)
         talk.slots_per_pull = min(max(2 * len(reply.slots), 4), SLOTS_PER_PULL)
         same_view = self._same_view(talk, epoch)
         answered = 0
@@ -497,6 +498,20 @@ class Exchange:
             held.store.apply(slot, record, now.ms, clocks.get(slot), owed=slot in owed)
             self.records_in += 1
         return refused
+
+    def _bury(self, reply: PullReply, now: Instant) -> None:
+        """Let go of what is older than records that the answerer has forgotten."""
+        held = self._held
+        for slot, words in reply.buried:
+            graves = [
+                (name, Version(*version))
+                for name, *version in zip(
+                    words[::4], words[1::4], words[2::4], words[3::4], strict=True
+                )
+                if not held.clock.too_far_ahead(version[0], now.ms)
+            ]
+            if held.view.owns(slot):
+                held.store.bury(slot, graves)
 
     def _take(
         self, peer: NodeKey, talk: _Talk, answer: SlotAnswer, reply: PullReply, now: Instant,

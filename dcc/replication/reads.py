@@ -263,8 +263,9 @@ class Reads:
         # Not held here: this node coordinates for others, or had no room for it.
         expired = 0 < newest.expires_at_ms <= now.ms
         outdated = held is not None and held.version > newest.version
-        cleared = newest.version.stamp <= store.cleared
-        return None if expired or outdated or cleared else newest
+        gone = newest.version.stamp <= store.cleared
+        gone = gone or store.graves.hide(slot, key, newest.version)
+        return None if expired or outdated or gone else newest
 
     def _all_asked(self, slot: int, verdict: Verdict) -> bool:
         alive = self._held.view.alive

@@ -6,7 +6,8 @@ missing is gone), and clock entries of boots that are gone.
 
 Members that are down count, and removed ones too, until they are forgotten themselves: they may
 come back with an older value that only such a record can hide, or with the very writes that are
-missing here. So do former owners that have not released the slot.
+missing here. So do former owners that have not released the slot, and seeds that this node has
+never met since it started.
 """
 
 from __future__ import annotations
@@ -70,13 +71,13 @@ class Tidying:
         self.at, self._next_at = 0, now.mono + held.config.exchange_interval_ns
         self._rest = iter(held.view.owned)
         # Whoever has just come back may still bring what the others did not see of such a boot.
-        calm_ns = now.mono - held.view.all_up_since
+        calm_ns = now.mono - held.view.complete_since
         settled = calm_ns >= CALM_ROUNDS * held.config.exchange_interval_ns
         self._fold = settled and any(map(self._is_gone, held.store.clock_origins()))
 
     def _tidy(self, slot: int, now: Instant) -> None:
         held, sync = self._held, self._sync
-        if not held.view.all_up or not (self._fold or held.store.needs_tidying(slot)):
+        if not held.view.complete or not (self._fold or held.store.needs_tidying(slot)):
             return
         if not held.view.owns(slot) or sync.unsynced(slot) is not IN_SYNC:
             return

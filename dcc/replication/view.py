@@ -64,7 +64,11 @@ class View:
         "Monotonic ns since when a member has been alive in its present boot."
         self.all_up = True
         "Whether no remembered member is down, those removed from the ring included."
-        self.all_up_since = 0
+        self.awaiting = False
+        "Whether there may be members of whom nothing was known so far; set before `update`."
+        self.complete = True
+        "Whether besides nobody is awaited whom this node has not met since it started."
+        self.complete_since = 0
         "Monotonic ns since when that has been so."
         self.filling: frozenset[NodeKey] = frozenset()
         "Members that have not pulled all their slots yet."
@@ -113,8 +117,10 @@ class View:
         if slots:
             self._take_owned(slots)
         all_up = all(m.standing in (Standing.ALIVE, Standing.LEFT) for m in members.values())
-        if all_up and not self.all_up:
-            self.all_up_since = mono
+        complete = all_up and not self.awaiting
+        if complete and not self.complete:
+            self.complete_since = mono
+        self.complete = complete
         self.all_up = all_up
         alive = {key: m.boot for key, m in ring.items() if m.standing is Standing.ALIVE}
         alive.setdefault(self.me, 0)

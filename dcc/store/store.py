@@ -50,6 +50,7 @@ from dcc.store.clocks import (
 from dcc.store.coverage import Coverage
 from dcc.store.doubt import NOTHING_OWED, Listing, Owed, content, is_below
 from dcc.store.entry import BARREN, DOUBTED, HEARD, Entry
+from dcc.store.graves import BUDGET_SHARE, Graves
 from dcc.store.interning import Origins
 from dcc.store.memory import Memory
 from dcc.store.notes import NOTES_MAX, SPANS_MAX, UNBOUNDED
@@ -90,6 +91,8 @@ class Store:
         self._value_bytes_max = value_bytes_max
         self._agreed_marks = array("Q", bytes(8 * SLOT_COUNT))
         "Records stamped up to here may have been forgotten because every holder had seen them."
+        self.graves = Graves(memory_limit_bytes // BUDGET_SHARE)
+        "To read only: `bury` adds."
         self._coverage: dict[int, Coverage] = {}
         self._coverage_bytes = 0
         self._reserved_bytes = 0
@@ -142,26 +145,23 @@ class Store:
 
     def keys(self, slot: int, now_ms: int) -> list[bytes]:
         """Return the keys that a get would find. O(entries of the slot)."""
-        cleared = self.cleared
         return [
             entry.key
             for entry in self.tables[slot].values()
             if entry.kind is Kind.VALUE
             and not 0 < entry.expires_at_ms <= now_ms
-            and entry.version[0] > cleared
+            and entry.version[0] > self.cleared
         ]
 
     def hashes(self, slot: int) -> tuple[int, ...]:
         """Return the xxh3_64 of every key of which a record is held, barren ghosts left out."""
-        cleared = self.cleared
-        held = [e for e in self.tables[slot].values() if e.version[0] > cleared]
+        held = [e for e in self.tables[slot].values() if e.version[0] > self.cleared]
         useful = [e for e in held if e.kind is not Kind.EVICTED or not e.asked & BARREN]
         return tuple([xxh3_64_intdigest(e.key) for e in useful])
 
     def slots_held(self) -> list[int]:
         """Return the slots with an entry or a clock, ascending. O(slots)."""
-        clocks = self._clocks
-        return [slot for slot, table in enumerate(self.tables) if table or slot in clocks]
+        return [slot for slot, table in enumerate(self.tables) if table or slot in self._clocks]
 
     def doubts(self, slot: int, key: bytes) -> bool:
         """Return whether a value of `key` was not taken, since what hides it may be forgotten."""
@@ -276,9 +276,8 @@ class Store:
         But for what its holder had forgotten: if this node was below, by its `mark`.
         """
         self._memory.marks[slot] = max(self._memory.marks[slot], mark)
-        intern = self._origins.intern
         last = self._own_last(slot)
-        self._clocks.merge(slot, {intern(origin): stamp for origin, stamp in other.items()})
+        self._clocks.merge(slot, {self._origins.intern(o): stamp for o, stamp in other.items()})
         self._keep_own_last(slot, last)
         self._count()
 
@@ -477,8 +476,8 @@ class Store:
         last = self._own_last(slot)
         for entry in list(self.tables[slot].values()):
             self._memory.remove(entry)
-        self._memory.marks[slot] = self._memory.evicted_marks[slot] = 0
-        self._agreed_marks[slot] = 0
+        self._memory.marks[slot] = self._memory.evicted_marks[slot] = self._agreed_marks[slot] = 0
+        self.graves.drop(slot)
         self.changed.add(slot)
         self._clocks.drop(slot)
         self._keep_own_last(slot, last)
@@ -520,9 +519,19 @@ class Store:
         for entry in entries:
             self._memory.note_lost(entry)
             self._agreed_marks[slot] = max(self._agreed_marks[slot], entry.version[0])
+            self.graves.add(slot, xxh3_64_intdigest(entry.key), entry.version)
             self._memory.remove(entry)
         self._drop_coverage(slot)
         return len(entries)
+
+    def bury(self, slot: int, graves: Iterable[tuple[int, Version]]) -> None:
+        """Take over graves of another holder: what is older goes. O(entries of the slot)."""
+        for name, version in graves:
+            self.graves.add(slot, name, Version(version[0], *self._origins.origin(version)))
+        held = list(self.tables[slot].values())
+        for entry in [e for e in held if self.graves.hide(slot, e.key, e.version)]:
+            self._memory.remove(entry)
+        self._count()
 
     def needs_tidying(self, slot: int) -> bool:
         """Return whether `forget_covered` or `close_gaps` may have something to do."""
@@ -640,6 +649,8 @@ class Store:
         entry = self.tables[slot].get(record.key)
         if version[0] <= self.cleared or (entry is not None and entry.version >= version):
             return Applied.OLDER
+        if self.graves.hide(slot, record.key, version):
+            return Applied.OLDER
         kind = self._kind_to_keep(record, now_ms)
         # What hides it may be forgotten: so of a key that came after that, too, until a newer one.
         barren = version[0] <= mark and (entry is None or entry.asked & BARREN)
@@ -734,6 +745,7 @@ class Store:
     def _count(self) -> None:
         """Count clocks that may have grown, and make the room that takes."""
         used = self._clocks.bytes_used + self._coverage_bytes + self._reserved_bytes
+        used += self.graves.bytes_used
         if used != self._memory.other_bytes:
             self._memory.other_bytes = used
             self._memory.make_room()
@@ -754,7 +766,9 @@ class Store:
         """Assert all invariants by counting anew. O(everything)."""
         self._memory.check()
         self._clocks.check()
+        self.graves.check()
         coverage_bytes = sum(coverage.bytes_used() for coverage in self._coverage.values())
         assert self._coverage_bytes == coverage_bytes, "coverage_bytes is the sum"
         used = self._clocks.bytes_used + coverage_bytes + self._reserved_bytes
+        used += self.graves.bytes_used
         assert self._memory.other_bytes == used, "clocks are counted after each change"

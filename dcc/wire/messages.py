@@ -503,15 +503,20 @@ class PullReply:
 
     SHAPE: ClassVar = (
         s.tuple_of(s.ORIGIN, 65_536), s.tuple_of(s.SLOT_ANSWER, SLOT_COUNT), s.RECORDS, s.BOOL,
+        s.tuple_of(s.SLOT_GRAVES, SLOT_COUNT),
     )  # fmt: skip
     origins: tuple[Origin, ...]
     slots: tuple[s.SlotAnswer, ...]
     records: tuple[Record, ...]
     serving: bool = False
     "The sender serves clients as well: do not ask it too often."
+    buried: tuple[s.SlotGraves, ...] = ()
+    "What the asker never saw of these slots and was forgotten here."
 
     def fits(self) -> bool:
-        """Return whether every clock and span indexes the table."""
+        """Return whether every clock and span indexes the table, and graves are whole."""
+        if any(len(one.graves) % 4 for one in self.buried):
+            return False
         return s.clocks_fit(self.origins, (slot.clock for slot in self.slots)) and s.spans_fit(
             self.origins, (slot.spans for slot in self.slots)
         )

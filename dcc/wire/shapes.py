@@ -333,6 +333,15 @@ class SlotOwed(NamedTuple):
     "A digest of the versions in between that the asker has, or has evicted."
 
 
+class SlotGraves(NamedTuple):
+    """Of one slot of a `PullReply`: records that were forgotten, and that the asker never saw."""
+
+    slot: int
+    graves: tuple[int, ...]
+    """Flat quadruples (64-bit hash of the key, stamp, node, boot): whatever is older of the key is
+    not to be kept."""
+
+
 class SlotAnswer(NamedTuple):
     """One slot of a `PullReply`."""
 
@@ -375,5 +384,8 @@ KEYS = tuple_of(KEY, BATCH_KEYS_MAX)
 SLOTS = tuple_of(SLOT, SLOT_COUNT)
 SLOT_ASK = struct_of(SlotAsk, SLOT, VERSION, PAIRS, U64, PAIRS)
 SLOT_OWED = struct_of(SlotOwed, SLOT, U64, U64, U64)
+GRAVES_MAX = 2_048
+"Graves of one slot in one answer."
+SLOT_GRAVES = struct_of(SlotGraves, SLOT, tuple_of(U64, 4 * GRAVES_MAX))
 SLOT_ANSWER = struct_of(SlotAnswer, SLOT, BOOL, PAIRS, U64, HASHES, PAIRS)
 ITEM = struct_of(tuple, KEY, VALUE)
