@@ -335,8 +335,9 @@ def remembers_for_ever(core: NodeCore) -> None:
 
 
 def forgets_the_unmet(core: NodeCore) -> None:
-    """A node forgets although it has never met its seeds: they may be up behind a cut."""
+    """A node forgets although it has never met its seeds, and has no room for graves."""
     core.membership.awaited.clear()
+    unmarked(core)
 
 
 def unmarked(core: NodeCore) -> None:
