@@ -163,6 +163,8 @@ class Writes:
             refusal = self._too_far_ahead("a version of the key")
         elif self._held.key not in self._held.view.route(waiting.slot):
             refusal = ErrorReply(code=Code.NOT_OWNER, text="this node lost the slot meanwhile")
+        elif self._is_ignorant(waiting, verdict):
+            refusal = ErrorReply(code=Code.NOT_READY, text="who knows better does not answer")
         if refusal:
             return [self.once.finish(waiting.client, waiting.asker, refusal)]
         key = waiting.write.key
@@ -172,6 +174,14 @@ class Writes:
             waiting.client, waiting.asker, waiting.write, waiting.slot, waiting.until,
             sure=sure, now=now, gone=verdict.gone,
         )  # fmt: skip
+
+    def _is_ignorant(self, waiting: _Undecided, verdict: Verdict) -> bool:
+        """Return whether a condition would be judged by a value that may be gone elsewhere.
+
+        This node was away, and of those who wrote meanwhile not all have answered.
+        """
+        conditional = waiting.write.op is not Op.PUT
+        return conditional and not verdict.answered and self._sync.may_be_old(waiting.slot)
 
     def _doubt(self, slot: int, op: Op, key: bytes) -> Doubt | Unsynced:
         """Return whom to ask before stamping.
