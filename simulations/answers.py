@@ -30,13 +30,23 @@ from dcc.ring.hashing import slot_of
 from dcc.types import NO_VERSION, PREV_UNKNOWN, Kind, Record, Version
 from dcc.units import SECOND
 from dcc.wire.codec import Codec
-from dcc.wire.messages import TAG, Fetch, Get, GetMany, GetManyReply, GetReply, Status
+from dcc.wire.messages import (
+    TAG,
+    Fetch,
+    Get,
+    GetMany,
+    GetManyReply,
+    GetReply,
+    Scan,
+    ScanReply,
+    Status,
+)
 
 if TYPE_CHECKING:
     from simulations.processes import NodeProcess
 
-ASKING = frozenset((TAG[Get], TAG[GetMany]))
-ANSWERING = frozenset((TAG[GetReply], TAG[GetManyReply]))
+ASKING = frozenset((TAG[Get], TAG[GetMany], TAG[Scan]))
+ANSWERING = frozenset((TAG[GetReply], TAG[GetManyReply], TAG[ScanReply]))
 FETCH = TAG[Fetch]
 
 ASIDE_NS = 2 * SECOND
@@ -54,7 +64,10 @@ class Process(Protocol):
 
 
 class Answer(NamedTuple):
-    """What one node said of one key, and what it could have known as it said so."""
+    """What one node said of one key, and what it could have known as it said so.
+
+    A key in a listing is a hit, unless it is listed as one that may be deleted.
+    """
 
     node: str
     at_ns: int
@@ -135,14 +148,14 @@ class Answers:
         if tag in ANSWERING:
             self._relayed = self._given.pop((node.name, node.life, header.request), ())
         elif asker is not None:
-            assert isinstance(message, Get | GetMany)
-            keys = (message.key,) if isinstance(message, Get) else message.keys
+            assert isinstance(message, Get | GetMany | Scan)
+            keys = () if isinstance(message, Scan) else _keys(message)
             asked = (asker.name, asker.life, node.name, header.request)
             if asked not in self._questions:
                 _bound(self._questions)
                 clock = _core(node).clock
                 now_ms = clock.cluster_ms(node.now().mono) if clock.settled else 0
-                late = 0 < header.at < now_ms - LATE_MS
+                late = 0 < header.at < now_ms - LATE_MS and len(keys) > 0
                 self._questions[asked] = _Question(keys, node.world.now_ns, late)
 
     def fetched(self, node: NodeProcess, of: NodeProcess, frames: list[bytes]) -> None:
@@ -165,6 +178,8 @@ class Answers:
             said = (question.keys[0], message.status, message.version)
             relayed = [one for one in self._relayed if one[2:5] == said]
             told = tuple(relayed) or (self._answer(node, question, *said),)
+        elif isinstance(message, ScanReply):
+            told = tuple(self._listed(node, question, message))
         else:
             assert isinstance(message, GetManyReply)
             told = tuple(self._answers(node, question, message))
@@ -218,6 +233,12 @@ class Answers:
             held = _held(node, key) if status == Status.HIT else None
             version = held.version if held is not None else NO_VERSION
             yield self._answer(node, question, key, Status(status), version)
+
+    def _listed(self, node: NodeProcess, question: _Question, reply: ScanReply) -> Iterator[Answer]:
+        for key in reply.keys:
+            held = _held(node, key)
+            if held is not None and slot_of(key) not in reply.old:
+                yield self._answer(node, question, key, Status.HIT, held.version)
 
     def _answer(
         self, node: NodeProcess, question: _Question, key: bytes, status: Status, version: Version
@@ -292,6 +313,10 @@ def _core(node: NodeProcess) -> NodeCore:
 def _held(node: NodeProcess, key: bytes) -> Record | None:
     entry = _core(node).held.store.peek(slot_of(key), key)
     return None if entry is None else entry.record(PREV_UNKNOWN)
+
+
+def _keys(message: Get | GetMany) -> tuple[bytes, ...]:
+    return (message.key,) if isinstance(message, Get) else message.keys
 
 
 def _over(node: NodeProcess, record: Record) -> bool:

@@ -68,6 +68,8 @@ class Entry:
     "What a scan of the prefix `key` has listed."
     answer: Answer | None = None
     "Of an ok get: which node gave this answer, and what it could have known."
+    told: tuple[Answer, ...] = ()
+    "The same of each key that an ok scan has listed, by every node that listed it as present."
 
     @property
     def writes(self) -> bool:

@@ -61,6 +61,7 @@ class Judge:
         if not scenario.may_evict:
             found += listing.check(history, losses, fewest, self._calm, slack_ns, observer.aside)
         found += age.check(history, losses, fewest, self._calm, observer.aside)
+        found += listing.check_deleted(history, losses, fewest, self._calm, observer.aside)
         found += acknowledgement.check(
             history, observer.versions_of, self._most, self._alive, self._connected
         )

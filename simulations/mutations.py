@@ -18,7 +18,7 @@ from dcc.store.doubt import NOTHING_OWED
 from dcc.store.store import Applied
 from dcc.types import Boot, Member, Now, Record
 from dcc.units import NEVER
-from dcc.wire.messages import Fetch, Write
+from dcc.wire.messages import Fetch, Scan, Write
 from simulations.stage import MakeCore
 
 ONE = "n1"
@@ -124,6 +124,21 @@ def serves_in_doubt(core: NodeCore) -> None:
     """A node serves what it holds although others may have written without it."""
     _replace(core.sync, "may_be_old", lambda slot: False)
     _replace(core.reads, "before_hit", lambda slot, *, aside: ())
+
+
+def lists_in_doubt(core: NodeCore) -> None:
+    """A node lists what it holds as if others could not have deleted it without it."""
+    sync, table = core.sync, core.requests._table
+    listed, may_be_old = table[Scan], sync.may_be_old
+
+    def mutant(*question: Any) -> Any:
+        _replace(sync, "may_be_old", lambda slot: False)
+        try:
+            return listed(*question)
+        finally:
+            _replace(sync, "may_be_old", may_be_old)
+
+    table[Scan] = mutant
 
 
 def primary_uncounted(core: NodeCore) -> None:
@@ -355,7 +370,7 @@ MUTATIONS: Mapping[str, Plant] = {
         sure_alone, serves_in_doubt, primary_uncounted, remembers_all, no_reserve, time_by_votes,
         corrected_at_once, gray_leads, impatient, late_read, forgets_unseen,
         twin_unasked, twin_believed, unreached_ready, rows_believed, fetch_unnamed,
-        remembers_for_ever,
+        remembers_for_ever, lists_in_doubt,
         taken_for_alive, late_word,
         forgets_the_unmet, unmarked,
     )

@@ -113,6 +113,7 @@ def ended(
             entry.end, entry.status = End.OK, str(outcome.converged).lower()
         elif entry.verb == "scan":
             entry.end, entry.status, entry.listed = End.OK, "listed", tuple(outcome)
+            entry.told = tuple([one for one in answers if one.key.startswith(entry.key)])
         else:
             entry.end, entry.status = End.OK, "done"
 

@@ -322,6 +322,28 @@ def test_a_scan_lists_each_key_that_is_there_once_and_no_other() -> None:
     assert listing.check([put(1, b"a", V1), deleted, scanned()], (), 2, lambda s, e: True, S) == []
 
 
+def test_a_scan_lists_nothing_that_was_deleted_long_before() -> None:
+    deleted = put(2, b"", V2, w=2)
+    deleted.verb = "delete"
+    knew = Answer("n1", 5 * S, b"p1", Status.HIT, V1, leads=True, known=V2, holders=("n0",))
+    for told, more, count in (
+        (knew, [], 1),
+        (knew._replace(known=V1), [], 0),
+        (knew._replace(leads=False), [], 0),
+        (knew._replace(version=V2), [], 0),
+        (knew, [put(3, b"b", Version(3 << 16, 7, 1))], 0),
+        (knew, [put(3, b"b", NO_VERSION)], 0),
+        (knew, [put(0, b"0", Version(1, 7, 1))], 1),
+    ):
+        scan = scanned(b"p1")
+        scan.told = (told,)
+        history = [put(1, b"a", V1), deleted, *more, scan]
+        found = listing.check_deleted(history, (), 2, lambda start, end: False)
+        assert [one.promise for one in found] == [listing.GONE] * count
+        scan.listed = ()
+        assert listing.check_deleted(history, (), 2, lambda start, end: False) == []
+
+
 def test_a_call_of_many_keys_is_many_entries() -> None:
     blank = Entry(client="c0", verb="", key=b"")
     begun = operations.entries(GetMany(keys=(b"p1", b"p2", b"p3")), blank)

@@ -265,6 +265,19 @@ AWAY = replace(
     faults_ns=25 * SECOND,
     links=LinkSettings(delay_ns=20 * MILLISECOND),
 )
+LISTED = replace(
+    AWAY,
+    workload=WorkloadSettings(
+        clients=8, keys=200, pause_ns=20 * MILLISECOND, w=(2,), deletes=100, rare_permille=500
+    ),
+    faults=(
+        f.Partition(
+            at_ns=at(13), lasts_ns=at(12), left=("n0", "c0"),
+            right=("n1", "n2", *(f"c{number}" for number in range(1, 8))),
+        ),
+    ),
+    links=LinkSettings(delay_ns=50 * MILLISECOND),
+)  # fmt: skip
 ASIDE = replace(
     QUIET,
     replicas=2,
@@ -364,6 +377,7 @@ CAUGHT = {
     "forgets-the-unmet": (RESTARTED_INSIDE, "a version never falls"),
     "forgets-unseen": (FORGOTTEN, "the ring is laid over the members there are"),
     "serves-in-doubt": (AWAY, "no hit is older than what its node could have known"),
+    "lists-in-doubt": (LISTED, "a scan lists nothing that was deleted long before"),
     "primary-uncounted": (ASIDE, "no hit is older than what its node could have known"),
     "impatient": (NARROW, "nothing is sent again while it is on its way"),
     "late-read": (STOPPED, "late reads are not served"),

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from dcc.ring.hashing import slot_of
+from dcc.types import Kind, Record, Version
 from dcc.units import SECOND
-from dcc.wire.messages import Get, GetMany, GetManyReply, GetReply, Op, Status, Write
+from dcc.wire.messages import (
+    Get,
+    GetMany,
+    GetManyReply,
+    GetReply,
+    Op,
+    Scan,
+    ScanReply,
+    Status,
+    Write,
+)
 from tests.cores import Cores
+
+VERSION = Version(1 << 16, 7, 1)
 
 
 def stopped_and_overtaken() -> tuple[Cores, bytes]:
@@ -63,3 +76,27 @@ def test_it_has_caught_up_soon_and_the_short_path_serves_again() -> None:
     reply = cores.get("a", key)
     assert reply is not None
     assert reply.value == b"new"
+
+
+def test_a_listing_names_the_slots_whose_keys_may_be_deleted() -> None:
+    cores, key = stopped_and_overtaken()
+    scan = Scan(slots=(slot_of(key),), prefix=b"")
+    cores.ask("b", Write(op=Op.DELETE, key=key, value=b"", w=2, direct=True))
+    (reply,) = cores.ask("a", scan)
+    assert isinstance(reply, ScanReply)
+    assert (reply.keys, reply.old, reply.unsure) == ((key,), scan.slots, scan.slots)
+    cores.until(lambda: not cores["a"].sync.behind, 10.0)
+    (reply,) = cores.ask("a", scan)
+    assert isinstance(reply, ScanReply)
+    assert (reply.keys, reply.old, reply.unsure) == ((), (), ())
+
+
+def test_a_listing_that_is_cut_names_the_slot_it_was_cut_in() -> None:
+    cores, key = stopped_and_overtaken()
+    slot = slot_of(key)
+    for number in range(700):  # More than one reply holds.
+        record = Record(b"%03d" % number + b"x" * 500, Kind.VALUE, b"v", VERSION, 0, -1)
+        cores["a"].held.store.install(slot, record, cores.ms)
+    (reply,) = cores.ask("a", Scan(slots=(slot,), prefix=b""))
+    assert isinstance(reply, ScanReply)
+    assert (reply.done, reply.old) == (0, (slot,))

@@ -205,6 +205,10 @@ class ListKeys:
     former owner, who has what the new one is still to get. As long as no owner can be reached all
     are asked again, in rounds, until the deadline.
 
+    A node that has been away lists keys that may be deleted, and says so. They count only if
+    nobody becomes sure of the slot in most of the call's time: as a rule that node catches up
+    within a second. Left out at once they would be holes, for some are nowhere else.
+
     A node that is unsure may be so because the slot has moved on, and this client does not know.
     So where one sees another ring, the unsure slots are listed once more by that one.
     """
@@ -221,8 +225,12 @@ class ListKeys:
         "Slot -> addresses that were asked for it."
         self._listed: set[int] = set()
         "By an owner, or by somebody who was sure."
+        self._sure: set[int] = set()
+        self._doubtful: dict[int, dict[bytes, None]] = {}
+        "Slots of which nobody was sure, and somebody had been away -> the keys that one lists."
+        self._patient_until = call.began + (call.deadline - call.began) * 3 // 4
         self._waiting: dict[int, None] = {}
-        "Slots for the next round: no owner could be reached."
+        "Slots for the next round: no owner could be reached, or one that has been away was asked."
         self._rounds = Rounds(call)
         self._asked: dict[int, Scan] = {}
         self._aside: set[int] = set()
@@ -287,12 +295,16 @@ class ListKeys:
     def _collect(self, attempt: Attempt, header: Header, reply: ScanReply, now: Now) -> None:
         aside = attempt.request in self._aside
         scan = self._close(attempt)
-        self._keys.update(dict.fromkeys(filter(is_text, reply.keys)))  # Others are no keys of ours.
+        self._take_keys(scan, reply)
         done, rest = scan.slots[: reply.done], scan.slots[reply.done :]
-        sure = set(done).difference(reply.unsure)
+        sure = set(done).difference(reply.unsure, reply.old)
+        if scan.after and scan.slots[0] in self._doubtful:
+            sure.discard(scan.slots[0])  # Of its first keys the node was not sure.
+        self._sure |= sure
         unsure = [slot for slot in done if slot not in sure]
         for slot in sure:
             self._elsewhere.pop(slot, None)
+            self._doubtful.pop(slot, None)
         if header.epoch != self._call.view.epoch:
             self._elsewhere.update(dict.fromkeys(unsure, attempt.address))
         self._listed.update(sure if aside else done)
@@ -305,6 +317,17 @@ class ListKeys:
             else:
                 more = Scan(slots=rest, prefix=self._prefix, after=after)
                 self._send(attempt.address, more, now, aside=aside)
+
+    def _take_keys(self, scan: Scan, reply: ScanReply) -> None:
+        old = set(reply.old).intersection(scan.slots) - self._sure
+        for slot in old:
+            self._doubtful.setdefault(slot, {})
+        for key in filter(is_text, reply.keys):  # Others are no keys of ours.
+            slot = slot_of(key) if reply.old else -1
+            if slot in old:
+                self._doubtful[slot][key] = None
+            elif slot not in reply.old:
+                self._keys[key] = None
 
     def _ask(self, slots: Iterable[int], now: Now) -> None:
         groups: dict[tuple[str, bool], list[int]] = {}
@@ -351,14 +374,20 @@ class ListKeys:
             address = next(iter(self._elsewhere.values()))
             self._ring_asked = self._call.ask(self, address, TopologyGet(), now).request
             return
+        if now.mono < self._patient_until:
+            self._waiting.update(dict.fromkeys(self._doubtful))
         if not self._waiting:
             self.done = True
+            for keys in self._doubtful.values():
+                self._keys.update(keys)
             self.result = list(self._keys)
         elif self._call.core.lost:
             self.expired(now)
         else:
             self._call.core.want_refresh(now)
             self.wake_at = self._rounds.next_at(now)
+            if now.mono < self._patient_until < self.wake_at:
+                self.wake_at = self._patient_until
 
     def _again(self, now: Now, also: Iterable[int] = ()) -> None:
         """Ask everybody again for the slots that wait, and for others."""
@@ -366,6 +395,7 @@ class ListKeys:
         self._waiting.clear()
         for slot in slots:
             self._tried[slot].clear()
+            self._doubtful.pop(slot, None)
         self._listed.difference_update(slots)
         self._ask(slots, now)
 

@@ -286,11 +286,13 @@ class Requests:
     def _scan(self, _header: Header, scan: m.Scan, asker: Asker, at: Instant) -> list[Effect]:
         if len(set(scan.slots)) < len(scan.slots):
             return [self._refuse(asker, m.Code.MALFORMED, "a slot is named twice")]
-        held, keys, unsure = self._held, [], []
+        held, keys, unsure, old = self._held, [], [], []
         done = size = looked_at = 0
         after = scan.after
         for slot in scan.slots:
             found = [k for k in held.store.keys(slot, at.ms) if k.startswith(scan.prefix)]
+            if self._core.sync.may_be_old(slot):
+                old.append(slot)
             for key in sorted(key for key in found if key > after):
                 keys.append(key)
                 size += len(key) + 3
@@ -305,7 +307,7 @@ class Requests:
                 unsure.append(slot)
             if looked_at > SCAN_ENTRIES_MAX:
                 break
-        reply = m.ScanReply(done=done, keys=tuple(keys), unsure=tuple(unsure))
+        reply = m.ScanReply(done=done, keys=tuple(keys), unsure=tuple(unsure), old=tuple(old))
         return [asker.answer(reply)]
 
     def _clear(self, header: Header, message: m.Clear, asker: Asker, at: Instant) -> list[Effect]:

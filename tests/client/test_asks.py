@@ -164,6 +164,66 @@ def test_what_new_owners_are_still_to_get_a_scan_finds_at_the_former_owner() -> 
     assert sorted(bench.do(ALL)) == KEYS
 
 
+def away(bench: Bench, *, until_ns: int = 0) -> Bench:
+    """Let "a:1" have missed until then that every second key was deleted, and say so."""
+    peer, gone = bench.peers["a:1"], KEYS[::2]
+    unsure(bench)
+    for address in ("b:1", "c:1"):
+        for key in gone:
+            bench.peers[address].data.pop(key, None)
+
+    def answer(header: Header, message: Message) -> list[Message]:
+        if not isinstance(message, Scan):
+            return peer.serve(header, message)
+        slots = message.slots
+        if bench.mono < until_ns:
+            keys = held(peer, message)
+            return [ScanReply(done=len(slots), keys=tuple(keys), unsure=slots, old=slots)]
+        keys = [key for key in held(peer, message) if key not in gone]
+        return [ScanReply(done=len(slots), keys=tuple(keys), unsure=())]
+
+    peer.answer = answer
+    return bench
+
+
+def test_a_scan_waits_for_a_node_that_has_been_away_rather_than_list_what_was_deleted() -> None:
+    bench = cluster()
+    away(bench, until_ns=bench.mono + SECOND // 2)
+    assert sorted(bench.do(ALL, timeout_ns=2 * SECOND)) == KEYS[1::2]
+
+
+def test_a_scan_that_waited_in_vain_leaves_nothing_out() -> None:
+    bench = cluster()
+    began, timeout_ns = bench.mono, 2 * SECOND
+    away(bench, until_ns=began + 100 * SECOND)
+    mine = [key for key in KEYS[::2] if "a:1" in bench.order(key)[:2]]
+    assert sorted(bench.do(ALL, timeout_ns=timeout_ns)) == sorted([*KEYS[1::2], *mine])
+    assert bench.mono - began < timeout_ns
+
+
+def test_the_first_keys_of_a_listing_that_became_sure_in_between_are_no_hole() -> None:
+    bench = cluster()
+    peer = bench.peers["a:1"]
+    for other in ("b:1", "c:1"):
+        bench.peers[other].data.clear()
+    unsure(bench)
+    slot = slot_of(KEYS[0])
+    peer.data = {KEYS[0]: b"v"}
+    parts = [
+        ScanReply(done=0, keys=(KEYS[0],), unsure=(), old=(slot,)),
+        ScanReply(done=1, keys=(), unsure=()),
+        ScanReply(done=1, keys=(KEYS[0],), unsure=()),
+    ]
+
+    def answer(header: Header, message: Message) -> list[Message]:
+        if not isinstance(message, Scan):
+            return peer.serve(header, message)
+        return [parts.pop(0) if len(parts) > 1 else parts[0]]
+
+    peer.answer = answer
+    assert bench.do(Scan(slots=(slot,), prefix=b""), timeout_ns=2 * SECOND) == [KEYS[0]]
+
+
 def test_members_beyond_the_owners_hold_no_scan_up() -> None:
     bench = cluster()
     unsure(bench)
