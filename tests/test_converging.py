@@ -426,7 +426,8 @@ def audit(cores: Cores, name: str, *slots: int) -> m.AuditReply:
 def test_holders_of_the_same_versions_have_the_same_content(three: Cores) -> None:
     key = three.fresh_key("a", "b")
     slot = slot_of(key)
-    assert audit(three, "a", slot) == m.AuditReply(content=(0,), seen=(0,), items=(0,), ghosts=(0,))
+    nothing = m.AuditReply(content=(0,), seen=(0,), items=(0,), ghosts=(0,), forgotten=(0,))
+    assert audit(three, "a", slot) == nothing
     three.put("a", key, b"v", w=2)
     first = audit(three, "a", slot)
     assert first == audit(three, "b", slot)
@@ -449,7 +450,32 @@ def test_content_that_differs_because_of_eviction_is_told_apart(three: Cores) ->
     store._memory.strip(entry, Kind.EVICTED)
     a, b = audit(three, "a", slot), audit(three, "b", slot)
     assert (a.seen, a.ghosts, b.ghosts) == (b.seen, (0,), (1,))
-    assert b == m.AuditReply(content=(0,), seen=a.seen, items=(0,), ghosts=(1,))
+    ghost = m.AuditReply(content=(0,), seen=a.seen, items=(0,), ghosts=(1,), forgotten=(0,))
+    assert b == ghost
+
+
+def test_forgotten_evictions_are_told_and_what_is_stamped_above_them_is_read_alone(
+    three: Cores,
+) -> None:
+    key = three.fresh_key("a", "b")
+    slot = slot_of(key)
+    three.put("a", key, b"v", w=2)
+    whole = audit(three, "a", slot)
+    store = three["b"].held.store
+    entry = store.peek(slot, key)
+    assert entry is not None
+    stamp = entry.version.stamp
+    store._memory.strip(entry, Kind.EVICTED)
+    store._memory.note_lost(entry)
+    store._memory.remove(entry)
+    assert audit(three, "b", slot).forgotten == (stamp,)
+    above = m.AuditGet(slots=(slot,), above=(stamp,))
+    for name, mark in (("a", 0), ("b", stamp)):
+        assert answer(three, name, above) == m.AuditReply(
+            content=(0,), seen=whole.seen, items=(0,), ghosts=(0,), forgotten=(mark,)
+        )
+    below = m.AuditGet(slots=(slot,), above=(stamp - 1,))
+    assert answer(three, "a", below) == whole
 
 
 def test_the_expired_and_the_cleared_are_not_content(three: Cores) -> None:

@@ -88,8 +88,10 @@ SAMPLES: tuple[m.Message, ...] = (
     m.SettingsReply(settings=SETTINGS, everywhere=True),
     m.ConvergedGet(),
     m.ConvergedReply(converged=True, under_replicated=7, reasons=("node-2 is suspect",)),
-    m.AuditGet(slots=(5, 6)),
-    m.AuditReply(content=(U64_MAX, 0), seen=(1, 2), items=(3, 4), ghosts=(5, 6)),
+    m.AuditGet(slots=(5, 6), above=(0, U64_MAX)),
+    m.AuditReply(
+        content=(U64_MAX, 0), seen=(1, 2), items=(3, 4), ghosts=(5, 6), forgotten=(0, U64_MAX)
+    ),
     m.Fetch(key=b"key", version=VERSION, origins=((1, 2), (3, 4)), stamps=(5, 6)),
     m.FetchReply(records=RECORDS[2:], sure=False, gone=True),
     m.Replicate(seq=8, records=RECORDS),
@@ -195,6 +197,9 @@ BY_NAME: dict[tuple[type[Any], str], st.SearchStrategy[Any]] = {
     (m.AuditReply, "seen"): st.tuples(u64s, u64s),
     (m.AuditReply, "items"): st.just((1, 2)),
     (m.AuditReply, "ghosts"): st.just((0, 3)),
+    (m.AuditReply, "forgotten"): st.sampled_from([(), (0, 3)]),
+    (m.AuditGet, "slots"): st.just((1, 2)),
+    (m.AuditGet, "above"): st.sampled_from([(), (0, 3)]),
     (m.SetReplicas, "replicas"): st.integers(0, 9),
     (m.Fetch, "origins"): origins,
     (m.Fetch, "stamps"): st.tuples(u64s, u64s),

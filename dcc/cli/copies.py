@@ -63,7 +63,8 @@ def audit(client: Client, options: argparse.Namespace) -> int:
     """Compare the owners' data slot by slot; exit code 1 if they differ but by eviction."""
     found = client.audit()
     if options.json:
-        tables.show_json(asdict(found) | {"clean": found.clean})
+        told = {name: one for name, one in asdict(found).items() if not name.startswith("_")}
+        tables.show_json(told | {"clean": found.clean})
     else:
         tables.show(_audit_text(found))
     return OK if found.clean else DEGRADED
@@ -114,6 +115,7 @@ def _audit_text(found: Audit) -> str:
         f"explained by eviction {len(found.evicted)}",
         f"behind (owners have not seen the same writes) {_slots(found.behind)}",
         f"unexplained (same writes seen, other values held) {_slots(found.unexplained)}",
+        f"not known (what was evicted is forgotten) {len(found.unknown)}",
     ]
     if found.alone:
         lines.append(f"not compared, one owner only {found.alone}")

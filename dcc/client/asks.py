@@ -150,9 +150,12 @@ class Gather:
                 questions = dict.fromkeys(view.members.values(), question)
             case Inspect() as question:
                 questions = dict.fromkeys(view.owners(slot_of(question.key)), question)
-            case AuditGet(slots=slots):
-                shares = view.shares(slots)
-                questions = {member: AuditGet(slots=mine) for member, mine in shares.items()}
+            case AuditGet(slots=slots, above=above):
+                shares, stamps = view.shares(slots), dict(zip(slots, above, strict=bool(above)))
+                questions = {
+                    member: AuditGet(slots=mine, above=tuple([stamps[s] for s in mine if stamps]))
+                    for member, mine in shares.items()
+                }
                 self._slots = {member.request: mine for member, mine in shares.items()}
         self._names = {member.request: member.name for member in questions}
         for member, asked in questions.items():

@@ -49,7 +49,6 @@ from dcc.client.events import EventHook, Events
 from dcc.client.link import read_clocks
 from dcc.client.many import Written
 from dcc.client.operations import (
-    AUDIT_SLOTS,
     Operations,
     deleted,
     expected_version,
@@ -63,12 +62,11 @@ from dcc.client.operations import (
 )
 from dcc.client.results import ClusterStats, Convergence, Entry, Latency, Lookup, Topology
 from dcc.client.routing import View
+from dcc.client.sweeps import WHOLE, audit_steps
 from dcc.errors import ClientClosed, DccError, NodeUnavailable, WrongLoop
-from dcc.limits import SLOT_COUNT
-from dcc.types import Version
+from dcc.types import Stamp, Version
 from dcc.units import MILLISECOND
 from dcc.wire.messages import (
-    AuditGet,
     Clear,
     ConvergedGet,
     ConvergedReply,
@@ -303,7 +301,7 @@ class AsyncClient:
 
     async def audit(self) -> Audit:
         """Return a comparison of what the owners of every slot hold, read from their data."""
-        found = await self._audited(range(SLOT_COUNT))
+        found = await self._audited(WHOLE)
         found.merge(await self._audited(found.forget_differing()))
         for node in (await self.topology()).nodes:
             if node.standing in ("suspect", "dead"):
@@ -445,12 +443,11 @@ class AsyncClient:
         written: Written = await self._call(self._ops.writing_many(op, items, ttl))
         return written
 
-    async def _audited(self, slots: Iterable[int]) -> Audit:
-        wanted, found = sorted(slots), Audit()
-        for start in range(0, len(wanted), AUDIT_SLOTS):
-            question = AuditGet(slots=tuple(wanted[start : start + AUDIT_SLOTS]))
+    async def _audited(self, above: Mapping[int, Stamp]) -> Audit:
+        found = Audit()
+        for question in audit_steps(above):
             answers: dict[str, Audited | str] = await self._call(question)
-            found.merge(compared(answers))
+            found.merge(compared(answers, above))
         return found
 
     def _after_fork(self) -> None:

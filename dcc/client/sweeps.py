@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dcc.client.asks import Audited
@@ -10,6 +10,8 @@ from dcc.client.audit import Audit, compared
 from dcc.client.calls import Operation
 from dcc.client.operations import AUDIT_SLOTS, slots_by_primary
 from dcc.client.routing import View
+from dcc.limits import SLOT_COUNT
+from dcc.types import Stamp
 from dcc.wire.messages import AuditGet, Scan
 
 CallOut = Callable[[Operation], Any]
@@ -24,11 +26,23 @@ def scanned(call: CallOut, prefix: bytes, view: View) -> Iterator[str]:
             yield key.decode()
 
 
-def audited(call: CallOut, slots: Iterable[int]) -> Audit:
-    """Return the comparison of what the owners of `slots` hold."""
-    wanted, found = sorted(slots), Audit()
-    for start in range(0, len(wanted), AUDIT_SLOTS):
-        question = AuditGet(slots=tuple(wanted[start : start + AUDIT_SLOTS]))
+def audited(call: CallOut, above: Mapping[int, Stamp]) -> Audit:
+    """Return the comparison of what the owners of slots hold that is stamped above; 0 = all."""
+    found = Audit()
+    for question in audit_steps(above):
         answers: dict[str, Audited | str] = call(question)
-        found.merge(compared(answers))
+        found.merge(compared(answers, above))
     return found
+
+
+def audit_steps(above: Mapping[int, Stamp]) -> Iterator[AuditGet]:
+    """Yield the questions of an audit of these slots."""
+    wanted = sorted(above)
+    for start in range(0, len(wanted), AUDIT_SLOTS):
+        slots = tuple(wanted[start : start + AUDIT_SLOTS])
+        stamps = tuple([above[slot] for slot in slots])
+        yield AuditGet(slots=slots, above=stamps if any(stamps) else ())
+
+
+WHOLE: Mapping[int, Stamp] = dict.fromkeys(range(SLOT_COUNT), 0)
+"All slots, all that is in them."

@@ -58,10 +58,9 @@ from dcc.client.operations import (
 from dcc.client.pool import Pool
 from dcc.client.results import ClusterStats, Convergence, Entry, Latency, Lookup, Topology
 from dcc.client.routing import View
-from dcc.client.sweeps import audited, scanned
+from dcc.client.sweeps import WHOLE, audited, scanned
 from dcc.client.timings import command_of
 from dcc.errors import ClientClosed, NodeUnavailable
-from dcc.limits import SLOT_COUNT
 from dcc.types import Now, Version
 from dcc.wire.messages import (
     Clear,
@@ -326,7 +325,7 @@ class Client:
         For operators: every node looks at every entry. What differs is looked at once more, at
         the end, because writes go on meanwhile. Each of its steps has the client's time-out.
         """
-        found = audited(self._call, range(SLOT_COUNT))
+        found = audited(self._call, WHOLE)
         found.merge(audited(self._call, found.forget_differing()))
         for node in self.topology().nodes:
             if node.standing in ("suspect", "dead"):

@@ -16,7 +16,7 @@ from dcc.effects import Effect
 from dcc.replication.holdings import Asker, Instant
 from dcc.store.clocks import digest_of
 from dcc.store.store import Store
-from dcc.types import Kind
+from dcc.types import Kind, Stamp
 from dcc.units import NEVER
 from dcc.wire.messages import AuditReply
 
@@ -37,26 +37,34 @@ class SlotContent(NamedTuple):
     seen: int
     items: int
     ghosts: int
+    forgotten: int
 
 
-def content_of(store: Store, slot: int, now_ms: int) -> SlotContent:
-    """Return digests and counts of a slot, as in `AuditReply`. O(n log n) for n entries in it."""
-    table = store.tables[slot]
+def content_of(store: Store, slot: int, now_ms: int, above: Stamp = 0) -> SlotContent:
+    """Return digests and counts of what is stamped above in a slot, as in `AuditReply`.
+
+    O(n log n) for n entries in it.
+    """
+    table, above = store.tables[slot], max(above, store.cleared)
     words: list[tuple[int, int, int, int]] = sorted(
-        (xxh3_64_intdigest(key), *table[key].version) for key in store.keys(slot, now_ms)
+        (xxh3_64_intdigest(key), *table[key].version)
+        for key in store.keys(slot, now_ms)
+        if table[key].version.stamp > above
     )
     content = digest_of([word for item in words for word in item]) if words else 0
     ghosts = sum(
-        entry.kind is Kind.EVICTED and entry.version.stamp > store.cleared
-        for entry in table.values()
+        entry.kind is Kind.EVICTED and entry.version.stamp > above for entry in table.values()
     )
-    return SlotContent(content, store.digest(slot), len(words), ghosts)
+    mark = store.evicted_marks[slot]
+    forgotten = mark if mark > store.cleared else 0
+    return SlotContent(content, store.digest(slot), len(words), ghosts, forgotten)
 
 
 @dataclass(slots=True)
 class _Audit:
     asker: Asker
     slots: tuple[int, ...]
+    above: tuple[Stamp, ...]
     found: list[SlotContent] = field(default_factory=list)
 
 
@@ -70,11 +78,11 @@ class Audits:
     def __len__(self) -> int:
         return len(self._open)
 
-    def begin(self, asker: Asker, slots: tuple[int, ...]) -> None:
-        """Read `slots` in the next turns, and answer."""
+    def begin(self, asker: Asker, slots: tuple[int, ...], above: tuple[Stamp, ...] = ()) -> None:
+        """Read `slots` in the next turns, of each what is stamped `above` alone, and answer."""
         assert len(self._open) < AUDITS_MAX
         assert len(slots) <= AUDIT_SLOTS_MAX
-        self._open.append(_Audit(asker, slots))
+        self._open.append(_Audit(asker, slots, above or (0,) * len(slots)))
 
     def tick(self, now: Instant) -> list[Effect]:
         """Go on reading the oldest audit."""
@@ -82,8 +90,9 @@ class Audits:
             return []
         audit, met = self._open[0], 0
         while len(audit.found) < len(audit.slots) and met < ENTRIES_PER_TURN:
-            slot = audit.slots[len(audit.found)]
-            audit.found.append(content_of(self._store, slot, now.ms))
+            number = len(audit.found)
+            slot, above = audit.slots[number], audit.above[number]
+            audit.found.append(content_of(self._store, slot, now.ms, above))
             met += 1 + len(self._store.tables[slot])
         if len(audit.found) < len(audit.slots):
             return []
@@ -101,4 +110,5 @@ def _reply(found: list[SlotContent]) -> AuditReply:
         seen=tuple([one.seen for one in found]),
         items=tuple([one.items for one in found]),
         ghosts=tuple([one.ghosts for one in found]),
+        forgotten=tuple([one.forgotten for one in found]),
     )

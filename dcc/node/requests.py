@@ -381,7 +381,7 @@ class Requests:
             return [self._refuse(asker, m.Code.MALFORMED, text)]
         if len(self._core.audits) >= AUDITS_MAX:
             return [self._refuse(asker, m.Code.OVERLOADED, f"{AUDITS_MAX} audits are under way")]
-        self._core.audits.begin(asker, message.slots)
+        self._core.audits.begin(asker, message.slots, message.above)
         return []
 
     def _inspect(

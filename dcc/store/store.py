@@ -85,6 +85,8 @@ class Store:
         self._memory = Memory(memory_limit_bytes, eviction)
         self.tables = self._memory.tables
         "By slot: key -> entry, whatever its kind. To read only; a slot's table may be replaced."
+        self.evicted_marks = self._memory.evicted_marks
+        "Stamps by slot, to be read: up to there it may be forgotten what was evicted; 0 = nothing."
         self.cleared: Stamp = 0
         "Versions at or below are absent."
         self._hit = self._memory.policy.hit
@@ -767,8 +769,7 @@ class Store:
         self._memory.check()
         self._clocks.check()
         self.graves.check()
-        coverage_bytes = sum(coverage.bytes_used() for coverage in self._coverage.values())
-        assert self._coverage_bytes == coverage_bytes, "coverage_bytes is the sum"
-        used = self._clocks.bytes_used + coverage_bytes + self._reserved_bytes
+        assert self._coverage_bytes == sum(one.bytes_used() for one in self._coverage.values())
+        used = self._clocks.bytes_used + self._coverage_bytes + self._reserved_bytes
         used += self.graves.bytes_used
         assert self._memory.other_bytes == used, "clocks are counted after each change"

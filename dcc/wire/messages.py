@@ -382,8 +382,14 @@ class ConvergedReply:
 class AuditGet:
     """Ask one node for the content of some slots, as digests. May be repeated."""
 
-    SHAPE: ClassVar = (s.SLOTS,)
+    SHAPE: ClassVar = (s.SLOTS, s.tuple_of(s.U64, SLOT_COUNT))
     slots: tuple[int, ...]
+    above: tuple[int, ...] = ()
+    "For each slot: only what is stamped above this is to be read. Empty: everything."
+
+    def fits(self) -> bool:
+        """Return whether there are as many stamps as slots, or none."""
+        return len(self.above) in (0, len(self.slots))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -393,6 +399,7 @@ class AuditReply:
     SHAPE: ClassVar = (
         s.tuple_of(s.U64, SLOT_COUNT), s.tuple_of(s.U64, SLOT_COUNT),
         s.tuple_of(s.U32, SLOT_COUNT), s.tuple_of(s.U32, SLOT_COUNT),
+        s.tuple_of(s.U64, SLOT_COUNT),
     )  # fmt: skip
     content: tuple[int, ...]
     "Hash over key and version of every value that a get would find; 0 = none."
@@ -402,10 +409,14 @@ class AuditReply:
     "Values that a get would find."
     ghosts: tuple[int, ...]
     "Versions whose value was evicted here: the legal reason for content to differ."
+    forgotten: tuple[int, ...] = ()
+    "Stamps up to which what was evicted may have been forgotten; 0 = nothing was."
 
     def fits(self) -> bool:
-        """Return whether all four tell of the same slots."""
-        return len(self.content) == len(self.seen) == len(self.items) == len(self.ghosts)
+        """Return whether all tell of the same slots; an older node says nothing of `forgotten`."""
+        count = len(self.content)
+        known = len(self.forgotten) in (0, count)
+        return known and count == len(self.seen) == len(self.items) == len(self.ghosts)
 
 
 # ------------------------------------------------------------------ node and node

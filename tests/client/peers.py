@@ -158,6 +158,7 @@ class Peer:
             seen=(0,) * len(slots),
             items=tuple(map(len, held.values())),
             ghosts=(0,) * len(slots),
+            forgotten=(0,) * len(slots),
         )
 
     def _one_of_many(self, op: Op, key: bytes, value: bytes) -> int:

@@ -21,14 +21,14 @@ from tests.client.peers import PeerThread, member
 SAME = SlotAudit(content=7, seen=5, items=3, ghosts=0)
 
 
-def judged(*ones: SlotAudit) -> str:
+def judged(*ones: SlotAudit, above: int = 0) -> str:
     """Return which count of an audit a slot with these answers falls into."""
     audit = Audit()
-    audit.add(1, {str(number): one for number, one in enumerate(ones)})
-    names = ("alone", "equal", "evicted", "unexplained", "behind")
+    audit.add(1, {str(number): one for number, one in enumerate(ones)}, above)
+    names = ("alone", "equal", "evicted", "unexplained", "unknown", "behind")
     [name] = [name for name in names if getattr(audit, name)]
     assert audit.compared == (name != "alone")
-    assert audit.clean == (name in ("alone", "equal", "evicted"))
+    assert audit.clean == (name in ("alone", "equal", "evicted", "unknown"))
     return name
 
 
@@ -64,6 +64,34 @@ def test_eviction_explains_as_many_missing_values_as_were_evicted(
     one = SlotAudit(1, 5, mine, ghosts)
     other = SlotAudit(2, 5, theirs, their_ghosts)
     assert judged(one, other) == judged(other, one) == verdict
+
+
+def test_what_is_older_than_forgotten_evictions_is_not_known_and_what_is_younger_is() -> None:
+    whole = SlotAudit(1, 5, 3, 0)
+    lacking = SlotAudit(2, 5, 2, 0, forgotten=40)
+    assert judged(whole, lacking) == judged(lacking, whole) == "unknown"
+    assert judged(whole, lacking._replace(forgotten=0)) == "unexplained"
+    assert judged(whole, lacking, above=40) == "unexplained", "a younger one is missing"
+    assert judged(whole, lacking, above=39) == "unknown", "more was forgotten meanwhile"
+    assert judged(whole, whole, above=40) == "unknown", "older ones differ"
+    assert judged(whole, lacking._replace(ghosts=1), above=40) == "unknown"
+    assert judged(whole, lacking._replace(seen=6), above=40) == "behind"
+
+
+def test_the_second_look_is_at_what_is_younger_than_what_was_forgotten() -> None:
+    audit = Audit()
+    audit.add(1, {"a": SlotAudit(1, 5, 3, 0), "b": SlotAudit(2, 5, 2, 0, forgotten=40)})
+    audit.add(2, {"a": SlotAudit(1, 5, 3, 0), "b": SlotAudit(2, 5, 2, 0)})
+    audit.add(3, {"a": SlotAudit(1, 5, 3, 0, forgotten=9), "b": SlotAudit(2, 6, 2, 0)})
+    audit.add(4, {"a": SlotAudit(1, 5, 3, 0, forgotten=9), "b": SlotAudit(1, 5, 3, 0)})
+    assert audit.forget_differing() == {1: 40, 2: 0, 3: 0}
+    assert (audit.compared, audit.equal, audit.unknown, audit.unexplained) == (1, 1, [], [])
+
+
+def test_of_a_node_that_does_not_tell_what_it_forgot_nothing_is_known() -> None:
+    old = AuditReply(content=(1,), seen=(5,), items=(1,), ghosts=(0,))
+    new = AuditReply(content=(2,), seen=(5,), items=(2,), ghosts=(0,), forgotten=(0,))
+    assert compared({"a": Audited((7,), new), "b": Audited((7,), old)}, {}).unknown == [7]
 
 
 values = st.dictionaries(st.integers(0, 9), st.integers(0, 3), max_size=8)
@@ -105,7 +133,7 @@ def test_an_owner_without_an_answer_or_with_a_senseless_one_is_told() -> None:
     bench.peers["a:1"].answer = lambda header, message: [short]
     bench.peers["b:1"].answer = lambda header, message: [ErrorReply(code=Code.NOT_READY, text="")]
     bench.mute = {"c:1"}
-    found = compared(bench.do(AuditGet(slots=(1, 2, 3))))
+    found = compared(bench.do(AuditGet(slots=(1, 2, 3))), {})
     assert sorted(found.unreachable) == ["a", "b", "c"]
     assert (found.alone, found.compared) == (3, 0)
     assert not found.clean
@@ -151,8 +179,7 @@ def test_what_differs_is_looked_at_once_more() -> None:
 
 
 def test_nobody_answered_is_not_clean() -> None:
-    found = compared({"a": "no answer in time", "b": "unreachable"})
+    found = compared({"a": "no answer in time", "b": "unreachable"}, {})
     assert not found.clean
-    assert isinstance(
-        compared({"a": Audited((), AuditReply(content=(), seen=(), items=(), ghosts=()))}), Audit
-    )
+    nothing = AuditReply(content=(), seen=(), items=(), ghosts=())
+    assert isinstance(compared({"a": Audited((), nothing)}, {}), Audit)
