@@ -102,7 +102,8 @@ def early_answer(core: NodeCore) -> None:
 
 
 def forgotten_early(core: NodeCore) -> None:
-    """A tombstone is forgotten before the other holders have seen it."""
+    """A tombstone is forgotten before the other holders have seen it, with no room for graves."""
+    unmarked(core)
     store, tidying = core.held.store, core.exchange.tidying
     tick = tidying.tick
 
