@@ -29,6 +29,8 @@ from tests.wire_samples import LARGE, MEMBER, RECORDS, SAMPLES, U64_MAX, any_mes
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden" / "wire.txt"
+OLDER = GOLDEN.with_name("wire-first.txt")
+"The same messages as they were first written, with fewer fields; never rewritten."
 CODEC = Codec("dcc", sender=0x0123456789ABCDEF, boot=0x0FEDCBA987654321)
 HEAD = {"epoch": 0x1111111111111111, "hops": 1, "request": 42, "at": 1_700_000_000_000}
 
@@ -161,6 +163,20 @@ def test_fields_that_an_older_peer_does_not_send_take_their_defaults(message: m.
     if required:
         with pytest.raises(MalformedMessage):
             CODEC.decode([frame_of(items[: HEADER_FIELDS + required - 1]), *encoded(message)[1:]])
+
+
+def test_a_member_of_an_older_peer_is_read() -> None:
+    slow = MEMBER._replace(slow=True)
+    items = items_of(m.Ack(seq=1, rumors=(slow,)))
+    del items[HEADER_FIELDS + 1][0][-1]
+    assert CODEC.decode([frame_of(items)])[1] == m.Ack(seq=1, rumors=(slow._replace(slow=False),))
+
+
+@pytest.mark.parametrize("line", OLDER.read_text().splitlines())
+def test_what_the_first_peers_sent_is_still_read(line: str) -> None:
+    _, name, first, *behind = line.split()
+    frames = [bytes.fromhex(first), *[LARGE for _ in behind]]
+    assert type(CODEC.decode(frames)[1]).__name__ == name
 
 
 # ------------------------------------------------------------------ harm

@@ -210,16 +210,20 @@ def _all_plain(raw: list[Any], low: int, high: int) -> bool:
     return low <= min(lengths) and max(lengths) <= high
 
 
-def struct_of(make: type[tuple[Any, ...]], *items: Shape) -> Shape:
-    """Return the shape of a tuple of class `make` with these fields, or more at the end."""
-    count = len(items)
+def struct_of(make: type[tuple[Any, ...]], *items: Shape, later: tuple[object, ...] = ()) -> Shape:
+    """Return the shape of a tuple of class `make` with these fields, or more at the end.
+
+    `later` are the defaults of the last fields, which older peers do not send.
+    """
+    count, known = len(items), len(items) - len(later)
     decoders = [item.decode for item in items]
     new = partial(tuple.__new__, make)
 
     def decode(raw: Any, frames: Frames) -> Any:
-        if type(raw) is not list or len(raw) < count:
-            raise malformed(f"{count} fields", raw)
-        return new([one(each, frames) for one, each in zip(decoders, raw, strict=False)])
+        if type(raw) is not list or len(raw) < known:
+            raise malformed(f"{known} fields", raw)
+        found = [one(each, frames) for one, each in zip(decoders, raw, strict=False)]
+        return new(found if len(found) == count else (*found, *later[len(found) - known :]))
 
     def encode(value: tuple[Any, ...], frames: Frames) -> list[Any]:
         return [
@@ -376,7 +380,7 @@ NAME = _label(1)
 ZONE = _label(0)
 MEMBER = struct_of(
     Member, NAME, ADDRESS, ADDRESS, ZONE, WEIGHT, U64, U64,
-    _enum(Standing), MS, BOOL, U64, BOOL, BOOL,
+    _enum(Standing), MS, BOOL, U64, BOOL, BOOL, later=(False,),
 )  # fmt: skip
 MEMBERS = tuple_of(MEMBER, MEMBERS_MAX)
 RECORDS = tuple_of(RECORD, BATCH_KEYS_MAX)
