@@ -93,7 +93,7 @@ CONNECTING = {
 ROUTER = COMMON | {
     zmq.ROUTER_MANDATORY: 1,  # A reply that nobody gets is an error here, not silence.
     zmq.MAXMSGSIZE: VALUE_BYTES_MAX,  # Checked by libzmq before it allocates; per frame.
-    zmq.RCVHWM: 16,  # Per client, of up to 16 MiB each; beyond it TCP holds the sender back.
+    zmq.RCVHWM: 1_000,  # Per client; beyond it TCP holds the sender back.
     zmq.SNDHWM: 1_000,  # Per client; in bytes it is bounded by `unread`.
 }  # fmt: skip
 DEALER = COMMON | CONNECTING | {
