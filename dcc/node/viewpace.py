@@ -1,6 +1,6 @@
 """When the member table is laid over the ring again.
 
-    change ──▶ due ──pause over──▶ taken ──▶ pause: at least 50 ms, and four times what it cost
+    change ──▶ due ──pause over──▶ taken ──▶ pause: at least 50 ms, and twice what it cost
 
 A taking costs work for every slot that moves. The pause makes a storm of joins cost a few takings,
 not one each, and leaves most of the time for answers. What a taking cost is read off the length of
@@ -10,10 +10,10 @@ the turn in which it was done: the core has no clock of its own.
 from __future__ import annotations
 
 from dcc.gossip.membership import Membership
-from dcc.units import MILLISECOND, NEVER, SECOND
+from dcc.units import MILLISECOND, NEVER
 
 PAUSE_NS = 50 * MILLISECOND
-PAUSES, PAUSE_MOST_NS = 4, 2 * SECOND
+PAUSES, PAUSE_MOST_NS = 2, 400 * MILLISECOND
 "The pause is so many times as long as the taking was, within a bound."
 
 
