@@ -15,6 +15,7 @@ from types import ModuleType
 
 import pytest
 
+import dcc
 from tests.processes import ROOT, NodeProcess, Processes, wait_until
 
 SCRIPT = ROOT / "scripts/rolling_restart.py"
@@ -106,6 +107,8 @@ def test_a_cluster_that_has_not_converged_is_not_touched(
     script: ModuleType, processes: Processes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     three = processes.nodes(3, "--replicas", "1")
+    with dcc.Client(three[0].address, timeout=5) as client:
+        wait_until(client.converged, 30)  # Else who has just started is the reason, too.
     three[2].kill()
     run = Run(script, tmp_path, three[:2], "true", "--timeout", "2")
     assert (run.code, run.called) == (1, [])
