@@ -144,7 +144,7 @@ async def test_gets_of_one_turn_travel_together_and_a_lone_one_alone() -> None:
 
 
 async def test_every_put_of_a_turn_gets_its_own_version(cluster: dcc.LocalCluster) -> None:
-    async with AsyncClient((node.address for node in cluster.nodes), timeout=5) as cache:
+    async with AsyncClient(node.address for node in cluster.nodes) as cache:
         keys = [f"version:{n}" for n in range(200)]
         versions = await asyncio.gather(*[cache.put(key, b"v") for key in keys])
         entries = await asyncio.gather(*[cache.entry(key) for key in keys])

@@ -78,7 +78,7 @@ def one_view(nodes: Sequence[NodeProcess]) -> bool:
 def test_all_that_one_node_took_is_read_through_all_others(processes: Processes) -> None:
     nodes = processes.nodes(5, *OPTIONS)
     count = 20_000
-    with dcc.Client(nodes[0].address, timeout=5) as client:  # How fast is no matter of this test.
+    with dcc.Client(nodes[0].address) as client:
         for first in range(0, count, 200):
             some = {f"key-{i}": value_of(i) for i in range(first, first + 200)}
             assert client.put_many(some) == []
@@ -187,3 +187,4 @@ def test_thirty_two_processes_form_one_view_from_one_seed(processes: Processes) 
     wait_until(lambda: one_view(nodes), 60)
     took = time.monotonic() - began
     print(f"32 processes in one view after {took:.1f} s")
+    assert took < 30  # A loaded machine may take longer than the 15 s of a quiet one.

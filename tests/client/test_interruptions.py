@@ -131,7 +131,7 @@ def test_a_first_call_may_be_interrupted_anywhere() -> None:
             begun = time.monotonic()
             assert cache.add("k2", b"v") in (True, False)
             cache.close()
-            assert time.monotonic() - begun < 4  # A lost channel would wait out its 5 s.
+            assert time.monotonic() - begun < 1.5
             if tracer.left >= 0:
                 return
 
