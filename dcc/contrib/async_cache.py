@@ -12,18 +12,13 @@ from copy import copy
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from dcc import AsyncClient, DccError, Latency, Version
+from dcc import AsyncClient, Latency, Version
 from dcc.client.arguments import UNSET, Ttl, Unset
 from dcc.client.values import Values
-from dcc.contrib.cache import (
-    CALLERS_MISTAKES,
-    NOT_ABOUT_THE_CLUSTER,
-    counts_of,
-    nobody_stored,
-    plans_of,
-)
+from dcc.contrib.cache import counts_of, plans_of
 from dcc.contrib.health import Health, health_of
 from dcc.contrib.plans import Ask, Plan
+from dcc.contrib.running import carried_out
 from dcc.contrib.settings import OfOneProcess, Settings, settings_of
 
 T = TypeVar("T")
@@ -156,36 +151,9 @@ class AsyncCache(OfOneProcess):
         await self.aclose()
 
     async def _run(self, plan: Plan[T], otherwise: T) -> T:
-        try:
-            ask = next(plan)
-            while True:
-                try:
-                    result = await self._asked(ask)
-                except DccError as error:
-                    ask = plan.throw(error)
-                else:
-                    ask = plan.send(result)
-        except StopIteration as end:
-            outcome: T = end.value
-            return outcome
-        except CALLERS_MISTAKES:
-            raise
-        except DccError as error:
-            if not self.settings.fail_open:
-                raise
-            self._health.passed_over(error)
-            return otherwise
+        fail_open = self.settings.fail_open
+        return await carried_out(plan, self._call, self._health, fail_open, otherwise)
 
-    async def _asked(self, ask: Ask) -> Any:
-        began_at = self._health.check()
-        try:
-            answer = getattr(self.client, ask.method)(*ask.args, **ask.options)
-            result = [key async for key in answer] if ask.method == "scan" else await answer
-            nobody_stored(ask, result)
-        except NOT_ABOUT_THE_CLUSTER:
-            raise
-        except DccError as error:
-            self._health.failed(error, began_at)
-            raise
-        self._health.answered()
-        return result
+    async def _call(self, ask: Ask) -> Any:
+        answer = getattr(self.client, ask.method)(*ask.args, **ask.options)
+        return [key async for key in answer] if ask.method == "scan" else await answer

@@ -16,30 +16,15 @@ from copy import copy
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from dcc import (
-    Client,
-    ClientClosed,
-    ConfigError,
-    DccError,
-    InvalidKey,
-    Latency,
-    NotANumber,
-    Version,
-)
+from dcc import Client, Latency, Version
 from dcc.client.arguments import UNSET, Ttl, Unset
 from dcc.client.values import Values
 from dcc.contrib.health import Health, health_of
 from dcc.contrib.plans import Ask, Plan, Plans, Space
+from dcc.contrib.running import carried_out, in_one_step
 from dcc.contrib.settings import OfOneProcess, Settings, settings_of
-from dcc.errors import MaybeStored, UsageError, ValueTooLarge, WrongLoop
 
 T = TypeVar("T")
-
-CALLERS_MISTAKES = (ClientClosed, ConfigError, InvalidKey, NotANumber, UsageError, WrongLoop)
-"Raised whatever `on_error` says: no cluster could do better."
-
-NOT_ABOUT_THE_CLUSTER = (*CALLERS_MISTAKES, ValueTooLarge)
-"Say nothing about whether a cluster answers."
 
 
 class Cache(OfOneProcess):
@@ -189,46 +174,12 @@ class Cache(OfOneProcess):
         return other
 
     def _run(self, plan: Plan[T], otherwise: T) -> T:
-        try:
-            ask = next(plan)
-            while True:
-                try:
-                    result = self._asked(ask)
-                except DccError as error:
-                    ask = plan.throw(error)
-                else:
-                    ask = plan.send(result)
-        except StopIteration as end:
-            outcome: T = end.value
-            return outcome
-        except CALLERS_MISTAKES:
-            raise
-        except DccError as error:
-            if not self.settings.fail_open:
-                raise
-            self._health.passed_over(error)
-            return otherwise
+        fail_open = self.settings.fail_open
+        return in_one_step(carried_out(plan, self._call, self._health, fail_open, otherwise))
 
-    def _asked(self, ask: Ask) -> Any:
-        began_at = self._health.check()
-        try:
-            result = getattr(self._client, ask.method)(*ask.args, **ask.options)
-            if ask.method == "scan":
-                result = list(result)
-            nobody_stored(ask, result)
-        except NOT_ABOUT_THE_CLUSTER:
-            raise
-        except DccError as error:
-            self._health.failed(error, began_at)
-            raise
-        self._health.answered()
-        return result
-
-
-def nobody_stored(ask: Ask, result: Any) -> None:
-    """Raise MaybeStored if no key of a put_many was stored: it may be that nobody answered."""
-    if ask.method == "put_many" and result and len(result) == len(ask.args[0]):
-        raise MaybeStored(f"none of {len(result)} keys was surely stored")
+    async def _call(self, ask: Ask) -> Any:
+        result = getattr(self._client, ask.method)(*ask.args, **ask.options)
+        return list(result) if ask.method == "scan" else result
 
 
 def plans_of(settings: Settings) -> Plans:

@@ -12,8 +12,9 @@ from typing import Any
 from flask.sessions import SecureCookieSession, SessionInterface
 
 from dcc import DccError
-from dcc.contrib.cache import CALLERS_MISTAKES, Cache
+from dcc.contrib.cache import Cache
 from dcc.contrib.cachelib import DccCache
+from dcc.contrib.running import CALLERS_MISTAKES
 
 _TOKEN_BYTES = 32
 _TOKEN_LENGTHS = range(40, 50)

@@ -11,7 +11,8 @@ import secrets
 import time
 
 from dcc import DccError
-from dcc.contrib.cache import CALLERS_MISTAKES, Cache
+from dcc.contrib.cache import Cache
+from dcc.contrib.running import CALLERS_MISTAKES
 
 POLL_SECONDS = 0.05
 
