@@ -25,6 +25,8 @@ from dcc.wire.messages import Get, GetMany, GetReply, Status, Write, WriteReply
 
 if TYPE_CHECKING:
     from dcc.client.channel import Channel
+    from dcc.client.link import Link
+    from dcc.client.routing import View
 
 Arrived = list[tuple[str, list[bytes]]]
 "Messages that are not so plain, with the address of their sender."
@@ -33,16 +35,10 @@ Arrived = list[tuple[str, list[bytes]]]
 def get(channel: Channel, key: bytes, now: Now) -> bytes | None:
     """Return the value of `key`, None if it is absent."""
     core, mono = channel.core, now.mono
-    view = core.view
-    if view is None or mono >= core.due_at or channel.owed:
+    way = _way_to(channel, key, mono)
+    if way is None:
         return _read(channel, key, now)
-    slot = slot_of(key)
-    address = view.primaries[slot] or view.primary(slot)
-    if address is None or address in core.health.sick:
-        return _read(channel, key, now)
-    link = channel.links.get(address)
-    if link is None or not link.connected or link.queue:
-        return _read(channel, key, now)
+    view, address, link = way
     request, epoch = core.next_request(), view.epoch
     at = core.time_ms(mono + core.timeout_ns)
     channel.at_rest = False
@@ -70,6 +66,22 @@ def get(channel: Channel, key: bytes, now: Now) -> bytes | None:
     return _go_on(channel, key, address, request, frames, now)
 
 
+def _way_to(channel: Channel, key: bytes, mono: int) -> tuple[View, str, Link] | None:
+    """Return the ring, the key's primary and the link to it; None if anything is out of order."""
+    core = channel.core
+    view = core.view
+    if view is None or mono >= core.due_at or channel.owed:
+        return None
+    slot = slot_of(key)
+    address = view.primaries[slot] or view.primary(slot)
+    if address is None or address in core.health.sick:
+        return None
+    link = channel.links.get(address)
+    if link is None or not link.connected or link.queue:
+        return None
+    return view, address, link
+
+
 def _read(channel: Channel, key: bytes, now: Now) -> bytes | None:
     return _value_of(channel.run(channel.core.begin(Get(key=key), now, codec=channel.codec), now))
 
@@ -90,20 +102,14 @@ def _value_of(reply: GetReply) -> bytes | None:
 
 def change(channel: Channel, write: Write, now: Now) -> WriteReply:
     """Return what became of `write`."""
-    core, mono = channel.core, now.mono
-    view = core.view
-    if view is None or mono >= core.due_at or channel.owed:
-        return _change(channel, write, now)
     # Others than the primary may take their time; what is large is sent in a frame of its own.
     if write.w != 1 or len(write.value) >= INLINE_VALUE_BYTES_MAX:
         return _change(channel, write, now)
-    slot = slot_of(write.key)
-    address = view.primaries[slot] or view.primary(slot)
-    if address is None or address in core.health.sick:
+    core, mono = channel.core, now.mono
+    way = _way_to(channel, write.key, mono)
+    if way is None:
         return _change(channel, write, now)
-    link = channel.links.get(address)
-    if link is None or not link.connected or link.queue:
-        return _change(channel, write, now)
+    view, address, link = way
     request, epoch, seen = core.next_request(), view.epoch, core.seen
     at = core.time_ms(mono + core.timeout_ns)
     channel.at_rest = False
