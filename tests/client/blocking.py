@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any
 
 from dcc import AsyncClient
@@ -24,16 +24,16 @@ class Blocking:
             return method
         return lambda *args, **options: self.run(method(*args, **options))
 
-    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Return the outcome of a coroutine."""
-        return self.loop.run_until_complete(coroutine)
+    def run(self, awaitable: Awaitable[Any]) -> Any:
+        """Return the outcome of an awaitable."""
+        return self.loop.run_until_complete(awaitable)
 
     def scan(self, prefix: str = "") -> Iterator[str]:
         """Yield what the client's asynchronous iterator yields."""
         keys: AsyncIterator[str] = self.client.scan(prefix)
         try:
             while True:
-                yield self.run(anext(keys))  # type: ignore[arg-type]
+                yield self.run(anext(keys))
         except StopAsyncIteration:
             pass
 

@@ -42,20 +42,17 @@ def moved(*, how: str) -> Bench:
         bench.mute = gone
     else:
         for address in gone:
-            foreign = Peer("x", address, cluster="blue")
-            foreign.codec = bench.peers[address].codec
-            refusal = foreign_refusal(address)
-            foreign.receive = lambda _frames, refusal=refusal: [refusal]  # type: ignore[misc]
-            bench.peers[address] = foreign
+            bench.peers[address] = foreign(address, bench.peers[address])
     return bench
 
 
-def foreign_refusal(address: str) -> list[bytes]:
-    """Return what a node of the cluster `blue` answers to a frame of another."""
-    text = "it is of cluster 'blue'"
-    return Peer("x", address, cluster="blue").encode(
-        ErrorReply(code=Code.WRONG_CLUSTER, text=text), 0
-    )
+def foreign(address: str, instead_of: Peer) -> Peer:
+    """Return a node of the cluster `blue`, which refuses whatever it is sent."""
+    peer = Peer("x", address, cluster="blue")
+    refusal = peer.encode(ErrorReply(code=Code.WRONG_CLUSTER, text="it is of cluster 'blue'"), 0)
+    peer.codec = instead_of.codec
+    peer.receive = lambda _frames: [refusal]
+    return peer
 
 
 @pytest.mark.parametrize("how", ["down", "mute", "foreign"])
@@ -71,7 +68,8 @@ def test_a_client_whose_ring_is_gone_asks_its_configured_nodes(how: str) -> None
             bench.wait(50 * MILLISECOND)
     assert bench.mono - began < 5 * SECOND
     assert failures <= 4
-    assert set(bench.core.view.by_address) == {"n1:1", "n2:1"}  # type: ignore[union-attr]
+    assert bench.core.view is not None
+    assert set(bench.core.view.by_address) == {"n1:1", "n2:1"}
     bench.sent.clear()
     for _ in range(50):
         bench.do(Get(key=KEY))
@@ -169,9 +167,8 @@ def test_an_error_names_who_was_tried_and_why_each_failed() -> None:
 
 def test_an_error_names_the_cluster_that_was_met_and_the_option() -> None:
     bench = Bench("ab")
-    for address in bench.peers:
-        refusal = foreign_refusal(address)
-        bench.peers[address].receive = lambda _frames, refusal=refusal: [refusal]  # type: ignore[misc]
+    for address, peer in bench.peers.items():
+        bench.peers[address] = foreign(address, peer)
     with pytest.raises(DccError) as caught:
         bench.do(PUT)
     text = str(caught.value)

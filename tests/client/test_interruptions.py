@@ -140,7 +140,7 @@ def test_a_handler_may_use_the_client_in_its_first_call() -> None:
     with PeerThread() as peer:
         for at in range(0, 100_000, 11):
             with Client(peer.address, timeout=5) as cache:
-                tracer = Tracer(at, lambda cache=cache: cache.put("k2", b"w"))  # type: ignore[misc]
+                tracer = Tracer(at, partial(cache.put, "k2", b"w"))
                 with tracer:
                     cache.put("k1", b"v")
                 if tracer.left >= 0:

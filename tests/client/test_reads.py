@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dcc.client.core import ATTEMPT_MOST_NS
+from dcc.effects import Send
 from dcc.errors import (
     NodeUnavailable,
     OperationTimeout,
@@ -22,6 +23,7 @@ from dcc.wire.messages import (
     Get,
     GetReply,
     Message,
+    Outcome,
     Status,
     TopologyGet,
     WriteReply,
@@ -285,9 +287,8 @@ def test_garbage_is_dropped_and_the_answer_still_taken() -> None:
 
 def test_a_reply_of_the_wrong_kind_is_a_protocol_error() -> None:
     bench = filled("a", replicas=0)
-    bench.peers["a:1"].answer = lambda header, message: [
-        WriteReply(outcome=0, version=NO_VERSION)  # type: ignore[arg-type]
-    ]
+    wrong = WriteReply(outcome=Outcome.DONE, version=NO_VERSION)
+    bench.peers["a:1"].answer = lambda header, message: [wrong]
     with pytest.raises(ProtocolError):
         bench.do(Get(key=KEY))
 
@@ -297,7 +298,8 @@ def test_an_answer_from_another_address_is_not_taken() -> None:
     primary, second = bench.order(KEY)[:2]
     call = bench.core.begin(Get(key=KEY), bench.now)
     [send] = call.start(bench.now)
-    request = bench.peers[primary].codec.decode(send.frames)[0].request  # type: ignore[union-attr]
+    assert isinstance(send, Send)
+    request = bench.peers[primary].codec.decode(send.frames)[0].request
     forged = GetReply(status=Status.HIT, version=Version(1, 1, 1), value=b"forged", expires_at_ms=0)
     call.receive(second, bench.peers[second].encode(forged, request), bench.now)
     assert not call.done
