@@ -22,7 +22,7 @@ only if it was answered as one that others hold.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from dcc.errors import PeerError
 from dcc.node.core import NodeCore
@@ -325,6 +325,6 @@ def _over(node: NodeProcess, record: Record) -> bool:
     return 0 < record.expires_at_ms <= now_ms
 
 
-def _bound(table: dict) -> None:  # type: ignore[type-arg]
+def _bound(table: dict[Any, Any]) -> None:
     while len(table) >= OPEN_MAX:
         del table[next(iter(table))]

@@ -18,6 +18,7 @@ from dcc.clock import COUNTER_BITS
 from dcc.effects import Notify
 from dcc.errors import PeerError
 from dcc.node.plausible import (
+    Exchanged,
     plausible_clocks,
     plausible_reading,
     plausible_rows,
@@ -116,7 +117,7 @@ class Door:
             self._tell("clock_skew", header, "from the future")
         return believed
 
-    def in_time(self, message: Pull | PullReply, at: Instant) -> Any:
+    def in_time(self, message: Exchanged, at: Instant) -> Exchanged:
         """Return `message` without slots whose clocks lie ahead of time."""
         latest = at.ms + self._core.config.max_skew_ms + 1 << COUNTER_BITS
         believed = plausible_clocks(message, latest)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar
 
 from dcc.clock import COUNTER_BITS
 from dcc.types import Member, Settings, Stamp
@@ -36,6 +36,8 @@ from dcc.wire.messages import (
     Rumors,
     SettingsUpdate,
 )
+
+Exchanged = TypeVar("Exchanged", Pull, PullReply)
 
 CARRIERS = (Rumors, PushPull, PushPullReply, SettingsUpdate)
 
@@ -92,18 +94,14 @@ def plausible_reading(said_ms: int, now_ms: int) -> bool:
     return abs(said_ms - now_ms) <= AHEAD_MS or min(said_ms, now_ms) < CLOCK_SET_MS
 
 
-def plausible_clocks(message: Pull | PullReply, latest: Stamp) -> Any:
+def plausible_clocks(message: Exchanged, latest: Stamp) -> Exchanged:
     """Return `message` without slots of which a clock, a span or the mark lies after `latest`."""
-    slots: Any = message.slots
     kept = tuple([
-        slot for slot in slots
+        slot for slot in message.slots
         if slot.mark <= latest and _below(slot.clock[1::2], latest)
         and _below(slot.spans[2::3], latest)
     ])  # fmt: skip
-    if len(kept) == len(slots):
-        return message
-    changed: Any = replace(message, slots=kept)  # type: ignore[arg-type]
-    return changed
+    return message if len(kept) == len(message.slots) else replace(message, slots=kept)
 
 
 def _below(stamps: Iterable[Stamp], latest: Stamp) -> bool:
