@@ -10,24 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from functools import partial
 from random import Random
 from typing import Any
 
-import msgpack
 import pytest
 
 from dcc.errors import PeerError
 from dcc.types import FREE_CLAIM, Settings, node_key
 from dcc.wire import messages as m
-from dcc.wire.codec import PREFIX_BYTES, Codec
+from dcc.wire.codec import Codec
 from tests.cores import Cores
+from tests.garbling import CHANGES_DATA, Change, alter, cut, flip, shuffle
 from tests.wire_samples import SAMPLES
 
 KEYS = [b"key-%d" % n for n in range(60)]
-CHANGES_DATA = (
-    m.Write, m.WriteMany, m.Clear, m.SetReplicas, m.Replicate, m.FetchReply, m.PullReply,
-)  # fmt: skip
-"What a client may ask for, and what carries members' records and lists of keys."
 HOUR_MS = 3_600_000
 ROUNDS, FRAMES_A_ROUND = 25, 40
 
@@ -67,8 +64,10 @@ class Garbler:
             self.fitting(rng.choice(SAMPLES)), request=rng.randrange(20), at=at,
             hops=rng.randrange(2), epoch=rng.choice([0, self.a.held.view.epoch]),
         )  # fmt: skip
+        alter_here = partial(alter, odd=self.odd)
+        changes: list[Change] = [flip, cut, alter_here, alter_here, shuffle]
         for _ in range(rng.randrange(3)):
-            frames = rng.choice([self.flip, self.cut, self.alter, self.alter, self.shuffle])(frames)
+            frames = rng.choice(changes)(rng, frames)
         return frames
 
     def fitting(self, message: m.Message) -> m.Message:
@@ -94,40 +93,6 @@ class Garbler:
                 held._replace(replicas=0, replicas_stamp=(1 << 64) - 1),
             ]
         )
-
-    # ------------------------------------------------------------ mutations
-
-    def flip(self, frames: list[bytes]) -> list[bytes]:
-        data = bytearray(frames[0])
-        for _ in range(self.rng.randrange(1, 4)):
-            if data:
-                data[self.rng.randrange(min(PREFIX_BYTES, len(data) - 1), len(data))] ^= (
-                    1 << self.rng.randrange(8)
-                )
-        return [bytes(data), *frames[1:]]
-
-    def cut(self, frames: list[bytes]) -> list[bytes]:
-        return [frames[0][: self.rng.randrange(len(frames[0]) + 1)], *frames[1:]]
-
-    def shuffle(self, frames: list[bytes]) -> list[bytes]:
-        extra = self.rng.choice([[], [b""], [b"x" * 5_000], frames])
-        return [*frames[: self.rng.randrange(1, len(frames) + 1)], *extra]
-
-    def alter(self, frames: list[bytes]) -> list[bytes]:
-        """Put an odd value into one place of the message."""
-        try:
-            items = msgpack.unpackb(frames[0][PREFIX_BYTES:])
-        except (ValueError, msgpack.UnpackException):
-            return frames
-        if not isinstance(items, list) or not items:
-            return frames
-        place = items
-        index = self.rng.randrange(len(place))
-        while isinstance(place[index], list) and place[index] and self.rng.random() < 0.8:
-            place = place[index]
-            index = self.rng.randrange(len(place))
-        place[index] = self.odd()
-        return [frames[0][:PREFIX_BYTES] + msgpack.packb(items), *frames[1:]]
 
     def odd(self) -> Any:
         rng, ms = self.rng, self.cores.ms

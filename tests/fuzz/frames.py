@@ -7,18 +7,17 @@ the members, keys and times of the very node that is fuzzed.
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
-
-import msgpack
 
 from dcc.errors import PeerError
 from dcc.node.outgoing import MEMBERSHIP
 from dcc.types import FREE_CLAIM, NOT_HEARD, Member, Settings
 from dcc.wire import messages as m
 from dcc.wire.codec import PREFIX_BYTES, Codec
-from tests.test_garbage import CHANGES_DATA
+from tests.garbling import CHANGES_DATA, Change, alter, cut, flip, shuffle
 from tests.wire_samples import SAMPLES
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "wire.txt"
@@ -62,8 +61,9 @@ class Fuzzer:
                 hops=rng.randrange(2), epoch=rng.choice([0, self.epoch]),
                 at=rng.choice([0, self.now_ms, self.now_ms + 3_600_000]),
             )  # fmt: skip
+        changes: list[Change] = [flip, cut, partial(alter, odd=self._odd), shuffle]
         for _ in range(rng.randrange(3)):
-            frames = rng.choice([self._flip, self._cut, self._alter, self._shuffle])(frames)
+            frames = rng.choice(changes)(rng, frames)
         return frames
 
     def harmless(self) -> list[list[bytes]]:
@@ -95,35 +95,6 @@ class Fuzzer:
         return replace(
             message, **{f.name: known[f.name] for f in fields(message) if f.name in known}
         )
-
-    def _flip(self, frames: list[bytes]) -> list[bytes]:
-        data = bytearray(frames[0])
-        for _ in range(self.rng.randrange(1, 4)):
-            if len(data) > PREFIX_BYTES:
-                data[self.rng.randrange(PREFIX_BYTES, len(data))] ^= 1 << self.rng.randrange(8)
-        return [bytes(data), *frames[1:]]
-
-    def _cut(self, frames: list[bytes]) -> list[bytes]:
-        return [frames[0][: self.rng.randrange(len(frames[0]) + 1)], *frames[1:]]
-
-    def _shuffle(self, frames: list[bytes]) -> list[bytes]:
-        extra = self.rng.choice([[], [b""], [b"x" * 5_000], frames])
-        return [*frames[: self.rng.randrange(1, len(frames) + 1)], *extra]
-
-    def _alter(self, frames: list[bytes]) -> list[bytes]:
-        """Put an odd value into one place of the message."""
-        try:
-            items = msgpack.unpackb(frames[0][PREFIX_BYTES:])
-        except (ValueError, msgpack.UnpackException):
-            return frames
-        if not isinstance(items, list) or not items:
-            return frames
-        place, index = items, self.rng.randrange(len(items))
-        while isinstance(place[index], list) and place[index] and self.rng.random() < 0.8:
-            place = place[index]
-            index = self.rng.randrange(len(place))
-        place[index] = self._odd()
-        return [frames[0][:PREFIX_BYTES] + msgpack.packb(items), *frames[1:]]
 
     def _odd(self) -> Any:
         rng, ms = self.rng, self.now_ms
