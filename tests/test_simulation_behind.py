@@ -18,6 +18,7 @@ from simulations.scenario import Scenario
 from simulations.stage import MakeCore, Stage
 
 OTHERS = ("n1", "n2", "c0")
+KEYS = [b"k%d" % i for i in range(100)]
 
 
 @pytest.mark.parametrize("deleted", [False, True])
@@ -29,25 +30,15 @@ def test_who_returns_from_behind_a_cut_serves_nothing_old(deleted: bool) -> None
         links=LinkSettings(delay_ns=5 * MILLISECOND),
     )  # fmt: skip
     with Stage(scenario) as stage:
-        stage.warm_up()
-        keys = [b"k%d" % i for i in range(100)]
-        for key in keys:
-            stage.put("c0", key, b"old", w=255)
-        led = [key for key in keys if stage.primary(key) == "n0"]
-        stage.get("alone", led[0])
-        began_ns, lasts_ns = stage.world.now_ns, 40 * SECOND
-        stage.world.schedule(
-            (Partition(at_ns=began_ns, lasts_ns=lasts_ns, left=("n0", "alone"), right=OTHERS),)
-        )
-        stage.play(10 * SECOND)
-        for key in keys:
+        led, heals_ns = cut_off(stage, b"old", 40 * SECOND)
+        for key in KEYS:
             if deleted:
                 stage.delete("c0", key, w=2)
             else:
                 stage.put("c0", key, b"new", w=2)
         for i in range(200):
             stage.put("c0", b"big%d" % i, bytes(64 * KIB), w=2)
-        stage.play(began_ns + lasts_ns - stage.world.now_ns)
+        stage.play(heals_ns - stage.world.now_ns)
         found = reads_of_who_returns(stage, led)
         assert sum(found.values()) == len(led) > 20
         assert found[b"old"] == 0
@@ -75,23 +66,13 @@ def made_of_what_is_forgotten(
         budgets=Budgets(valueless_share=1 << 15), links=LinkSettings(delay_ns=5 * MILLISECOND),
     )  # fmt: skip
     with Stage(scenario, make) as stage:
-        stage.warm_up()
-        keys = [b"k%d" % i for i in range(100)]
-        for key in keys:
-            stage.put("c0", key, b"1", w=255)
-        led = [key for key in keys if stage.primary(key) == "n0"]
-        stage.get("alone", led[0])
-        began_ns, lasts_ns = stage.world.now_ns, 30 * SECOND
-        stage.world.schedule(
-            (Partition(at_ns=began_ns, lasts_ns=lasts_ns, left=("n0", "alone"), right=OTHERS),)
-        )
-        stage.play(10 * SECOND)
-        for key in keys:
+        led, heals_ns = cut_off(stage, b"1", 30 * SECOND)
+        for key in KEYS:
             stage.delete("c0", key, w=2)
         assert stage.core("n1").held.store.tombstones < 10, "nearly all are forgotten"
         for i in range(100):
             stage.put("c0", b"big%d" % i, bytes(64 * KIB), w=2)
-        stage.play(began_ns + lasts_ns - stage.world.now_ns)
+        stage.play(heals_ns - stage.world.now_ns)
         while len(stage.core("n0").held.view.alive) < 3:
             stage.play(MILLISECOND)
         made: set[bytes] = set()
@@ -100,7 +81,22 @@ def made_of_what_is_forgotten(
             if reply.number == 1 if op is Op.INCR else reply.outcome is Outcome.DONE:
                 made.add(key)
         stage.play(30 * SECOND)
-        return set(led), made, {key for key in keys if stage.values(key)}
+        return set(led), made, {key for key in KEYS if stage.values(key)}
+
+
+def cut_off(stage: Stage, value: bytes, lasts_ns: int) -> tuple[list[bytes], int]:
+    """Write KEYS to all owners, and cut n0 off; return which it leads, and when the cut heals."""
+    stage.warm_up()
+    for key in KEYS:
+        stage.put("c0", key, value, w=255)
+    led = [key for key in KEYS if stage.primary(key) == "n0"]
+    stage.get("alone", led[0])
+    cut = Partition(
+        at_ns=stage.world.now_ns, lasts_ns=lasts_ns, left=("n0", "alone"), right=OTHERS
+    )  # fmt: skip
+    stage.world.schedule((cut,))
+    stage.play(10 * SECOND)
+    return led, cut.at_ns + lasts_ns
 
 
 def reads_of_who_returns(stage: Stage, keys: list[bytes]) -> Counter[bytes]:
@@ -125,12 +121,11 @@ def test_who_leads_since_a_crash_serves_nothing_older_than_another_owner_has(sil
     )  # fmt: skip
     with Stage(scenario) as stage:
         stage.warm_up()
-        keys = [b"k%d" % i for i in range(100)]
-        for key in keys:
+        for key in KEYS:
             stage.put("c0", key, b"old", w=255)
         stage.play(SECOND)
-        primary, second = owners(stage, keys[0])[:2]
-        mine = [key for key in keys if owners(stage, key)[:2] == [primary, second]]
+        primary, second = owners(stage, KEYS[0])[:2]
+        mine = [key for key in KEYS if owners(stage, key)[:2] == [primary, second]]
         assert len(mine) > 5
         stage.get("c1", mine[0])
         stage.world.network.cut([(primary, second)], [REQUEST])
@@ -149,9 +144,8 @@ def test_a_write_aside_waits_for_a_primary_that_is_alive() -> None:
     """Only its writer cannot reach it: whoever reads there finds what was acknowledged."""
     with Stage(Scenario(seed=1, nodes=3, replicas=2, rebalance_delay_ns=60 * SECOND)) as stage:
         stage.warm_up()
-        keys = [b"k%d" % i for i in range(100)]
-        primary, second = owners(stage, keys[0])[:2]
-        mine = [key for key in keys if owners(stage, key)[:2] == [primary, second]][:10]
+        primary, second = owners(stage, KEYS[0])[:2]
+        mine = [key for key in KEYS if owners(stage, key)[:2] == [primary, second]][:10]
         for name in ("c0", "c1"):
             stage.get(name, mine[0])
         stage.world.network.cut([("c0", primary), (primary, "c0")], [REQUEST])
