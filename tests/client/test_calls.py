@@ -231,7 +231,7 @@ def test_a_get_that_was_hedged_leaves_nothing_behind_for_the_next(
 
         def late(header: Header, message: Message) -> list[Message]:
             if isinstance(message, Get) and slot_of(message.key) % 3 == 0:
-                time.sleep(0.02)
+                time.sleep(0.02)  # Being late is what is tested.
             return serve(header, message)
 
         a.peer.answer = late

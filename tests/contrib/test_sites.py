@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,31 @@ def serves(page: str, word: str) -> str:
     return next(line for line in commands(page) if word in line)
 
 
-def outlives_its_cluster(
+@pytest.fixture
+def serve(processes: Processes, nodes: list[NodeProcess], tmp_path: Path) -> Callable[..., Site]:
+    """Runs the program of a page, on the nodes, under the server that the page names."""
+
+    def started(page: str, framework: str, server: str, program: str = "") -> Site:
+        pytest.importorskip(framework)
+        pytest.importorskip(server)
+        write_programs(page, tmp_path, nodes)
+        command = serves(page, server)
+        return start_site(
+            processes, tmp_path, command.replace("app:app", program) if program else command
+        )
+
+    return started
+
+
+THROUGHOUT = [True, False, True]
+"With nodes, without any, and with nodes again."
+
+
+def is_cached_throughout(
     site: Site, nodes: list[NodeProcess], processes: Processes, path: str = "/"
-) -> None:
-    """Check a page that is made once a minute: with nodes, without any, and with nodes again."""
-    assert is_cached(site, path)
+) -> list[bool]:
+    """Return whether a page that is made once a minute is cached: see `THROUGHOUT`."""
+    found = [is_cached(site, path)]
     for node in nodes:
         node.kill()
     for _ in range(8):
@@ -43,10 +64,11 @@ def outlives_its_cluster(
         site.get(path)
         # One call of one time-out, and what a busy machine adds.
         assert time.monotonic() - began < TIMEOUT_SECONDS + 1
-    assert not is_cached(site, path)
+    found.append(is_cached(site, path))
     again = restart(nodes, processes)
     assert all(node.ready for node in again)
     wait_until(lambda: is_cached(site, path), 20, site.process.text)
+    return [*found, True]
 
 
 def is_cached(site: Site, path: str) -> bool:
@@ -62,20 +84,14 @@ def restart(nodes: list[NodeProcess], processes: Processes) -> list[NodeProcess]
 
 
 def test_flask_under_gunicorn(
-    processes: Processes, nodes: list[NodeProcess], tmp_path: Path
+    serve: Callable[..., Site], processes: Processes, nodes: list[NodeProcess]
 ) -> None:
-    pytest.importorskip("flask_caching")
-    pytest.importorskip("gunicorn")
-    write_programs("flask.md", tmp_path, nodes)
-    site = start_site(processes, tmp_path, serves("flask.md", "gunicorn"))
-    outlives_its_cluster(site, nodes, processes)
+    site = serve("flask.md", "flask_caching", "gunicorn")
+    assert is_cached_throughout(site, nodes, processes) == THROUGHOUT
 
 
-def test_sessions_of_flask(processes: Processes, nodes: list[NodeProcess], tmp_path: Path) -> None:
-    pytest.importorskip("flask")
-    write_programs("flask.md", tmp_path, nodes)
-    command = serves("flask.md", "gunicorn").replace("app:app", "sessions:app")
-    site = start_site(processes, tmp_path, command)
+def test_sessions_of_flask(serve: Callable[..., Site], nodes: list[NodeProcess]) -> None:
+    site = serve("flask.md", "flask", "gunicorn", "sessions:app")
     before = int(site.get())
     assert [int(site.get()) for _ in range(8)] == [before + i for i in range(1, 9)]
     for node in nodes:
@@ -84,15 +100,12 @@ def test_sessions_of_flask(processes: Processes, nodes: list[NodeProcess], tmp_p
 
 
 def test_django_under_gunicorn(
-    processes: Processes, nodes: list[NodeProcess], tmp_path: Path
+    serve: Callable[..., Site], processes: Processes, nodes: list[NodeProcess]
 ) -> None:
-    pytest.importorskip("django")
-    pytest.importorskip("gunicorn")
-    write_programs("django.md", tmp_path, nodes)
-    site = start_site(processes, tmp_path, serves("django.md", "gunicorn"))
+    site = serve("django.md", "django", "gunicorn")
     before = int(site.get("/visits"))
     assert [int(site.get("/visits")) for _ in range(4)] == [before + i for i in range(1, 5)]
-    outlives_its_cluster(site, nodes, processes)
+    assert is_cached_throughout(site, nodes, processes) == THROUGHOUT
     # The cookie of before: its session is gone with the cluster, and another one begins.
     # (For seconds after such a start a read may find an older value, so it may count twice.)
     assert int(site.get("/visits")) == 1
@@ -100,12 +113,9 @@ def test_django_under_gunicorn(
 
 
 def test_a_session_of_django_outlives_an_outage_of_its_cluster(
-    processes: Processes, nodes: list[NodeProcess], tmp_path: Path
+    serve: Callable[..., Site], nodes: list[NodeProcess]
 ) -> None:
-    pytest.importorskip("django")
-    pytest.importorskip("gunicorn")
-    write_programs("django.md", tmp_path, nodes)
-    site = start_site(processes, tmp_path, serves("django.md", "gunicorn"))
+    site = serve("django.md", "django", "gunicorn")
     assert [site.get("/visits") for _ in range(3)] == ["1", "2", "3"]
     for node in nodes:
         node.signal(signal.SIGSTOP)
@@ -118,13 +128,12 @@ def test_a_session_of_django_outlives_an_outage_of_its_cluster(
     wait_until(lambda: int(site.get("/visits")) >= 4, 20, site.process.text)
 
 
-def test_fastapi(processes: Processes, nodes: list[NodeProcess], tmp_path: Path) -> None:
-    pytest.importorskip("fastapi")
-    pytest.importorskip("uvicorn")
-    write_programs("fastapi.md", tmp_path, nodes)
-    site = start_site(processes, tmp_path, serves("fastapi.md", "uvicorn"))
+def test_fastapi(
+    serve: Callable[..., Site], processes: Processes, nodes: list[NodeProcess]
+) -> None:
+    site = serve("fastapi.md", "fastapi", "uvicorn")
     assert [site.get("/visits") for _ in range(2)] == ['{"visits":1}', '{"visits":2}']
-    outlives_its_cluster(site, nodes, processes)
+    assert is_cached_throughout(site, nodes, processes) == THROUGHOUT
     assert site.get("/visits") == '{"visits":1}'
 
 
