@@ -30,8 +30,6 @@ from simulations.stage import Stage
 NODES = 3
 VALUE_BYTES = 1 * KIB
 LIMIT_BYTES = 1 * MIB
-RECORD_BYTES = 1_300
-"About what a value of that size and its bookkeeping take."
 
 KEYS = 2_000
 "Copies of all of them would take 1.7 times the memory there is."

@@ -532,7 +532,7 @@ def test_a_store_above_its_limit_is_seen() -> None:
 
 
 def test_limits_are_those_of_every_row() -> None:
-    rows = [Row("fits", 10, lambda: 10, within=True), Row("grows", 10, lambda: 11, within=False)]
+    rows = [Row("fits", 10, lambda: 10), Row("grows", 10, lambda: 11)]
     [found] = limits.check_rows("n0", rows, 0)
     assert found.text == "n0: grows 11 bytes, at most 10"
 

@@ -40,11 +40,11 @@ from dcc.config import NodeConfig
 from dcc.deadlines import Deadlines
 from dcc.effects import Answer, Effect, Gossip, Notify, Tell
 from dcc.gossip.dissemination import RumorQueue, fit, retransmit_limit
+from dcc.gossip.gray import PaceJudge
 from dcc.gossip.joining import FOUNDED_STAMP, Seeds
 from dcc.gossip.links import Links
 from dcc.gossip.newcomers import Newcomers
 from dcc.gossip.owntime import OwnTime
-from dcc.gossip.pace import PaceJudge
 from dcc.gossip.probe import Prober
 from dcc.gossip.pushpull import PushPuller
 from dcc.gossip.rows import EVENTS, changed, dated, dropped, moves, notice

@@ -36,7 +36,7 @@ from dcc.config import NodeConfig
 from dcc.deadlines import Deadlines
 from dcc.effects import Effect, Gossip, Tell
 from dcc.gossip.dissemination import RumorQueue, retransmit_limit
-from dcc.gossip.pace import PaceJudge
+from dcc.gossip.gray import PaceJudge
 from dcc.gossip.rows import notice
 from dcc.gossip.table import Table
 from dcc.types import Boot, Member, NodeKey, Standing

@@ -63,9 +63,7 @@ class Row(NamedTuple):
     name: str
     bytes_max: int
     used: Callable[[], int]
-    "Bytes now; cheap enough for every turn where `within`."
-    within: bool
-    "Whether it is part of what `--max-memory` bounds."
+    "Bytes now; cheap enough for every turn where it counts towards the limit."
 
 
 class Footprint:
@@ -79,7 +77,7 @@ class Footprint:
         limit = core.config.memory_limit_bytes
         store = self._store
         self.rows = (
-            Row("store", limit, lambda: store.bytes_used - store.reserved_bytes, within=True),
+            Row("store", limit, lambda: store.bytes_used - store.reserved_bytes),
             *self._beside,
             *_base(core),
         )
@@ -118,28 +116,25 @@ def _beside_the_store(core: NodeCore) -> tuple[Row, ...]:
     one = config.value_bytes_max + KEY_BYTES_MAX + KIB
     "What is refused beyond its budget may be the first: one value is always let in."
     return (
-        Row("recent_writes", config.remembered_bytes_max, lambda: writes.once.bytes_used, True),
+        Row("recent_writes", config.remembered_bytes_max, lambda: writes.once.bytes_used),
         Row(
             "waiting_values",
             config.waiting_bytes_max + one,
             lambda: writes.undecided_bytes + forwards.bytes_used,
-            within=True,
         ),
-        Row("found_values", config.waiting_bytes_max + one, lambda: questions.bytes_used, True),
+        Row("found_values", config.waiting_bytes_max + one, lambda: questions.bytes_used),
         Row(
             "replication_queues",
             config.queues_bytes_max + one * MEMBERS_MAX,
             # What waits for acknowledgements waits for peers, and is the very same bytes.
             lambda: max(streams.bytes_used, writes.bytes_used - writes.undecided_bytes),
-            within=True,
         ),
         Row(
             "claims",
             config.claims_bytes_max + CLAIMS_UNDER_WAY_BYTES,
             lambda: core.exchange.claims.bytes_used,
-            within=True,
         ),
-        Row("replies", config.replies_bytes_max + one, lambda: core.replies_bytes, within=True),
+        Row("replies", config.replies_bytes_max + one, lambda: core.replies_bytes),
     )
 
 
@@ -152,13 +147,11 @@ def _base(core: NodeCore) -> tuple[Row, ...]:
             "waiting_requests",
             (core.config.pending_max + BATCH_KEYS_MAX) * REQUEST_BYTES,
             lambda: (len(core.questions) + len(core.forwards) + len(core.writes)) * REQUEST_BYTES,
-            within=False,
         ),
         Row(
             "members",
             MEMBERS_MAX * MEMBER_BYTES,
             lambda: len(core.membership.members) * MEMBER_BYTES,
-            within=False,
         ),
         Row(
             "peers",
@@ -166,9 +159,8 @@ def _base(core: NodeCore) -> tuple[Row, ...]:
             lambda: (
                 len(held.view.boots) * PEER_BYTES + (agenda.wanted_total + sync.nudges) * WANT_BYTES
             ),
-            within=False,
         ),
-        Row("slots", SLOT_COUNT * SLOT_BYTES, lambda: SLOT_COUNT * SLOT_BYTES, within=False),
+        Row("slots", SLOT_COUNT * SLOT_BYTES, lambda: SLOT_COUNT * SLOT_BYTES),
         Row(
             "samples",
             (SAMPLES_MAX + core.config.named_keys_per_second) * (SAMPLE_BYTES + KEY_BYTES_MAX)
@@ -177,7 +169,6 @@ def _base(core: NodeCore) -> tuple[Row, ...]:
                 (len(core.staleness) + len(core.served)) * (SAMPLE_BYTES + KEY_BYTES_MAX)
                 + core.reads.repairs * REPAIR_BYTES
             ),
-            within=False,
         ),
         Row(
             "verdicts",
@@ -187,6 +178,5 @@ def _base(core: NodeCore) -> tuple[Row, ...]:
                 (len(core.converging) + 1 + len(core.changes)) * len(held.view.boots) * ANSWER_BYTES
                 + len(core.audits) * AUDIT_SLOTS_MAX * CONTENT_BYTES
             ),
-            within=False,
         ),
     )

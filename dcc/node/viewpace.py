@@ -1,10 +1,11 @@
 """When the member table is laid over the ring again.
 
-    change ──▶ due ──pause over──▶ taken ──▶ pause: at least 50 ms, and twice what it cost
+    change ──▶ due ──pause over──▶ taken ──▶ pause: 50 ms, or twice what it cost, 400 ms at most
 
 A taking costs work for every slot that moves. The pause makes a storm of joins cost a few takings,
-not one each, and leaves most of the time for answers. What a taking cost is read off the length of
-the turn in which it was done: the core has no clock of its own.
+not one each, and leaves time for answers between them; a longer one would let writes run out of
+their second. What a taking cost is read off the length of the turn in which it was done: the core
+has no clock of its own.
 """
 
 from __future__ import annotations

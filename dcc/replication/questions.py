@@ -25,7 +25,7 @@ others, such as one that has just restarted empty, may have forgotten what it ac
 record counts, its word only when nobody of them is left to ask.
 
 A put asks only for what its stamp has to exceed, and clocks nearly tell: it has no patience with
-members that are slow (`gossip.pace`), and waits for those alone no longer than for a second answer.
+members that are slow (`gossip.gray`), and waits for those alone no longer than for a second answer.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dcc.gossip.pace import CALM_NS, SAMPLES, VOICE_NS, PaceJudge
+from dcc.gossip.gray import CALM_NS, SAMPLES, VOICE_NS, PaceJudge
 from dcc.types import Pace
 from dcc.units import MILLISECOND, SECOND
 
