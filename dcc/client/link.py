@@ -38,10 +38,11 @@ _OPTIONS: tuple[tuple[int, int], ...] = (
     (zmq.SNDHWM, 1000),  # one call has few messages on their way; this only bounds memory
     (zmq.RCVHWM, 1000),
     (zmq.MAXMSGSIZE, VALUE_BYTES_MAX),  # a larger frame is nothing that dcc sends
-    (zmq.HEARTBEAT_IVL, 1000),  # something is always on its way, to be acknowledged by TCP
+    (zmq.TCP_KEEPALIVE, 1),  # the kernel's; libzmq's heartbeats can abort the process
+    (zmq.TCP_KEEPALIVE_IDLE, 1),  # something is always on its way, to be acknowledged by TCP
+    (zmq.TCP_KEEPALIVE_INTVL, 1),
+    (zmq.TCP_KEEPALIVE_CNT, 3),
     (zmq.TCP_MAXRT, 3000),  # notice a silently cut connection in seconds, not hours
-    (zmq.HEARTBEAT_TIMEOUT, 30000),  # a large frame may take so long, and only whole ones count
-    (zmq.HEARTBEAT_TTL, 30000),
     (zmq.HANDSHAKE_IVL, 3000),  # a stopped process accepts connections but never greets
     (zmq.CONNECT_TIMEOUT, 2000),
     (zmq.RECONNECT_IVL_MAX, 5000),

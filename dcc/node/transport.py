@@ -80,10 +80,13 @@ FILES_TO_START = 48
 # Every option has a reason; what is not set here keeps libzmq's default (TCP_NODELAY is one).
 COMMON = {
     zmq.LINGER: 0,  # Closing never waits for a peer that is gone.
-    zmq.HEARTBEAT_IVL: 1_000,  # With it something is always on its way, to be acknowledged by TCP.
+    # The kernel's probes, not libzmq's heartbeats: its timer of a connection that has gone while
+    # its receiving limit was reached runs into an assertion, and takes the process with it.
+    zmq.TCP_KEEPALIVE: 1,
+    zmq.TCP_KEEPALIVE_IDLE: 1,  # Something is always on its way, to be acknowledged by TCP.
+    zmq.TCP_KEEPALIVE_INTVL: 1,
+    zmq.TCP_KEEPALIVE_CNT: 3,
     zmq.TCP_MAXRT: 3_000,  # A cut cable is noticed in 3 s, not after TCP's 15 minutes.
-    zmq.HEARTBEAT_TIMEOUT: 30_000,  # libzmq counts whole frames as life: one may take so long.
-    zmq.HEARTBEAT_TTL: 30_000,  # The other side drops us as late, whatever its own settings.
     zmq.HANDSHAKE_IVL: 3_000,  # Whoever connects and stays silent does not keep a descriptor.
 }
 CONNECTING = {

@@ -145,3 +145,29 @@ def test_long_subscriptions_end_the_connection(ground: Ground) -> None:
         while time.monotonic() < ends:
             assert ground.all_is_served()
     assert rss(node) - before < 32 * MIB
+
+
+def test_many_that_pipeline_and_go_take_no_node_with_them(ground: Ground) -> None:
+    """More waits than a connection may hold when it ends: libzmq's heartbeats abort there."""
+    write = m.Write(op=m.Op.PUT, key=b"flood", value=bytes(200))
+    node = ground.nodes[0]
+    strangers = [ground.speaks(node, sender=10_000 + number) for number in range(60)]
+    for one in strangers:
+        frames = one.codec.encode(write, request=1)
+        one.socket.setsockopt(zmq.SNDTIMEO, 100)
+        with suppress(zmq.Again):
+            for _ in range(3_000):
+                one.socket.send_multipart(frames)
+    for one in strangers:
+        one.socket.close(0)
+    wait_until(ground.all_is_served, 30)
+    wait_until(lambda: served_by(node), 30, node.text)
+    assert node.popen.poll() is None, node.text()
+
+
+def served_by(node: NodeProcess) -> bool:
+    with dcc.Client(node.address, timeout=1) as client:
+        try:
+            return client.stats().nodes[node.ready["node"]].ready
+        except (dcc.DccError, KeyError):
+            return False
