@@ -206,8 +206,8 @@ def test_a_topology_of_many_long_rows_is_cut_so_that_clients_can_read_it(cores: 
 def test_statistics_of_a_large_cluster_fit_their_reply(cores: Cores) -> None:
     stats = cores["a"].stats(cores.now)
     names = {f"{n:04d}" + "x" * 124: "alive" for n in range(MEMBERS_MAX)}
-    text = packed(stats | {"members": names})
-    cores.client.decode(cores.client.encode(m.StatsReply(stats=text)))
+    reply = m.StatsReply(stats=packed(stats | {"members": names}))
+    assert cores.client.decode(cores.client.encode(reply))[1] == reply
 
 
 def test_a_frame_that_nobody_would_read_is_a_refusal(cores: Cores) -> None:

@@ -24,7 +24,6 @@ class Asked:
     def __init__(self, *mute: NodeKey) -> None:
         self.cores = Cores("a", "b", "c", replicas=2)
         self.cores.settle()
-        self.cores.run(1)  # What was pulled at this very moment would count as in sync.
         self.key = self.cores.key_of("a", "b", "c")
         self.cores["a"].sync.standstill(self.cores.mono)
         self.fetched: list[NodeKey] = []

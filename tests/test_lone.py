@@ -45,8 +45,7 @@ def test_a_founder_that_others_have_joined_is_sure_at_once() -> None:
 
 
 def test_a_restart_without_seeds_makes_no_key_absent() -> None:
-    # Memory in which all the reads that pile up below may wait at once.
-    cores = Cores("a", "b", "c", replicas=1, memory_limit_bytes=64 << 20)
+    cores = Cores("a", "b", "c", replicas=1)
     cores.settle()
     keys = [b"key-%d" % i for i in range(300)]
     for key in keys:

@@ -19,8 +19,7 @@ near a slot, so its former owners may be none of them."""
 def grown(first: int, replicas: int, joiners: int) -> tuple[Cores, list[str]]:
     """Return a cluster with a counter at 1,000 under each key, that many nodes have just joined."""
     old = [f"a{i}" for i in range(first)]
-    # Memory in which all reads that the tests put at once may wait.
-    cores = Cores(*old, replicas=replicas, memory_limit_bytes=64 << 20)
+    cores = Cores(*old, replicas=replicas)
     cores.settle()
     for key in KEYS:
         cores.ask("a0", Write(op=Op.INCR, key=key, delta=1_000, w=replicas + 1))
