@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from dcc.client.results import ClusterStats, Convergence, Entry, Lookup, NodeInfo, NodeStats
+from dcc.client.arguments import key_bytes
+from dcc.client.results import (
+    ClusterStats,
+    Convergence,
+    Entry,
+    Lookup,
+    NodeInfo,
+    NodeStats,
+    Topology,
+)
+from dcc.client.routing import View
 from dcc.types import Kind, Member, Record, Version
 from dcc.wire.messages import ConvergedReply, GetReply, InspectReply, StatsReply, Status
 
@@ -56,6 +66,16 @@ def inspected(name: str, answer: InspectReply | str, now_ms: int) -> Entry | str
         age=_age(now_ms, record.version),
         node=name,
         confirmed=answer.confirmed,
+    )
+
+
+def topology_of(view: View) -> Topology:
+    """Return what a node sees, as callers see it."""
+    return Topology(
+        epoch=view.epoch,
+        replicas=view.settings.replicas,
+        nodes=tuple(map(info_of, view.listed)),
+        _owners=lambda key: tuple(member.name for member in view.owners_of(key_bytes(key))),
     )
 
 

@@ -20,9 +20,9 @@ from dcc.client.answers import (
     cluster_stats,
     convergence_of,
     entry_of,
-    info_of,
     inspected,
     looked_up,
+    topology_of,
 )
 from dcc.client.arguments import (
     UNSET,
@@ -310,13 +310,7 @@ class AsyncClient:
 
     async def topology(self) -> Topology:
         """Return the members and settings as some node sees them now."""
-        view = await self._view()
-        return Topology(
-            epoch=view.epoch,
-            replicas=view.settings.replicas,
-            nodes=tuple(info_of(member) for member in view.listed),
-            _owners=lambda key: tuple(member.name for member in view.owners_of(key_bytes(key))),
-        )
+        return topology_of(await self._view())
 
     async def stats(self) -> ClusterStats:
         """Return the statistics of every member that answers in time, and their total."""

@@ -90,13 +90,8 @@ class FastPath:
 
     def written(self, frame: bytes, request: int, epoch: int) -> WriteReply | None:
         """Return what `frame` says became of a write, or None: the ordinary path has to look."""
-        if len(frame) > ANSWER_BYTES_MAX or not frame.startswith(self._prefix):
-            return None
-        try:
-            items = msgpack.unpackb(frame[PREFIX_BYTES:])
-        except (ValueError, TypeError, msgpack.exceptions.UnpackException):
-            return None
-        if type(items) is not list or len(items) != ITEMS_WRITTEN:
+        items = self.unpack(frame, ANSWER_BYTES_MAX)
+        if items is None or len(items) != ITEMS_WRITTEN:
             return None
         if items[5] != request or items[3] != epoch or items[0] != WRITE_REPLY:
             return None
@@ -129,9 +124,9 @@ class FastPath:
         items = self.unpack(frame)
         return self.many_in(items, keys, request, epoch) if items is not None else None
 
-    def unpack(self, frame: bytes) -> list[Any] | None:
+    def unpack(self, frame: bytes, bytes_max: int = FRAME_BYTES_MAX) -> list[Any] | None:
         """Return the array in `frame`, or None: the ordinary path has to look."""
-        if len(frame) > FRAME_BYTES_MAX or not frame.startswith(self._prefix):
+        if len(frame) > bytes_max or not frame.startswith(self._prefix):
             return None
         try:
             items = msgpack.unpackb(frame[PREFIX_BYTES:], max_array_len=ITEMS_MAX)
@@ -162,13 +157,8 @@ class FastPath:
 
         Values in a frame of their own, too, are left to the ordinary path.
         """
-        if len(frame) > ANSWER_BYTES_MAX or not frame.startswith(self._prefix):
-            return None
-        try:
-            items = msgpack.unpackb(frame[PREFIX_BYTES:])
-        except (ValueError, TypeError, msgpack.exceptions.UnpackException):
-            return None
-        return self.one_in(items, request, epoch) if type(items) is list else None
+        items = self.unpack(frame, ANSWER_BYTES_MAX)
+        return self.one_in(items, request, epoch) if items is not None else None
 
     def one_in(self, items: list[Any], request: int, epoch: int) -> Answer | None:
         """Do what `answer` does with a frame that is unpacked already."""

@@ -17,9 +17,9 @@ from dcc.client.answers import (
     cluster_stats,
     convergence_of,
     entry_of,
-    info_of,
     inspected,
     looked_up,
+    topology_of,
 )
 from dcc.client.arguments import (
     UNSET,
@@ -334,13 +334,7 @@ class Client:
 
     def topology(self) -> Topology:
         """Return the members and settings as some node sees them now."""
-        view: View = self._call(TopologyGet())
-        return Topology(
-            epoch=view.epoch,
-            replicas=view.settings.replicas,
-            nodes=tuple(info_of(member) for member in view.listed),
-            _owners=lambda key: tuple(member.name for member in view.owners_of(key_bytes(key))),
-        )
+        return topology_of(self._call(TopologyGet()))
 
     def stats(self) -> ClusterStats:
         """Return the statistics of every member that answers in time, and their total."""
