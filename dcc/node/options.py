@@ -208,7 +208,7 @@ OPTIONS = (
            "not ready before so many members, itself counted, have been there at once"),
     Option("name", "NAME", "", _text, "unique and stable; default: the advertised address"),
     Option("replicas", "N", "1", _replicas, "copies beyond the primary, if this node is the first"),
-    Option("max-memory", "SIZE", "256MiB", parse_size, "bound of the data held here"),
+    Option("max-memory", "SIZE", "256MiB", parse_size, "bound of all that grows with use"),
     Option("eviction", "POLICY", "lru", _choice(*EVICTION_POLICIES), "lru or lfu"),
     Option("insecure", "", "false", _flag, "allow to bind an address other machines can reach"),
     Option("leave-timeout", "S", "30", _seconds, "seconds to hand data over when told to stop"),
