@@ -230,6 +230,15 @@ def test_a_join_in_a_small_zone_can_enter_a_slot_whatever_its_cost(
         assert picture(ring, few_slots) == picture(mapped(places, 3), few_slots)
 
 
+@pytest.mark.parametrize("came", [1, 2, 5, 12, 25])
+def test_a_map_that_grew_equals_a_new_one(came: int, few_slots: int) -> None:
+    places = named(25 + came)
+    for present in range(25):  # Few members, too: then everybody is near.
+        ring = mapped(places[:present], 2)
+        ring.update(places[: present + came], 2)
+        assert picture(ring, few_slots) == picture(mapped(places[: present + came], 2), few_slots)
+
+
 def test_an_update_after_the_last_unequal_weight_has_gone_equals_a_new_map(few_slots: int) -> None:
     places = named(41)
     ring = mapped([places[0]._replace(weight=2.0), *places[1:40]], 2)

@@ -77,6 +77,8 @@ class View:
         self.slow: frozenset[NodeKey] = frozenset()
         "Those of them that the others found many times slower than the rest."
         self._draining: frozenset[NodeKey] = frozenset()
+        self._full: tuple[NodeKey, ...] = ()
+        "Members that are neither filling nor draining, ascending."
         self.owned: tuple[int, ...] = ()
         "Slots that this node owns, ascending."
         self._mine = bytearray(SLOT_COUNT)
@@ -110,6 +112,7 @@ class View:
         following = frozenset([key for key, member in ring.items() if member.follows])
         reordered = (filling, following) != (self.filling, self.following)
         self._draining = frozenset([key for key, member in ring.items() if member.draining])
+        self._full = tuple(sorted(ring.keys() - filling - self._draining))
         self.filling, self.following = filling, following
         self.slow = frozenset([key for key, member in ring.items() if member.slow])
         for slot in slots:
@@ -145,11 +148,14 @@ class View:
         """Return who owned `slot` before the members that are filling came, beyond those near it.
 
         Of many that come at once more may stand in front of a former owner than are near. O(1)
-        unless so many come.
+        unless so many come to a cluster that has more full members than copies.
         """
         filling, wanted = self.filling, self.replicas + 1
         if not filling:
             return ()
+        if len(self._full) <= wanted:  # Each of them owned everything.
+            near = self.slots.near(slot)
+            return tuple([key for key in self._full if key not in near])
         full = [key for key in self.slots.near(slot) if key not in filling]
         if len(full) - sum(key in self._draining for key in full) >= wanted:
             return ()

@@ -147,6 +147,26 @@ class Ranking:
                 bound = max([costs[position] for position in near], default=0)
             yield slot, tuple([keys[position] for position in near]), bound
 
+    @property
+    def by_cost(self) -> bool:
+        """Whether a near set is made of the cheapest: no zones, weights or draining nodes."""
+        return self._zone_count == 1 and not self.weighted and not self.draining
+
+    def nears_grown(
+        self, slots: Iterable[int], nears: Sequence[Keys | None], came: Keys
+    ) -> Iterator[tuple[int, Keys, float]]:
+        """Yield what `nears` would, from the near sets before nodes came; only `by_cost`.
+
+        Who was not near before cannot be near now. Complexity: O(m log m) a slot, where m is the
+        size of its near set and the number of nodes that came.
+        """
+        full = min(len(self.keys), self.replicas + 1 + NEAR_EXTRA)
+        for slot in slots:
+            keys = (*(nears[slot] or ()), *came)
+            # Of equal costs the smaller key comes first.
+            cheapest = sorted(zip(slot_draws(slot, keys), keys, strict=True))[:full]
+            yield slot, tuple([key for _, key in cheapest]), cheapest[-1][0]
+
     def owners(self, near: Keys) -> Keys:
         """Return the owners in a near set of this ranking."""
         if self.draining:

@@ -79,7 +79,11 @@ class SlotMap:
         if self._lazy:
             self._near = [None] * SLOT_COUNT
             return range(SLOT_COUNT)
-        return self._recompute(self._reach(gone, came, past), past)
+        slots = self._reach(gone, came, past)
+        if gone or 2 * len(came) > len(table) or not self._grows_by_cost(past):
+            return self._recompute(self._ranking.nears(slots), past)
+        keys = tuple([place.key for place in came])
+        return self._recompute(self._ranking.nears_grown(slots, self._near, keys), past)
 
     def owners(self, slot: int) -> Keys:
         """Return the first replicas + 1 members that are not draining; fewer if there are fewer."""
@@ -164,13 +168,17 @@ class SlotMap:
                 reached[slot] = 1
         return list(compress(range(SLOT_COUNT), reached))
 
-    def _recompute(self, slots: Sequence[int], past: Ranking) -> list[int]:
-        """Fill in the near sets of `slots`; return those that differ from before."""
+    def _grows_by_cost(self, past: Ranking) -> bool:
+        """Return whether a near set follows from the one before and those that came."""
+        return self.replicas == past.replicas and past.by_cost and self._ranking.by_cost
+
+    def _recompute(self, fresh: Iterable[tuple[int, Keys, float]], past: Ranking) -> list[int]:
+        """Fill in `fresh` slots, near sets and bounds; return the slots that differ from before."""
         ranking, nears, bounds = self._ranking, self._near, self._bounds
         # Otherwise the owners are the first of the near set, and comparing that is enough.
         compare_owners = past.draining != ranking.draining or past.replicas != ranking.replicas
         changed = []
-        for slot, near, bound in ranking.nears(slots):
+        for slot, near, bound in fresh:
             old, nears[slot], bounds[slot] = nears[slot], near, bound
             assert old is not None
             if near != old or (compare_owners and ranking.owners(near) != past.owners(old)):
