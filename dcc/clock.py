@@ -297,7 +297,7 @@ class ClusterClock:
         else:
             self._keep_up(mono)
             if self.trust is Trust.ANCHORED:
-                self._confirm(mono)
+                self._confirm()
         self._shift_ms = self._offset_ms - self._lag_ms
 
     # -------------------------------------------------------------- deciding
@@ -356,7 +356,7 @@ class ClusterClock:
             same = agreed and abs(middle - self._offset_ms) <= self._max_skew_ms
             self.trust = max(self.trust, Trust.CONFIRMED if same else Trust.ANCHORED)
 
-    def _confirm(self, mono: int) -> None:
+    def _confirm(self) -> None:
         """End the doubt in a time that few have agreed on: by three clocks, or by a member."""
         middle, agreed = self._median_clock()
         if agreed:
