@@ -43,7 +43,7 @@ soak: .venv/installed-for-tests
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m 'not process' --timeout 3600 dcc tests
 
 peers: .venv/installed-for-tests .venv/peers/installed
-	$(BIN)/python tests/peers/run.py
+	$(BIN)/python -m tests.peers.run
 
 # PYTHON=python3.13 names the one that the wheel is tried on, in an environment that has nothing else.
 package: .venv/installed-for-package

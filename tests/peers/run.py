@@ -1,6 +1,6 @@
 """Runs the peers' suites against real nodes: one, three, and three of which one is killed.
 
-    python tests/peers/run.py [--only SUITE]
+    python -m tests.peers.run [--only SUITE]
 
 All suites run at the same time, each in its own namespaces of one cluster. The killed node stays
 away; writes are acknowledged by two (`w=2`), so nothing that a suite was told may be missing. But a
@@ -19,12 +19,8 @@ import sys
 import tarfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(ROOT)]
-
-from tests.processes import Processes, clean_environment  # noqa: E402
+from tests.processes import ROOT, Processes, clean_environment
 
 HERE = ROOT / "tests/peers"
 INSTALLED = ROOT / ".venv/peers"
@@ -35,6 +31,7 @@ UNDER_WAY_MAX = 2
 "A test, and one that it leaves its mess to."
 PYTEST = [PYTHON, "-W", "ignore", "-m", "pytest", "-q", "--timeout", "60", "-p", "no:cacheprovider",
           "--rootdir", str(HERE), "--confcutdir", str(HERE), "-c", "/dev/null"]  # fmt: skip
+DJANGO = [PYTHON, "-W", "ignore", "-m", "django", "test", "--settings", "settings_django"]
 
 
 @dataclass(frozen=True)
@@ -49,10 +46,10 @@ class Suite:
 
     def argv(self) -> list[str]:
         """Return the command line."""
-        module = str(HERE / f"suite_{self.name}.py")
+        module = f"suite_{self.name}"
         if self.name == "django":
-            return [PYTHON, "-W", "ignore", module]
-        return [*PYTEST, *self.options, module]
+            return [*DJANGO, module]
+        return [*PYTEST, *self.options, str(HERE / f"{module}.py")]
 
     def paths(self) -> list[str]:
         """Return the folders of its source, unpacked."""
@@ -111,6 +108,9 @@ def run(processes: Processes, suites: list[Suite], count: int, *, kill: bool) ->
     if kill:
         time.sleep(KILL_AFTER_SECONDS)  # somewhere in the middle of every suite
         nodes[-1].signal(signal.SIGKILL)
+        for suite, process in zip(suites, started, strict=True):
+            if process.poll() is not None:
+                print(f"{suite.name} was over before the node was killed", flush=True)
     what = f"{count} node{'s' * (count > 1)}{', one killed' * kill}"
     green = True
     for suite, process in zip(suites, started, strict=True):
