@@ -7,7 +7,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from dcc.effects import Answer
+from dcc.effects import Answer, Reply
 from dcc.limits import FRAME_BYTES_MAX, MEMBERS_MAX
 from dcc.node.stats import packed
 from dcc.replication.holdings import Instant
@@ -102,7 +102,12 @@ def test_a_record_that_a_peer_refuses_is_isolated_and_counted(
     good = good._replace(version=good.version._replace(stamp=good.version.stamp + 5))
     batch = m.Replicate(seq=9, records=(pill(cores, bad, **changes), good))
     acks: list[m.Message] = []
-    cores.lost = lambda _from, _to, message: bool(acks.append(message))  # type: ignore[func-returns-value]
+
+    def noted(_from: object, _to: object, message: m.Message) -> bool:
+        acks.append(message)
+        return False
+
+    cores.lost = noted
     forged(cores, "b", batch)
     assert cores.held("a", key) == b"v", "the rest of the batch is merged"
     [ack] = [one for one in acks if isinstance(one, m.ReplicateAck)]
@@ -193,12 +198,11 @@ def test_a_topology_of_many_long_rows_is_cut_so_that_clients_can_read_it(cores: 
     a = cores["a"]
     for row in crowd(900):
         a.membership.members[row.key] = row
-    frames: list[list[bytes]] = []
-    for effect in a.receive(b"\0abcd", cores.client.encode(m.TopologyGet(), request=3), cores.now):
-        frames.append(effect.frames)  # type: ignore[union-attr]
-    [only] = frames
-    assert len(only[0]) <= FRAME_BYTES_MAX
-    topology = cores.client.decode(only)[1]
+    asked = cores.client.encode(m.TopologyGet(), request=3)
+    [reply] = a.receive(b"\0abcd", asked, cores.now)
+    assert isinstance(reply, Reply)
+    assert len(reply.frames[0]) <= FRAME_BYTES_MAX
+    topology = cores.client.decode(reply.frames)[1]
     assert isinstance(topology, m.Topology)
     assert {row.name for row in topology.members} >= {"a", "b"}
 
@@ -216,7 +220,8 @@ def test_a_frame_that_nobody_would_read_is_a_refusal(cores: Cores) -> None:
         Record(b"k%d" % n, Kind.VALUE, bytes(4_000), NO_VERSION, 0, PREV_UNKNOWN) for n in range(80)
     )
     [reply] = a._emit([Answer(b"\0abcd", m.InspectReply(records=records, confirmed=True), 7)])[-1:]
-    assert code_of([cores.client.decode(reply.frames)[1]]) is m.Code.OVERLOADED  # type: ignore[union-attr]
+    assert isinstance(reply, Reply)
+    assert code_of([cores.client.decode(reply.frames)[1]]) is m.Code.OVERLOADED
     assert a.counters.dropped["oversized"] == 1
 
 

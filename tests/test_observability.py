@@ -108,7 +108,10 @@ async def test_calls_that_travel_together_are_each_counted(nodes: list[str]) -> 
 def test_a_call_that_fails_is_timed_counted_and_told(caplog: pytest.LogCaptureFixture) -> None:
     told: Told = []
     caplog.set_level(logging.DEBUG, "dcc.client")
-    hook = lambda event, fields: told.append((event, fields))  # noqa: E731
+
+    def hook(event: str, fields: Mapping[str, Any]) -> None:
+        told.append((event, fields))
+
     with Client("127.0.0.1:1", timeout=0.2, on_event=hook) as client:
         with pytest.raises(DccError) as failed:
             client.get("key")
@@ -156,7 +159,7 @@ def test_a_hook_that_fails_changes_no_call(caplog: pytest.LogCaptureFixture) -> 
 
 def test_a_hook_that_is_no_function_is_refused() -> None:
     with pytest.raises(TypeError, match="on_event"):
-        Client(on_event="print")  # type: ignore[arg-type]
+        Client(on_event="print")  # type: ignore[arg-type]  # the point of the test
 
 
 def test_a_program_without_logging_prints_nothing_and_is_not_configured() -> None:

@@ -33,6 +33,9 @@ def full() -> Iterator[IO[bytes]]:
         yield device
 
 
+Stream = IO[bytes] | int
+
+
 @pytest.fixture
 def unread() -> Iterator[int]:
     """The writing end of a pipe that nobody reads any more."""
@@ -42,11 +45,13 @@ def unread() -> Iterator[int]:
     os.close(write)
 
 
-def run(*arguments: str, module: str = "dcc", **streams: IO[bytes] | int) -> tuple[int, str, str]:
+def run(
+    *arguments: str, module: str = "dcc", stdout: Stream = subprocess.PIPE,
+    stderr: Stream = subprocess.PIPE,
+) -> tuple[int, str, str]:  # fmt: skip
     """Return the exit code and what was written to the streams that are not given."""
     argv = [sys.executable, "-m", module, *arguments]
-    given: dict[str, IO[bytes] | int] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    done = subprocess.run(argv, timeout=60, check=False, **(given | streams))  # type: ignore[call-overload]
+    done = subprocess.run(argv, timeout=60, check=False, stdout=stdout, stderr=stderr)
     return done.returncode, (done.stdout or b"").decode(), (done.stderr or b"").decode()
 
 
