@@ -170,6 +170,7 @@ class ClientProcess:
             return
         self.core.lost = False
         self.core.heard_at[plain.address] = plain.sent.mono
+        self.core.learn_clock(self._fast.at, plain.sent.mono, now.mono)
         self.core.saw(reply.version.stamp)
         self._plain = None
         done, self._done = self._done, None
@@ -187,7 +188,8 @@ class ClientProcess:
             answer = self._fast.written(frames[0], plain.request, plain.epoch)
         if answer is None:
             return None
-        _, reply = self.core.codec.decode(frames)
+        header, reply = self.core.codec.decode(frames)
+        assert self._fast.at == header.at
         if isinstance(reply, WriteReply):
             assert answer == reply
             return reply

@@ -7,6 +7,7 @@ no switch for it. Each is a mistake that somebody could make, and names the prom
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -18,7 +19,7 @@ from dcc.store.doubt import NOTHING_OWED
 from dcc.store.store import Applied
 from dcc.types import Boot, Member, Now, Record
 from dcc.units import NEVER
-from dcc.wire.messages import Fetch, Scan, Write
+from dcc.wire.messages import Clear, Fetch, Scan, Write
 from simulations.stage import MakeCore
 
 ONE = "n1"
@@ -361,6 +362,17 @@ def unmarked(core: NodeCore) -> None:
     _replace(core.held.store.graves, "add", lambda slot, name, version: None)
 
 
+def cleared_anew(core: NodeCore) -> None:
+    """Each node that is asked for a clear gives it the time of its own doing."""
+    table = core.requests._table
+    clear = table[Clear]
+
+    def mutant(header: Any, message: Clear, *who_when: Any) -> Any:
+        return clear(header, replace(message, issued_ms=0), *who_when)
+
+    table[Clear] = mutant
+
+
 MUTATIONS: Mapping[str, Plant] = {
     plant.__name__.replace("_", "-"): plant
     for plant in (
@@ -373,7 +385,7 @@ MUTATIONS: Mapping[str, Plant] = {
         twin_unasked, twin_believed, unreached_ready, rows_believed, fetch_unnamed,
         remembers_for_ever, lists_in_doubt,
         taken_for_alive, late_word,
-        forgets_the_unmet, unmarked,
+        forgets_the_unmet, unmarked, cleared_anew,
     )
 }  # fmt: skip
 

@@ -390,6 +390,31 @@ def test_a_clear_wipes_nothing_that_was_written_after_it_was_asked_for(three: Co
     assert three.held("b", late) is None, "without a time everything goes"
 
 
+def test_a_clear_repeated_at_another_node_spares_what_was_written_after_the_first(
+    three: Cores,
+) -> None:
+    """Nobody heard the first node's answer in time, so another one is asked the same."""
+    key = three.fresh_key("b", "c")
+    asked = m.Clear(issued_ms=three.ms)
+    three.mono += MILLISECOND
+    first = answer(three, "a", asked)
+    three.mono += MILLISECOND
+    three.put("b", key, b"v")
+    three.mono += SECOND // 4
+    assert answer(three, "c", asked) == first
+    assert three.held("b", key) == b"v"
+
+
+def test_a_clear_by_a_clock_that_is_ahead_takes_time_no_further_than_its_leeway(
+    three: Cores,
+) -> None:
+    for _ in range(20):
+        latest_ms = three.ms + 2 * CLEAR_LEEWAY_MS
+        reply = answer(three, "a", m.Clear(issued_ms=three.ms + 3_600_000))
+        assert isinstance(reply, m.ClearReply)
+        assert reply.stamp >> 16 <= latest_ms + 20
+
+
 def test_a_clear_always_covers_what_its_caller_has_seen(three: Cores) -> None:
     key = three.fresh_key("a", "b")
     (written,) = three.put("a", key, b"v")

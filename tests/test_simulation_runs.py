@@ -365,7 +365,17 @@ APART_FOR_LONG = replace(
     ),
     faults_ns=40 * SECOND,
 )
+CLEARED = replace(
+    QUIET,
+    nodes=2,
+    links=LinkSettings(delay_ns=MILLISECOND // 10, jitter_ns=MILLISECOND, loss_permille=60),
+    workload=WorkloadSettings(
+        clients=8, keys=30, clears_permille=30, pause_ns=20 * MILLISECOND, w=(1,)
+    ),
+    faults_ns=20 * SECOND,
+)
 CAUGHT = {
+    "cleared-anew": (CLEARED, "promised writes survive"),
     "twin-unasked": (TWINS, "the first of a name stays"),
     "twin-believed": (TWINS, "the first of a name stays"),
     "unreached-ready": (UNREACHED, "who cannot be reached is not ready"),

@@ -44,6 +44,7 @@ TWISTED = {
 "Seeds since there are worlds."
 
 DRAWN = {
+    48: "a clear, repeated, took what was written after it: the client's clock was 96 ms ahead",
     58: "a scan took the list of somebody for the whole, the only owner being out of reach",
     125: "a scan by a ring that was no more asked nobody of whom its slots had moved to",
     234: "who stood still while it asked called the cluster converged by what it knew before",

@@ -354,7 +354,7 @@ class Call:
         refusal = message if isinstance(message, ErrorReply) else None
         if attempt.sendings == 1:
             late = refusal is not None and refusal.code is Code.TOO_LATE
-            self.core.learn_clock(header.at, attempt.sent_at, now, anew=late)
+            self.core.learn_clock(header.at, attempt.sent_at, now.mono, anew=late)
         if refusal is not None:
             self._note_refusal(address, refusal)
         if isinstance(message, GetManyReply) and not message.last:

@@ -213,21 +213,25 @@ class ClientCore:
         """Return the monotonic instant `mono` in cluster ms, rounded up; 0 before any reply."""
         return max(0, mono // MILLISECOND + self.offset_ms + 1) if self._clock_known else 0
 
-    def learn_clock(self, at_ms: int, sent_at: int, now: Now, *, anew: bool = False) -> None:
+    def learn_clock(self, at_ms: int, sent_at: int, heard_at: int, *, anew: bool = False) -> None:
         """Take a reply's clock reading, unless a better one is fresh. `anew`: whatever we had.
 
-        The reply was written somewhere between sending and now: the middle errs by half the
-        round trip at most, so the shorter round trip wins. A node that does not know it says 0.
+        Every reply is told, those of the hot paths, too: they are the quick ones, and what is left
+        to the ordinary path when something was lost errs most.
+
+        The reply was written somewhere between sending and hearing, in monotonic ns: the middle
+        errs by half the round trip at most, so the shorter round trip wins. A node that does not
+        know it says 0.
         """
         if not at_ms:
             return
-        trip = now.mono - sent_at
+        trip = heard_at - sent_at
         if at_ms > MS_MAX:
             return  # Nobody's clock shows that, and no deadline could be told in it.
         best, taken_at = self._sample
-        if anew or trip <= best or now.mono - taken_at > CLOCK_SAMPLE_KEPT_NS:
+        if anew or trip <= best or heard_at - taken_at > CLOCK_SAMPLE_KEPT_NS:
             with self._lock:
-                self._sample = (trip, now.mono)
+                self._sample = (trip, heard_at)
                 self.offset_ms = at_ms - (sent_at + trip // 2) // MILLISECOND
                 self._clock_known = True
 
@@ -357,7 +361,7 @@ class ClientCore:
             self._chore = None
             self._plan_chores(now.mono)
         if isinstance(message, Topology):
-            self.learn_clock(header.at, self._chore_sent_at, now)
+            self.learn_clock(header.at, self._chore_sent_at, now.mono)
             if message.ready:
                 self.adopt(message, header, now)
         return True

@@ -357,6 +357,7 @@ class Dispatcher:
                     waiter.set_result(hits.get(key))
         core.lost = False
         core.heard_at[address] = now.mono
+        core.learn_clock(self._fast.at, question.sent.mono, now.mono)
         core.timings.observe("get", now.mono - question.sent.mono, len(keys))
         self.in_flight -= len(keys)
         self._close(question)

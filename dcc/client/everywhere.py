@@ -6,7 +6,8 @@ with a write. The node asked takes its time, because it waits for the others.
 
 A `Clear` names the cluster time at which the call began. A node may execute it much later, when
 another one has cleared long ago and the caller has gone on writing; what was written since stays.
-That time is told as it is known when a node is asked: a refusal may have just corrected it.
+That time, and what had been seen by then, is told alike to every node that is asked: by them all
+give a repeated clear one stamp. Only a refusal, which may have just corrected them, changes them.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ class AskAnyNode(OneByOne):
         self._question = question
         self._addresses: list[str] = []
         self._corrections = 0
+        self._issued_ms = 0
+        "When the call began, as it is told; 0 = not known, or refused since."
+        self._seen = call.core.seen
 
     def begin(self, now: Now) -> None:
         """Ask one node that is alive."""
@@ -61,11 +65,14 @@ class AskAnyNode(OneByOne):
                 self._changed(message, everywhere=message.everywhere)
             case ErrorReply() if message.code in ASK_ANOTHER or message.code in ANOTHER_TIME:
                 self._refusal = error_of(message, attempt.address)
+                self._issued_ms = 0
                 self._next(now)
             case ErrorReply(code=Code.CLOCK_SKEW) if (
                 message.stamp and self._corrections < CORRECTIONS_MAX
             ):
                 self._corrections += 1
+                self._issued_ms = 0
+                self._seen = self._call.core.seen
                 self._addresses.insert(0, attempt.address)
                 self._next(now)
             case ErrorReply():
@@ -98,9 +105,10 @@ class AskAnyNode(OneByOne):
         if self._addresses:
             question, core = self._question, self._call.core
             if isinstance(question, Clear | SetReplicas):
-                question = replace(question, issued_ms=core.time_ms(self._call.began))
+                self._issued_ms = self._issued_ms or core.time_ms(self._call.began)
+                question = replace(question, issued_ms=self._issued_ms)
             if isinstance(question, Clear):
-                question = replace(question, seen=core.seen)
+                question = replace(question, seen=self._seen)
             self._call.ask(self, self._addresses.pop(0), question, now, patient=True)
         elif not self._call.fresh(self):
             self.wake_at = min(self.wake_at, self._rounds.next_at(now))

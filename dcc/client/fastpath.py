@@ -71,6 +71,8 @@ class FastPath:
         self._prefix = codec.prefix
         self._sender, self._boot = sender, boot
         self._pack = msgpack.Packer(autoreset=True).pack
+        self.at = 0
+        "Cluster ms at which the answer taken last was written; 0 = its node did not know."
 
     def question(self, key: bytes, epoch: int, request: int, at: int) -> bytes:
         """Return the frame of `Get(key=key)`; the last fields, at their defaults, are left out."""
@@ -106,6 +108,7 @@ class FastPath:
         outcome = SETTLED.get(raw)
         if outcome is None:
             return None
+        self.at = items[6]
         return WriteReply(outcome=outcome, version=Version(*version), number=number)
 
     def question_many(self, keys: list[bytes], epoch: int, request: int, at: int) -> bytes:
@@ -150,6 +153,7 @@ class FastPath:
             return None
         if len(statuses) != len(keys) or max(statuses, default=0) > UNSURE:
             return None
+        self.at = items[6]
         return _hits(keys, statuses, values)
 
     def answer(self, frame: bytes, request: int, epoch: int) -> Answer | None:
@@ -179,6 +183,7 @@ class FastPath:
             return None
         if min(sender, boot, hops, at, stamp, node, life, end) < 0 or end > MS_MAX:
             return None
+        self.at = at
         if status == HIT and len(value) < INLINE_VALUE_BYTES_MAX:
             return Answer(value, stamp)
         return Answer(None, 0) if status == MISS else None

@@ -58,7 +58,9 @@ def get(channel: Channel, key: bytes, now: Now) -> bytes | None:
             channel.at_rest = True
             core.lost = False
             core.heard_at[address] = mono
-            core.hedging.answered(time.monotonic_ns() - mono)
+            heard_at = time.monotonic_ns()
+            core.hedging.answered(heard_at - mono)
+            core.learn_clock(channel.fast.at, mono, heard_at)
             if answer.stamp > core.seen:
                 core.saw(answer.stamp)
             return answer.value
@@ -129,6 +131,7 @@ def change(channel: Channel, write: Write, now: Now) -> WriteReply:
             channel.at_rest = True
             core.lost = False
             core.heard_at[address] = mono
+            core.learn_clock(channel.fast.at, mono, time.monotonic_ns())
             if written.version[0] > core.seen:
                 core.saw(written.version[0])
             return written
@@ -212,6 +215,7 @@ def _gather(
                 found.update(hits)
                 settled.add(address)
                 core.heard_at[address] = sent_at
+                core.learn_clock(channel.fast.at, sent_at, time.monotonic_ns())
         passed_ms = (time.monotonic_ns() - sent_at) // MILLISECOND
         wait_ms = max(0, core.attempt_ms - passed_ms)
     if settled:

@@ -23,7 +23,7 @@ from dcc.limits import (
 from dcc.node.audit import AUDIT_SLOTS_MAX, AUDITS_MAX
 from dcc.node.converging import ROUNDS_MAX
 from dcc.node.forwards import Forward
-from dcc.node.settings import CHANGES_MAX, stamp_of_change
+from dcc.node.settings import CHANGES_MAX, stamp_of_change, stamp_of_clear
 from dcc.node.stats import packed, statistics
 from dcc.replication.holdings import Asker, Instant
 from dcc.replication.staleness import EVERY
@@ -319,7 +319,8 @@ class Requests:
             text = "a stamp seen lies too far ahead of cluster time"
             return [self._refuse(asker, m.Code.CLOCK_SKEW, text, stamp=clock.last)]
         made = clock.next_stamp(at.ms, message.seen)
-        stamp = max(stamp_of_change(made, message.seen, message.issued_ms), settings.cleared)
+        stamp = stamp_of_clear(made, message.seen, message.issued_ms, at.ms)
+        stamp = max(stamp, settings.cleared)
         reply = partial(m.ClearReply, stamp=stamp)
         return self._change(header, asker, settings._replace(cleared=stamp), reply, at)
 

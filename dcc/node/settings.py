@@ -16,7 +16,7 @@ from dcc.units import NEVER
 from dcc.wire.messages import Message, SettingsUpdate
 
 CLEAR_LEEWAY_MS = 40
-"""How far a caller's idea of cluster time may be behind: the clear of a caller who is told that
+"""How far a caller's idea of cluster time may be off: the clear of a caller who is told that
 another one is done at the same millisecond must still cover it."""
 
 STAMP_MS_BITS = 16
@@ -39,7 +39,32 @@ def stamp_of_change(made: Stamp, seen: Stamp, issued_ms: int) -> Stamp:
     """
     if not issued_ms:
         return made
-    return max(min(made, issued_ms + CLEAR_LEEWAY_MS << STAMP_MS_BITS), seen + 1)
+    return max(min(made, _stamp_at(issued_ms + CLEAR_LEEWAY_MS)), seen + 1)
+
+
+def stamp_of_clear(made: Stamp, seen: Stamp, issued_ms: int, now_ms: int) -> Stamp:
+    """Return the stamp of a clear: what its caller says decides, whoever carries it out and when.
+
+    A caller who got no answer in time asks another node, while the first may be done with it. By a
+    stamp of its own each time, the second would make absent what was written after the first. So
+    the stamp may be a little in the future of this node, at `now_ms`, which then goes on above it;
+    a caller whose idea of time is ahead by more gets no more than that.
+
+    >>> stamp_of_clear(made=500 << 16, seen=7, issued_ms=500, now_ms=500) == 540 << 16
+    True
+    >>> stamp_of_clear(made=900 << 16, seen=7, issued_ms=500, now_ms=900) == 540 << 16
+    True
+    >>> stamp_of_clear(made=500 << 16, seen=7, issued_ms=9999, now_ms=500) == 580 << 16
+    True
+    """
+    if not issued_ms:
+        return made
+    latest = max(made, _stamp_at(now_ms + 2 * CLEAR_LEEWAY_MS))
+    return max(min(latest, _stamp_at(issued_ms + CLEAR_LEEWAY_MS)), seen + 1)
+
+
+def _stamp_at(ms: int) -> Stamp:
+    return ms << STAMP_MS_BITS
 
 
 @dataclass(slots=True)

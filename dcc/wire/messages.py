@@ -308,7 +308,8 @@ class Clear:
     SHAPE: ClassVar = (s.U64, s.MS)
     seen: int = 0
     issued_ms: int = 0
-    "Cluster ms at which the caller asked: nothing written later is cleared. 0 = not known."
+    """Cluster ms at which the caller asked, the same to each node asked: what was written more than
+    40 ms later is spared. 0 = not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
+
 from dcc.client.core import ATTEMPT_MOST_NS, ClientCore
 from dcc.client.dispatch import Dispatcher
 from dcc.effects import Effect, Send
@@ -99,6 +101,17 @@ class Hand:
         kinds = [type(message) for _, message in self.sent]
         self.sent.clear()
         return kinds
+
+
+@pytest.mark.parametrize("keys", [(b"k",), (b"k", b"l")])
+def test_a_plain_answer_tells_the_time_as_any_other_does(keys: tuple[bytes, ...]) -> None:
+    hand = Hand()
+    core = hand.dispatcher.core
+    core._sample = (SECOND, hand.mono)  # Whatever came first took its time.
+    hand.peer.at_ms = 1_700_000_000_000
+    hand.get(*keys)
+    hand.answer()
+    assert core.cluster_ms(hand.now) == hand.peer.at_ms
 
 
 def test_a_node_that_gets_on_with_other_calls_is_asked_no_second_time() -> None:

@@ -156,6 +156,24 @@ def test_a_clear_names_the_cluster_time_at_which_the_call_began() -> None:
     assert issued.pop() == pytest.approx(START_MS + begun // MILLISECOND, abs=2)
 
 
+def test_a_clear_names_the_same_to_each_node_whatever_is_learned_meanwhile() -> None:
+    """By it they give a repeated clear one stamp, which covers nothing that came later."""
+    bench = Bench().learn()
+
+    for peer in bench.peers.values():
+
+        def answer(header: Header, message: Message, peer: Peer = peer) -> list[Message]:
+            bench.core.saw(bench.core.seen + 5)
+            bench.core.offset_ms += 100
+            return [] if len(bench.asked(Clear)) < 2 else peer.serve(header, message)
+
+        peer.answer = answer
+    bench.do(Clear())
+    sent = [one.message for one in bench.asked(Clear)]
+    assert len(sent) == 2
+    assert sent[0] == sent[1]
+
+
 def test_a_client_that_has_just_begun_learns_the_time_before_it_clears() -> None:
     bench = Bench()
     bench.do(Clear())

@@ -25,7 +25,8 @@ from dcc.errors import (
     OperationTimeout,
     WrongCluster,
 )
-from dcc.types import Version
+from dcc.types import Now, Version
+from dcc.units import SECOND
 from dcc.wire.codec import Header
 from dcc.wire.messages import (
     Code,
@@ -159,6 +160,27 @@ def test_one_str_is_not_taken_for_many_keys() -> None:
         for call in (cache.get_many, cache.delete_many):
             with pytest.raises(TypeError):
                 call("key")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda cache: cache.get("k"),
+        lambda cache: cache.put("k", b"v"),
+        lambda cache: cache.get_many(["k", "l"]),
+    ],
+    ids=["get", "put", "get_many"],
+)
+def test_the_quick_answers_of_the_hot_path_tell_the_time(call: Callable[[Client], Any]) -> None:
+    """Else only what took long does: by it the clock is off, and a clear takes what is younger."""
+    with PeerThread() as peer, Client(peer.address) as cache:
+        cache.put("k", b"v")
+        core = cache._core
+        peer.peer.at_ms = 1_700_000_000_000
+        core._sample = (SECOND, time.monotonic_ns())
+        call(cache)
+        now = time.monotonic_ns()
+        assert 0 <= core.cluster_ms(Now(now, now)) - peer.peer.at_ms <= 1_000
 
 
 def test_a_late_reply_never_reaches_another_call_and_is_counted() -> None:
