@@ -146,6 +146,8 @@ class ClientProcess:
             return False
         if address in core.health.sick:
             return False
+        if isinstance(operation, Write) and core.is_quiet(address, now.mono):
+            return False
         request, epoch, seen = core.next_request(), view.epoch, core.seen
         at = core.time_ms(now.mono + core.timeout_ns)
         if isinstance(operation, Get):
@@ -159,7 +161,7 @@ class ClientProcess:
         due = now.mono + wait_ms * MILLISECOND
         boot = view.boot_of(address)
         self._plain = _Plain(operation, address, request, epoch, boot, seen, now, due)
-        self.world.network.send(connection, [frame])
+        self._send(connection, [frame])
         self._wake_at(due)
         return True
 
@@ -284,7 +286,13 @@ class ClientProcess:
                 if connection is None:
                     connection = network.connect(self, effect.to, REQUEST, effect.to)
                     self._to[effect.to] = connection
-                network.send(connection, effect.frames)
+                self._send(connection, effect.frames)
+
+    def _send(self, connection: Connection, frames: Frames) -> None:
+        if self.world.observer is not None:
+            observer, now_ns = self.world.observer, self.world.now_ns
+            observer.of_client(self.name, connection.target, frames, now_ns)
+        self.world.network.send(connection, frames)
 
 
 def _is_plain(operation: Get | Write) -> bool:

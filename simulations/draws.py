@@ -25,7 +25,7 @@ from simulations.worlds import in_world
 
 def draw_scenario(seed: int, world: str = "") -> Scenario:
     """Return the scenario of a seed: always the same one; in the world of that name, if given."""
-    return in_world(_with_rare_calls(draw_twisted(seed)), world)
+    return in_world(_with_idlers(_with_rare_calls(draw_twisted(seed))), world)
 
 
 def draw_twisted(seed: int) -> Scenario:
@@ -43,6 +43,15 @@ def _with_rare_calls(scenario: Scenario) -> Scenario:
         scenario.workload, rare_permille=_between(rng, 20, 200),
         r=(1, 1, 0, 2) if _one_in(rng, 2) else (), copies=copies,
     )  # fmt: skip
+    return replace(scenario, workload=workload)
+
+
+def _with_idlers(scenario: Scenario) -> Scenario:
+    """Give every fourth scenario clients that seldom call, and so may not know who stands still."""
+    rng = Random(f"{scenario.seed}/idlers")
+    if not _one_in(rng, 4):
+        return scenario
+    workload = replace(scenario.workload, idlers=_between(rng, 2, 8))
     return replace(scenario, workload=workload)
 
 

@@ -15,6 +15,7 @@ from dcc.errors import PeerError
 from dcc.node.core import NodeCore
 from dcc.ring.hashing import slot_of
 from dcc.types import PREV_UNKNOWN, Kind, Record, Version
+from dcc.units import NEVER
 from dcc.wire.codec import HEADER_FIELDS, Codec, unpack_items
 from dcc.wire.messages import (
     TAG,
@@ -24,6 +25,8 @@ from dcc.wire.messages import (
     InspectReply,
     PullReply,
     Replicate,
+    Write,
+    WriteMany,
 )
 from simulations.answers import ANSWERING, FETCH, Answers, Process
 from simulations.checkers import monotony
@@ -31,9 +34,11 @@ from simulations.checkers.sendings import Link, Sendings
 from simulations.history import Violation
 
 if TYPE_CHECKING:
+    from simulations.network import Endpoint
     from simulations.processes import NodeProcess
 
 CARRIERS = frozenset(TAG[kind] for kind in (Replicate, PullReply, FetchReply, InspectReply))
+WRITES = frozenset((TAG[Write], TAG[WriteMany]))
 STREAMED = frozenset(TAG[kind] for kind in (Replicate, PullReply))
 CONVERGED_REPLY = TAG[ConvergedReply]
 PULL_REPLY = TAG[PullReply]
@@ -124,6 +129,12 @@ class Observer:
             self.saw(records)
             if tag == PULL_REPLY:
                 self.repaired += len(records)
+
+    def of_client(self, client: str, to: Endpoint | None, frames: list[bytes], now_ns: int) -> None:
+        """Note a message of a client to a node; None if there is none at that address."""
+        stopped_ns = getattr(to, "paused_ns", NEVER)
+        if to is not None and stopped_ns < NEVER and tag_of(frames[0]) in WRITES:
+            self.sendings.written(client, to.name, now_ns - stopped_ns, now_ns)
 
     def records_in(self, frames: list[bytes]) -> tuple[Record, ...]:
         """Return the records that a message carries."""

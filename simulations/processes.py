@@ -71,6 +71,8 @@ class NodeProcess:
         self.life = 0
         self.alive = False
         self.paused = False
+        self.paused_ns = NEVER
+        "World time since when it stands still; NEVER if it does not."
         self.seedless = False
         "Whether it was started without seeds this time."
         self.started_ns = 0
@@ -105,7 +107,7 @@ class NodeProcess:
         assert not self.alive
         world = self.world
         self.life += 1
-        self.alive, self.paused, self.started_ns = True, False, world.now_ns
+        self.alive, self.started_ns = True, world.now_ns
         rng = Random(f"{world.seed}/node/{self.name}/{self.life}")
         now = self.now()
         self.boot = (now.wall // MILLISECOND) << 16 | int(rng.random() * 65536)
@@ -120,7 +122,7 @@ class NodeProcess:
     def kill(self, *, silent: bool) -> None:
         """End the process at once; its memory is gone."""
         assert self.alive
-        self.alive, self.paused = False, False
+        self.alive, self.paused, self.paused_ns = False, False, NEVER
         self._core = None
         self._to.clear()
         self._bulk.clear()
@@ -130,12 +132,12 @@ class NodeProcess:
 
     def pause(self) -> None:
         """Stop the process (SIGSTOP): what arrives waits."""
-        self.paused = True
+        self.paused, self.paused_ns = True, self.world.now_ns
         self.world.network.paused(self)
 
     def resume(self) -> None:
         """Let it go on (SIGCONT): everything that waited arrives at once, timers fire behind."""
-        self.paused = False
+        self.paused, self.paused_ns = False, NEVER
         self._turn_soon(0)
 
     def leave(self, timeout_ns: int) -> None:

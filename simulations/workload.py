@@ -15,7 +15,7 @@ from dcc import limits
 from dcc.client.calls import Operation
 from dcc.errors import DccError
 from dcc.types import Version
-from dcc.units import MILLISECOND
+from dcc.units import MILLISECOND, SECOND
 from dcc.wire.messages import (
     Clear,
     ClearReply,
@@ -48,6 +48,10 @@ MIX: dict[str, tuple[tuple[Op | None, int], ...]] = {
 "First letter of a key → what is done with it, in percent; None is a get."
 
 
+IDLE_NS = 4 * SECOND
+"Mean pause of an idler."
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadSettings:
     """How much the clients do."""
@@ -70,6 +74,8 @@ class WorkloadSettings:
     readers: int = 0
     "Clients besides, r0, r1, …, that do nothing but read."
     reader_pause_ns: int = 30 * MILLISECOND
+    idlers: int = 0
+    "Clients besides, i0, i1, …, that are silent for seconds between calls."
     rare_permille: int = 0
     "Of all calls: so many are of many keys, of all keys, or about the cluster (`operations`)."
     r: tuple[int, ...] = ()
@@ -98,6 +104,8 @@ class Workload:
             self._hire(f"c{index}", nodes, settings.pause_ns)
         for index in range(settings.readers):
             self._hire(f"r{index}", nodes, settings.reader_pause_ns)
+        for index in range(settings.idlers):
+            self._hire(f"i{index}", nodes, IDLE_NS)
         for index in range(settings.crowds):
             crowd = Crowd(world, f"a{index}", nodes, settings.timeout_ns)
             world.clients[crowd.name] = crowd

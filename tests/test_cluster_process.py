@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 import zmq
 
 import dcc
+from dcc.client.core import QUIET_NS
+from dcc.units import SECOND
 from dcc.wire.codec import Codec
 from dcc.wire.messages import Get, GetReply, Op, Write
 from tests.processes import NodeProcess, Processes, Running, wait_until
@@ -174,6 +178,33 @@ def test_a_stopped_node_fails_no_read_and_loses_no_write(processes: Processes) -
         assert (book["missing"], book["failed_gets"], book["wrong"]) == (0, [], 0)
         assert book["lost_at_end"] == 0
     wait_until(lambda: one_view(nodes), 30)
+
+
+def test_clients_that_were_silent_write_past_a_node_that_has_stopped(processes: Processes) -> None:
+    """They have heard of nothing meanwhile, and still none of them gives it what it would keep."""
+    nodes = processes.nodes(3, "--replicas", "2")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(dcc.Client(nodes[0].address)) for _ in range(8)]
+        keys = [f"key {number}" for number in range(30)]
+        for client in clients:
+            client.put_many(dict.fromkeys(keys, b"old"))
+        nodes[1].signal(signal.SIGSTOP)
+        time.sleep(QUIET_NS / SECOND)
+        for number, client in enumerate(clients):
+            for key in keys[number::8]:
+                client.put(key, b"new")
+        assert clients[0].get_many(keys) == dict.fromkeys(keys, b"new")
+
+
+async def test_an_async_client_that_was_silent_does_so_too(processes: Processes) -> None:
+    nodes = processes.nodes(3, "--replicas", "2")
+    async with dcc.AsyncClient(nodes[0].address) as client:
+        keys = [f"key {number}" for number in range(30)]
+        await client.put_many(dict.fromkeys(keys, b"old"))
+        nodes[1].signal(signal.SIGSTOP)
+        await asyncio.sleep(QUIET_NS / SECOND)
+        await asyncio.gather(*(client.put(key, b"new") for key in keys))
+        assert await client.get_many(keys) == dict.fromkeys(keys, b"new")
 
 
 @pytest.mark.slow

@@ -217,8 +217,7 @@ def test_clear_holds_when_a_node_that_missed_it_returns(away: Fault) -> None:
         begin(away)
         stage.play(8 * SECOND)
         stage.call("c0", Clear(seen=stage.client("c0").core.seen))
-        # By a client that knows who is there: one that was silent so long may try the stopped node.
-        stage.put("c1", KEYS[0], b"new")
+        stage.put("c0", KEYS[0], b"new")
         stage.play(away.lasts_ns)
         end(away)
         stage.play(10 * SECOND)

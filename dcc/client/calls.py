@@ -47,6 +47,7 @@ from dcc.wire.messages import (
     Scan,
     SetReplicas,
     StatsGet,
+    Topology,
     TopologyGet,
     Write,
     WriteMany,
@@ -84,6 +85,7 @@ class Attempt:
     patient: bool = False
     "The node may rightly take its time (it waits for other nodes): judged at the deadline only."
     sendings: int = 1
+    "How often it was sent; 0 while it waits for the answer to a knock."
 
 
 class Plan(Protocol):
@@ -115,6 +117,8 @@ class Call:
         self._root: Plan
         self._learn: Plan | None
         self._open: dict[int, Attempt] = {}
+        self._knocks: dict[int, tuple[Attempt, Message]] = {}
+        "Request id of a knock -> the attempt that waits for its answer, and what it will send."
         self._effects: list[Effect] = []
 
     def bind(self, root: Plan, learn: Plan | None) -> Call:
@@ -173,7 +177,7 @@ class Call:
             ):
                 self.core.failed(address, now)
                 self.tried[address] = reason
-                if attempt.sendings == 1:
+                if attempt.sendings <= 1:
                     del self._open[attempt.request]
                 self._tell(attempt, "undeliverable", now)
         return self._taken()
@@ -192,10 +196,10 @@ class Call:
                 attempt.silent_at = NEVER
                 waited_ms = (now.mono - attempt.sent_at) // MILLISECOND
                 self.tried[attempt.address] = f"no answer within {waited_ms} ms"
-                if not attempt.patient:
+                if not attempt.patient or not attempt.sendings:
                     self.core.silent(attempt.address, attempt.sent_at, now)
                 if not over:
-                    self._tell(attempt, "silent", now)
+                    self._tell_silent(attempt, now)
         if over and not self.done:
             self._expire(now)
             return self._taken()
@@ -257,20 +261,26 @@ class Call:
         *,
         direct: bool = False,
         patient: bool = False,
+        knocks: bool = False,
     ) -> Attempt:
-        """Send `message` to `address` for `plan` under a new request id."""
+        """Send `message` to `address` for `plan` under a new request id.
+
+        `knocks`: a node that has not been heard of late is asked for the topology first. If that
+        finds no answer in time, the attempt ends as undeliverable.
+        """
         core = self.core
         request = core.next_request()
-        view = core.view
-        frames = self._encode(message, request)
-        boot = view.boot_of(address) if view is not None else 0
-        silent_at = now.mono + self._patience_ns(frames)
-        attempt = Attempt(
-            plan, address, request, frames, now.mono, silent_at, direct, boot, patient
-        )
+        attempt = Attempt(plan, address, request, [], now.mono, NEVER, direct, 0, patient)
         self._open[request] = attempt
-        self._effects.append(Send(address, frames, request=request))
+        if knocks and core.is_quiet(address, now.mono):
+            self._knock(attempt, message, now)
+        else:
+            self._send(attempt, message, now)
         return attempt
+
+    def was_sent(self, request: int) -> bool:
+        """Return whether the open attempt `request` has been sent, so that it may have arrived."""
+        return self._open[request].sendings > 0
 
     def outstanding(self) -> dict[str, int]:
         """Return who still owes an answer, and since when; NEVER if it may take its time."""
@@ -326,6 +336,40 @@ class Call:
 
     # -------------------------------------------------------------- inside
 
+    def _send(self, attempt: Attempt, message: Message, now: Now) -> None:
+        """Send `message` for the first time."""
+        view = self.core.view
+        attempt.frames = self._encode(message, attempt.request)
+        attempt.boot = view.boot_of(attempt.address) if view is not None else 0
+        attempt.sendings, attempt.sent_at = 1, now.mono
+        attempt.silent_at = now.mono + self._patience_ns(attempt.frames)
+        self._effects.append(Send(attempt.address, attempt.frames, request=attempt.request))
+
+    def _knock(self, attempt: Attempt, message: Message, now: Now) -> None:
+        """Ask for the topology; `message` follows when there is an answer."""
+        request = self.core.next_request()
+        self._knocks[request] = attempt, message
+        attempt.frames = self._encode(TopologyGet(), request)
+        attempt.sendings, attempt.silent_at = 0, now.mono + self.core.attempt_ns
+        self._effects.append(Send(attempt.address, attempt.frames, request=request))
+
+    def _opened(self, header: Header, message: Message, now: Now) -> None:
+        """Send what a knock was for, whatever its answer says."""
+        attempt, waiting = self._knocks.pop(header.request)
+        self.core.learn_clock(header.at, attempt.sent_at, now.mono)
+        if isinstance(message, Topology) and message.ready:
+            self.core.adopt(message, header, now)
+        if self._open.get(attempt.request) is attempt and not self.done:
+            self._send(attempt, waiting, now)
+
+    def _tell_silent(self, attempt: Attempt, now: Now) -> None:
+        """Tell a plan that a node is silent; a knock without an answer means that nothing left."""
+        if attempt.sendings:
+            self._tell(attempt, "silent", now)
+        else:
+            del self._open[attempt.request]
+            self._tell(attempt, "undeliverable", now)
+
     def _patience_ns(self, frames: list[bytes]) -> int:
         """Return how long the answer to `frames` may take: large ones are on their way for long.
 
@@ -344,6 +388,9 @@ class Call:
         )
 
     def _dispatch(self, address: str, header: Header, message: Message, now: Now) -> None:
+        if header.request in self._knocks and self._knocks[header.request][0].address == address:
+            self._opened(header, message, now)
+            return
         attempt = self._open.get(header.request)
         if attempt is None or attempt.address != address or self.done:
             if isinstance(message, ErrorReply) and header.request == 0:

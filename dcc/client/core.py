@@ -57,6 +57,10 @@ REFRESH_CALM_NS = 30 * SECOND
 SEEK_FIRST_NS = 100 * MILLISECOND
 SEEK_MOST_NS = 2 * SECOND
 "Between two calls that look for the cluster at the configured nodes, too, before all else."
+QUIET_NS = 2 * SECOND
+"""A node that a client has not heard for as long is asked for a word before it gets a write: one
+that stands still would hold the write until its deadline, and nobody else may be given it."""
+
 CLOCK_SAMPLE_KEPT_NS = 10 * SECOND
 "How long a good clock sample keeps worse ones out; two clocks drift apart 1 ms in it at most."
 
@@ -277,6 +281,10 @@ class ClientCore:
         with self._lock:
             self.health.failed(address, view.boot_of(address) if view else 0, now.mono)
         self.want_refresh(now)
+
+    def is_quiet(self, address: str, mono: int) -> bool:
+        """Return whether `address` has not been heard of late, by monotonic ns. O(1)."""
+        return mono - self.heard_at.get(address, -QUIET_NS) >= QUIET_NS
 
     def silent(self, address: str, since: int, now: Now) -> None:
         """Note that `address` left a question of `since` open; answering another excuses it."""

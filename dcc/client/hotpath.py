@@ -109,7 +109,7 @@ def change(channel: Channel, write: Write, now: Now) -> WriteReply:
         return _change(channel, write, now)
     core, mono = channel.core, now.mono
     way = _way_to(channel, write.key, mono)
-    if way is None:
+    if way is None or core.is_quiet(way[1], mono):
         return _change(channel, write, now)
     view, address, link = way
     request, epoch, seen = core.next_request(), view.epoch, core.seen

@@ -221,7 +221,7 @@ class ChangeMany(ManyKeys):
     def undeliverable(self, attempt: Attempt, now: Now) -> None:
         """Group the keys anew, unless an earlier sending of them may have arrived."""
         waiting = self._lanes.abandon(attempt.address)
-        if attempt.sendings == 1:
+        if attempt.sendings <= 1:
             waiting += [key for key, _ in self._close(attempt).items]
         self._retry(waiting)
         self._advance(now)
@@ -238,8 +238,9 @@ class ChangeMany(ManyKeys):
         """End: keys still open have failed; those that were sent may be stored."""
         self._expire_singles(now)
         late = NodeUnavailable("no answer in time")
-        for request in self._chunks.values():
-            self._lose([key for key, _ in request.items], late, maybe=True)
+        for number, request in self._chunks.items():
+            sent = self._call.was_sent(number)
+            self._lose([key for key, _ in request.items], late, maybe=sent)
         self._lose(list(self._open), late, maybe=False)
         self._end()
 
@@ -279,7 +280,8 @@ class ChangeMany(ManyKeys):
     def _send(self, address: str, keys: tuple[bytes, ...], now: Now) -> None:
         items = tuple([(key, self._values[key]) for key in keys])
         request = replace(self._request, items=items, seen=self._call.core.seen, boot=0)
-        attempt = self._call.ask(self, address, request, now, patient=request.w != 1)
+        patient = request.w != 1
+        attempt = self._call.ask(self, address, request, now, patient=patient, knocks=True)
         self._chunks[attempt.request] = request
 
     def _single(self, key: bytes) -> Plan:

@@ -72,7 +72,7 @@ class Change:
 
     def undeliverable(self, attempt: Attempt, now: Now) -> None:
         """Go on if nothing was sent; wait and repeat if an earlier sending was."""
-        if attempt.sendings == 1:
+        if attempt.sendings <= 1:
             self._bound = None
             self._next(now)
         else:
@@ -97,7 +97,7 @@ class Change:
 
     def expired(self, now: Now) -> None:
         """End: indefinite if anything was sent, definite otherwise."""
-        if self._bound is not None:
+        if self._bound is not None and self._bound.sendings:
             address = self._bound.address
             self._fail(MaybeStored(f"{address}: no answer in time; the write may be stored"))
         else:
@@ -115,6 +115,7 @@ class Change:
                 now,
                 direct=target.direct,
                 patient=self.write.w != 1,
+                knocks=True,
             )
         elif core.lost:
             self._fail(nobody(self._refusal, self._call.tried, sent=False))

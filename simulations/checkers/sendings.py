@@ -1,12 +1,19 @@
-"""Sendings: what was sent is not sent again while it may still arrive; late reads get no answer."""
+"""Sendings: what was sent is not sent again while it may still arrive; late reads get no answer.
+
+And no write is given to a node that has stood still for long: it could go nowhere else.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from dcc.units import SECOND
 from simulations.history import Violation
 
 AGAIN = "nothing is sent again while it is on its way"
+STOPPED = "nothing is written to who stands still"
+STOPPED_NS = 5 * SECOND
+"As long as a client may take a node for there, its call's time, and what was late on its way."
 LATE = "late reads are not served"
 
 Link = tuple[str, int, str, int]
@@ -28,6 +35,12 @@ class Sendings:
     def sent(self, link: Link, number: int, frame: bytes) -> None:
         """Note the first frame of a batch as it leaves."""
         self._flying.setdefault((link, number), []).append(frame)
+
+    def written(self, client: str, node: str, stood_ns: int, now_ns: int) -> None:
+        """Note that a client gives a write to a node that has stood still for `stood_ns`."""
+        if stood_ns > STOPPED_NS:
+            text = f"{client} writes to {node}, which has stood still for {stood_ns / 1e9:.1f} s"
+            self.violations.append(Violation(STOPPED, text, now_ns))
 
     def arrived(self, link: Link, number: int, frame: bytes, now_ns: int) -> None:
         """Note that the very frame has arrived: what was sent behind it was sent in vain."""
