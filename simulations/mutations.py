@@ -124,21 +124,21 @@ def unready_answers(core: NodeCore) -> None:
 
 def serves_in_doubt(core: NodeCore) -> None:
     """A node serves what it holds although others may have written without it."""
-    _replace(core.sync, "may_be_old", lambda slot: False)
-    _replace(core.reads, "before_hit", lambda slot, *, aside: ())
+    _replace(core.certainty, "may_be_old", lambda slot: False)
+    _replace(core.certainty, "_may_know_newer", lambda slot, *, aside: ())
 
 
 def lists_in_doubt(core: NodeCore) -> None:
     """A node lists what it holds as if others could not have deleted it without it."""
-    sync, table = core.sync, core.requests._table
-    listed, may_be_old = table[Scan], sync.may_be_old
+    certainty, table = core.certainty, core.requests._table
+    listed, may_be_old = table[Scan], certainty.may_be_old
 
     def mutant(*question: Any) -> Any:
-        _replace(sync, "may_be_old", lambda slot: False)
+        _replace(certainty, "may_be_old", lambda slot: False)
         try:
             return listed(*question)
         finally:
-            _replace(sync, "may_be_old", may_be_old)
+            _replace(certainty, "may_be_old", may_be_old)
 
     table[Scan] = mutant
 

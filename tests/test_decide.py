@@ -23,7 +23,7 @@ def entry_of(value: bytes, expires_at_ms: int = 0) -> Entry:
 
 
 def decided(write: Write, entry: Entry | None = None, *, sure: bool = True) -> Decision:
-    decision = decide(write, entry, sure=sure, now_ms=1_000)
+    decision = decide(write, entry, authoritative=sure, now_ms=1_000)
     assert isinstance(decision, Decision)
     return decision
 
@@ -91,12 +91,14 @@ def test_incr_of_a_counter_keeps_its_expiry() -> None:
 
 @pytest.mark.parametrize("value", [b"", b"one", b"1.0", b" 1", b"1_0", b"--1", b"9" * 20, b"\xb2"])
 def test_incr_of_anything_else_is_refused(value: bytes) -> None:
-    refusal = decide(Write(op=Op.INCR, key=KEY, delta=1), entry_of(value), sure=True, now_ms=1)
+    refusal = decide(
+        Write(op=Op.INCR, key=KEY, delta=1), entry_of(value), authoritative=True, now_ms=1
+    )
     assert isinstance(refusal, Refusal)
     assert refusal.code is Code.NOT_A_NUMBER
 
 
 def test_incr_beyond_64_bits_is_refused() -> None:
     full = entry_of(b"%d" % ((1 << 63) - 1))
-    refusal = decide(Write(op=Op.INCR, key=KEY, delta=1), full, sure=True, now_ms=1)
+    refusal = decide(Write(op=Op.INCR, key=KEY, delta=1), full, authoritative=True, now_ms=1)
     assert isinstance(refusal, Refusal)

@@ -37,7 +37,7 @@ def test_all_are_in_sync_after_the_first_exchange_and_then_it_is_silent() -> Non
     for plane in world.planes.values():
         assert plane.exchange.agenda.caught_up
         for key in keys(50):
-            assert not plane.sync.unsynced(slot_of(key)).ask
+            assert not plane.sync.unsynced(slot_of(key)).peers
     world.run(60)
     world.carried.clear()
     world.run(125)

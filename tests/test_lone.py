@@ -11,11 +11,15 @@ from dcc.wire.messages import (
     GetMany,
     GetManyReply,
     GetReply,
+    Op,
+    Outcome,
     Scan,
     ScanReply,
     Status,
     Topology,
     TopologyGet,
+    Write,
+    WriteReply,
 )
 from tests.cores import Cores
 
@@ -68,6 +72,24 @@ def test_a_restart_without_seeds_makes_no_key_absent() -> None:
     assert [key for key in keys if settled_status(cores, "a", key) is not Status.HIT] == []
 
 
+def test_a_delete_at_a_lone_node_reaches_what_it_cannot_see() -> None:
+    cores = Cores("a", "b", replicas=1)
+    cores.settle()
+    key = cores.key_of("a", "b")
+    cores.put("a", key, b"value", w=2)
+    cores.run(0.1)
+    assert cores.held("b", key) == b"value"
+    a = cores.add("a", seeded=False)
+    cores.until(lambda: a.serving, 5.0)
+    assert a.certainty.lone
+    (reply,) = cores.ask("a", Write(op=Op.DELETE, key=key))
+    assert isinstance(reply, WriteReply)
+    assert reply.outcome is Outcome.NOT_DONE, "it found nothing to delete"
+    cores.settle()
+    cores.run(5.0)
+    assert (cores.held("a", key), cores.held("b", key)) == (None, None)
+
+
 def test_an_answer_from_another_ring_settles_no_absence() -> None:
     cores, key = half_met()
     assert b"value" not in (cores.held("a", key), cores.held("b", key))
@@ -78,10 +100,10 @@ def test_a_miss_is_judged_by_the_ring_at_its_end() -> None:
     cores, key = half_met()
     a = cores["a"]
     verdict = Verdict(1, None, True, {node_key("b"): NO_VERSION})
-    assert a.reads.is_settled(slot_of(key), key, verdict), "as far as it knew"
+    assert a.certainty.after(verdict, slot_of(key), key), "as far as it knew"
     cores.lost = lambda _s, _t, _m: False
     cores.until(lambda: node_key("c") in a.held.view.boots)
-    assert not a.reads.is_settled(slot_of(key), key, verdict)
+    assert not a.certainty.after(verdict, slot_of(key), key)
 
 
 def half_met() -> tuple[Cores, bytes]:

@@ -72,7 +72,7 @@ def test_it_has_caught_up_soon_and_the_short_path_serves_again() -> None:
     cores.until(lambda: not cores["a"].sync.behind, 10.0)
     assert cores.mono - began < 2 * SECOND
     assert cores.held("a", key) == b"new"
-    assert not cores["a"].sync.may_be_old(slot_of(key))
+    assert not cores["a"].certainty.may_be_old(slot_of(key))
     reply = cores.get("a", key)
     assert reply is not None
     assert reply.value == b"new"

@@ -46,6 +46,7 @@ from dcc.node.settings import Changes
 from dcc.node.stats import statistics
 from dcc.node.timekeeping import Timekeeper
 from dcc.node.viewpace import ViewPace
+from dcc.replication.certainty import Certainty
 from dcc.replication.exchange import Exchange
 from dcc.replication.holdings import Holdings, Instant, secret
 from dcc.replication.questions import Outcome, Questions
@@ -96,10 +97,11 @@ class NodeCore:
         self.exchange = Exchange(self.held, self.sync)
         self.staleness = Staleness()
         self.served = ServedKeys(self.held)
+        self.certainty = Certainty(self.held, self.sync)
         self.reads = Reads(
-            self.held, self.sync, self.questions, self.streams, self.staleness, self.served
+            self.held, self.certainty, self.questions, self.streams, self.staleness, self.served
         )
-        self.writes = Writes(self.held, self.sync, self.reads, self.questions, self.streams)
+        self.writes = Writes(self.held, self.certainty, self.questions, self.streams)
         self.forwards, self.changes = Forwards(self.held, self.codec), Changes(self.held)
         self.converging, self.audits = Converging(self), Audits(self.held.store)
         self.lateness = Lateness(self.clock)
@@ -488,7 +490,7 @@ class NodeCore:
         return self.membership.offer_view(peer, at.mono, at.ms)
 
     def _fetch(self, header: Header, message: m.Fetch, _at: Instant) -> list[Effect]:
-        sure = not self.sync.unsynced(slot_of(message.key)).ask
+        sure = self.certainty.of_word(slot_of(message.key))
         records = self.requests.held_record(message.key)
         gone = not records and self.exchange.answerer.knows_gone(message)
         reply = m.FetchReply(records=records, sure=sure, gone=gone)

@@ -17,8 +17,8 @@ from dcc.replication.holdings import Instant
 from dcc.replication.served import EVERY as NAMED
 from dcc.replication.staleness import EVERY
 from dcc.ring.hashing import slot_of, slots_of
-from dcc.store.entry import BARREN, Entry
-from dcc.types import NO_VERSION, Kind, Now, Version
+from dcc.store.entry import Entry
+from dcc.types import NO_VERSION, Now, Version
 from dcc.wire.codec import HEADER_FIELDS, PREFIX_BYTES
 from dcc.wire.messages import TAG, Get, GetMany, GetManyReply, GetReply, Status
 
@@ -49,7 +49,8 @@ class FastPath:
 
     def __init__(self, core: NodeCore) -> None:
         self._core = core
-        self._view, self._sync, self._store = core.held.view, core.sync, core.held.store
+        self._view, self._store = core.held.view, core.held.store
+        self._certainty = core.certainty
         self._counters, self._staleness = core.counters, core.staleness
         self._served = core.served.served
         self._commands = core.counters.commands
@@ -85,7 +86,7 @@ class FastPath:
         if until < self._late_before and until:
             return self._late(until)
         slot = slot_of(key)
-        if self._sync.behind and self._sync.may_be_old(slot):
+        if self._certainty.may_be_old(slot):
             return None
         route = self._view.route(slot)
         if not route or (route[0] != self._me and not (direct is True and self._me in route)):
@@ -144,7 +145,7 @@ class FastPath:
     def _many(self, keys: list[bytes], request: int) -> bytes | None:
         me, ms = self._me, self._at.ms
         slots = slots_of(keys)
-        if self._sync.behind and any(map(self._sync.may_be_old, slots)):
+        if self._certainty.any_may_be_old(slots):
             return None
         if not self._view.all_primary(slots):
             return None
@@ -154,7 +155,7 @@ class FastPath:
         if len(values) < len(keys):
             for i, entry in enumerate(entries):
                 if entry is None:
-                    if not self._is_absent(slots[i], keys[i]):
+                    if not self._certainty.is_authoritative(slots[i], keys[i]):
                         return None
                     statuses[i] = MISS
         if values:
@@ -188,15 +189,8 @@ class FastPath:
         for key, entry in found[first::EVERY]:
             self._staleness.served(key, entry.version, self._at.ms)
 
-    def _is_absent(self, slot: int, key: bytes) -> bool:
-        """Return whether a key that was not found is certainly nowhere."""
-        if not self._sync.speaks_alone(slot):
-            return False
-        entry = self._store.peek(slot, key)
-        return entry is None or entry.kind is not Kind.EVICTED or bool(entry.asked & BARREN)
-
     def _miss(self, slot: int, key: bytes, request: int) -> bytes | None:
-        if not self._is_absent(slot, key):
+        if not self._certainty.is_authoritative(slot, key):
             return None
         self._commands["get"] += 1
         self._counters.misses += 1

@@ -2,8 +2,8 @@
 
 A node without seeds founds a cluster of its own whenever it starts. So that a restart is not taken
 for an empty cache, a node counts as *lone* until it meets somebody, or until those who remember it
-must have looked for it: what it lacks is not certain to be nowhere, and clients that know another
-ring keep it.
+must have looked for it: none of its misses is authoritative (`dcc.replication.certainty`), and
+clients that know another ring keep it.
 
 A node begins as *filling*: it owns slots and leads none that another owner can (`ring.slots`). Once
 it is in sync with every live holder of its slots it says so, and leads.
@@ -53,8 +53,8 @@ class Lifecycle:
 
     def tick(self, at: Instant) -> list[Effect]:
         """Go on with either, as far as it goes now."""
-        if self._core.sync.lone:
-            self._core.sync.lone = self._is_lone(at)
+        if self._core.certainty.lone:
+            self._core.certainty.lone = self._is_lone(at)
         return self._fill(at) + self._go_on_leaving(at)
 
     def _is_lone(self, at: Instant) -> bool:

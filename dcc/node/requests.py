@@ -228,7 +228,7 @@ class Requests:
         self, _header: Header, message: m.GetMany, asker: Asker, at: Instant
     ) -> list[Effect]:
         self._counters.commands["get_many"] += 1
-        held, me = self._held, self._held.key
+        held, me, certainty = self._held, self._held.key, self._core.certainty
         statuses = bytearray()
         values: list[bytes] = []
         effects: list[Effect] = []
@@ -236,7 +236,7 @@ class Requests:
         for key in message.keys:
             slot = slot_of(key)
             route = held.view.route(slot)
-            mine = route[:1] == (me,) and not self._core.sync.may_be_old(slot)
+            mine = route[:1] == (me,) and not certainty.may_be_old(slot)
             entry = held.store.get(slot, key, at.ms) if mine else None
             if entry is not None:
                 value = entry.value
@@ -252,10 +252,8 @@ class Requests:
                 hits += 1
                 if not (self._counters.hits + hits) % EVERY:
                     self._core.staleness.served(key, entry.version, at.ms)
-            elif mine and not self._reads.doubt(slot, key).ask:
-                sync = self._core.sync
-                certain = sync.unsynced(slot).settles and not sync.lone
-                statuses.append(m.Status.MISS if certain else m.Status.UNSURE)
+            elif mine and not (inquiry := certainty.of_absence(slot, key)).peers:
+                statuses.append(m.Status.MISS if inquiry.decides else m.Status.UNSURE)
                 misses += 1
             else:
                 statuses.append(m.Status.ELSEWHERE)
@@ -274,7 +272,7 @@ class Requests:
         reply = m.Topology(
             settings=membership.settings,
             members=fit(members, VIEW_BYTES),
-            ready=self._core.ready and not self._core.sync.lone,
+            ready=self._core.ready and not self._core.certainty.lone,
         )
         return [asker.answer(reply)]
 
@@ -291,7 +289,8 @@ class Requests:
         after = scan.after
         for slot in scan.slots:
             found = [k for k in held.store.keys(slot, at.ms) if k.startswith(scan.prefix)]
-            if self._core.sync.may_be_old(slot):
+            worth = self._core.certainty.of_listing(slot)
+            if worth.may_be_old:
                 old.append(slot)
             for key in sorted(key for key in found if key > after):
                 keys.append(key)
@@ -303,7 +302,7 @@ class Requests:
                 break
             after = b""
             done += 1
-            if not held.view.is_primary(slot) or not self._core.sync.speaks_alone(slot):
+            if not worth.authoritative:
                 unsure.append(slot)
             if looked_at > SCAN_ENTRIES_MAX:
                 break
@@ -390,7 +389,7 @@ class Requests:
     ) -> list[Effect]:
         slot = slot_of(message.key)
         self._held.store.get(slot, message.key, at.ms)  # turns what has expired into a record of it
-        confirmed = self._held.view.is_primary(slot) and self._core.sync.speaks_alone(slot)
+        confirmed = self._core.certainty.of_listing(slot).authoritative
         reply = m.InspectReply(records=self.held_record(message.key), confirmed=confirmed)
         return [asker.answer(reply)]
 

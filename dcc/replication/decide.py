@@ -33,11 +33,13 @@ class Refusal(NamedTuple):
     text: str
 
 
-def decide(write: Write, entry: Entry | None, *, sure: bool, now_ms: int) -> Decision | Refusal:
+def decide(
+    write: Write, entry: Entry | None, *, authoritative: bool, now_ms: int
+) -> Decision | Refusal:
     """Return what `write` does when the key's live entry is `entry` (None = absent).
 
-    `sure` says whether an absence is certain; only a delete cares, since it must reach a value
-    that nobody could see just now.
+    `authoritative` says whether a miss is; only a delete cares, since it must reach a value that
+    nobody could see just now.
     """
     if write.op is Op.PUT:
         return decide_put(write.key, write.value, write.ttl_ms, now_ms)
@@ -51,7 +53,7 @@ def decide(write: Write, entry: Entry | None, *, sure: bool, now_ms: int) -> Dec
             return NOTHING
         return _stored(write.key, write.value, expires_at_ms)
     if write.op is Op.DELETE:
-        return _delete(write, entry, sure=sure)
+        return _delete(write, entry, authoritative=authoritative)
     if write.op is Op.TOUCH:
         return _stored(write.key, entry.value, expires_at_ms) if entry is not None else NOTHING
     return _count(write, entry, expires_at_ms)
@@ -73,8 +75,8 @@ def _stored(key: bytes, value: bytes, expires_at_ms: int, number: int = 0) -> De
     return Decision(Outcome.DONE, record, number)
 
 
-def _delete(write: Write, entry: Entry | None, *, sure: bool) -> Decision:
-    if entry is None and sure:
+def _delete(write: Write, entry: Entry | None, *, authoritative: bool) -> Decision:
+    if entry is None and authoritative:
         return NOTHING
     tombstone = Record(write.key, Kind.TOMBSTONE, b"", NO_VERSION, 0, PREV_UNKNOWN)
     return Decision(Outcome.NOT_DONE if entry is None else Outcome.DONE, tombstone)

@@ -78,8 +78,8 @@ class Verdict(NamedTuple):
     "The version that is held here and was deleted or replaced elsewhere, by what is forgotten."
 
     @property
-    def settles(self) -> bool:
-        """Whether what none of them holds is certainly nowhere."""
+    def decides(self) -> bool:
+        """Whether all whose word was needed have answered, in one ring."""
         return self.answered and self.agreed
 
 

@@ -1,12 +1,8 @@
 """One read: a hit, an authoritative miss, or an unsure miss.
 
-A hit is what is held here, unless others may have written without this node and it has not caught
-up with them since, or the reader came aside of a silent primary: then it asks for something newer
-first. A miss is authoritative only at the primary, in sync with every other
-holder, and for a key that has no ghost which was not asked about. Any other miss asks: the
-holders this node is not in sync with, the primary at least; for a ghost everybody who may have
-kept the value. When all have answered the miss is authoritative after all, else it is unsure.
-What is found is installed, so the next reader finds it here.
+What a node may answer alone, and whom it has to ask before, says `certainty`. After others were
+asked a miss is authoritative if all have answered and nothing stands against it, else unsure. What
+is found is installed, so the next reader finds it here.
 
 A read may want the word of `r` owners (or their stand-ins), this node's own included. Then all
 the others are asked even when there is a hit at hand, and holders that this node is not in sync
@@ -22,6 +18,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from dcc.effects import Effect
+from dcc.replication.certainty import Certainty
 from dcc.replication.holdings import Asker, Holdings, Instant
 from dcc.replication.questions import Questions, Quorum, Verdict
 from dcc.replication.quorum import needed
@@ -29,9 +26,7 @@ from dcc.replication.served import EVERY as NAMED
 from dcc.replication.served import ServedKeys
 from dcc.replication.staleness import EVERY, STAMP_MS_BITS, Staleness
 from dcc.replication.streams import Streams
-from dcc.replication.sync import IN_SYNC, SyncTable
 from dcc.ring.hashing import slot_of
-from dcc.store.entry import BARREN
 from dcc.types import NO_VERSION, PREV_UNKNOWN, Kind, NodeKey, Record, Version
 from dcc.wire.messages import Code, ErrorReply, GetReply, Status
 
@@ -42,22 +37,12 @@ REPAIRS_MAX = 1_024
 "Repairs remembered, so that many reads of one key send it to one owner once."
 
 
-class Doubt(NamedTuple):
-    """What stands between a local miss and certainty."""
-
-    ask: tuple[NodeKey, ...]
-    settles: bool
-    "Whether all answers together would make the miss authoritative."
-
-
-CERTAIN = Doubt((), True)
-
-
 class _Waiting(NamedTuple):
     asker: Asker
     slot: int
     key: bytes
-    settles: bool
+    decides: bool
+    "Whether the answers of all who were asked make a miss authoritative."
     held: Version
     "What was held here of the key when the question was put."
     needed: int = 1
@@ -74,13 +59,13 @@ class Reads:
     def __init__(
         self,
         holdings: Holdings,
-        sync: SyncTable,
+        certainty: Certainty,
         questions: Questions,
         streams: Streams,
         staleness: Staleness,
         served: ServedKeys,
     ) -> None:
-        self._held, self._sync, self._questions = holdings, sync, questions
+        self._held, self._certainty, self._questions = holdings, certainty, questions
         self._streams, self._staleness, self._served = streams, staleness, served
         self._waiting: dict[int, _Waiting] = {}
         self._repaired: dict[tuple[NodeKey, Version], None] = {}
@@ -90,43 +75,6 @@ class Reads:
     def repairs(self) -> int:
         """Repairs remembered."""
         return len(self._repaired)
-
-    def doubt(self, slot: int, key: bytes) -> Doubt:
-        """Return whom to ask before `key`, absent here, may be called absent."""
-        held = self._held
-        unsynced = self._sync.unsynced(slot)
-        route = held.view.route(slot)
-        entry = held.store.peek(slot, key)
-        if entry is not None and entry.kind is Kind.EVICTED and not entry.asked & BARREN:
-            alive = held.view.alive
-            ask = tuple(peer for peer in self._sync.holders(slot) if peer in alive)
-            return Doubt(ask, unsynced.settles)
-        if route[:1] == (held.key,):
-            return CERTAIN if unsynced is IN_SYNC else Doubt(unsynced.ask, unsynced.settles)
-        if not route:
-            return Doubt(unsynced.ask, False)
-        primary = () if route[0] in unsynced.ask else route[:1]
-        return Doubt((*primary, *unsynced.ask), unsynced.settles)
-
-    def before_hit(self, slot: int, *, aside: bool) -> tuple[NodeKey, ...]:
-        """Return whom to ask before a value held here is served: nobody, as a rule.
-
-        Whoever is not in sync since it was away asks those it may have missed writes of, and the
-        other owners, which may have heard already from one that is silent. A reader that came
-        `aside` of a silent primary may know of a write that only another owner acknowledged.
-        """
-        asked = self._sync.unsynced(slot).ask if self._sync.behind else ()
-        others: tuple[NodeKey, ...] = ()
-        if asked:
-            others = tuple([p for p in self._held.view.route(slot) if p != self._held.key])
-        elif aside:
-            others = self.beside(slot)
-        return (*asked, *(peer for peer in others if peer not in asked))
-
-    def beside(self, slot: int) -> tuple[NodeKey, ...]:
-        """Return the live owners beside the primary and this node; nobody if that is this one."""
-        route, me = self._held.view.route(slot), self._held.key
-        return () if route[:1] == (me,) else tuple([peer for peer in route[1:] if peer != me])
 
     def get(
         self,
@@ -149,25 +97,25 @@ class Reads:
         if wanted > 1:
             return self._get_by_quorum(asker, slot, key, wanted, until, now)
         entry = held.store.get(slot, key, now.ms)
-        ask = self.before_hit(slot, aside=aside)
-        if entry is not None and not ask:
-            return [self._hit(asker, key, entry.version, entry.value, entry.expires_at_ms, now)]
-        settles = self._sync.unsynced(slot).settles
-        if entry is None:
-            first, settles = self.doubt(slot, key)
-            ask = (*first, *(peer for peer in ask if peer not in first))
-        if not ask:
-            return [asker.answer(self._miss(certain=settles))]
-        patience_ns = (until - now.mono) * 3 // 4 if settles else 0
+        if entry is not None:
+            inquiry = self._certainty.of_hit(slot, aside=aside)
+            if not inquiry.peers:
+                return [self._hit(asker, key, entry.version, entry.value, entry.expires_at_ms, now)]
+        else:
+            inquiry = self._certainty.of_absence(slot, key, aside=aside)
+            if not inquiry.peers:
+                return [asker.answer(self._miss(authoritative=inquiry.decides))]
+        patience_ns = (until - now.mono) * 3 // 4 if inquiry.decides else 0
         unknown = held.store.peek(slot, key) is None
         number, effects = self._questions.ask(
-            key, ask, now, until=now.mono + patience_ns, first_alone=unknown,
+            key, inquiry.peers, now, until=now.mono + patience_ns, first_alone=unknown,
             for_newer=entry is not None,
         )  # fmt: skip
         version = entry.version if entry is not None else NO_VERSION
         self._waiting[number] = _Waiting(
-            asker, slot, key, settles, version, asked=ask, aside=aside, until=until
-        )
+            asker, slot, key, inquiry.decides, version,
+            asked=inquiry.peers, aside=aside, until=until,
+        )  # fmt: skip
         return effects
 
     def has(self, key: bytes) -> bool:
@@ -183,21 +131,17 @@ class Reads:
         if wanted > len(route):
             text = f"r = {wanted}, live owners and stand-ins {len(route)}"
             return [asker.answer(ErrorReply(code=Code.QUORUM_NOT_REACHED, text=text))]
-        entry = held.store.peek(slot, key)
-        if entry is not None and entry.kind is Kind.VALUE:
-            unsynced = self._sync.unsynced(slot)
-            doubt = Doubt(unsynced.ask, unsynced.settles)
-        else:
-            doubt = self.doubt(slot, key)
+        inquiry = self._certainty.of_quorum(slot, key)
         quorum = Quorum(
             tuple([peer for peer in route if peer != held.key]), wanted - (held.key in route)
         )
         patience_ns = (until - now.mono) * 3 // 4
         number, effects = self._questions.ask(
-            key, doubt.ask, now, quorum, until=now.mono + patience_ns
+            key, inquiry.peers, now, quorum, until=now.mono + patience_ns
         )
+        entry = held.store.peek(slot, key)
         version = entry.version if entry is not None else NO_VERSION
-        self._waiting[number] = _Waiting(asker, slot, key, doubt.settles, version, wanted, route)
+        self._waiting[number] = _Waiting(asker, slot, key, inquiry.decides, version, wanted, route)
         return effects
 
     def resume(self, verdict: Verdict, now: Instant) -> list[Effect]:
@@ -206,7 +150,8 @@ class Reads:
         if waiting is None:
             return []
         route = waiting.route
-        record = self.best(waiting.slot, waiting.key, verdict, now)
+        authoritative = self._certainty.after(verdict, waiting.slot, waiting.key)
+        record = self._best(waiting.slot, waiting.key, verdict, now)
         if route and not (verdict.enough and verdict.answered):
             # Enough of them may have answered, but one that this node is not in sync with has not,
             # or one of them is not: of those who have, one may have lost its memory.
@@ -223,8 +168,8 @@ class Reads:
             if unasked and now.mono < waiting.until:
                 return self._ask_on(waiting, unasked, now)
         if record is None:
-            certain = waiting.settles and self.is_settled(waiting.slot, waiting.key, verdict)
-            return [waiting.asker.answer(self._miss(certain=certain))]
+            authoritative = authoritative and waiting.decides
+            return [waiting.asker.answer(self._miss(authoritative=authoritative))]
         self.read_repairs += record.version != waiting.held
         return [
             self._hit(
@@ -234,8 +179,8 @@ class Reads:
 
     def _unasked(self, waiting: _Waiting) -> tuple[NodeKey, ...]:
         """Return who became able to know better than a value while others were asked for it."""
-        now = self.before_hit(waiting.slot, aside=waiting.aside)
-        return tuple([peer for peer in now if peer not in waiting.asked])
+        now = self._certainty.of_hit(waiting.slot, aside=waiting.aside)
+        return tuple([peer for peer in now.peers if peer not in waiting.asked])
 
     def _ask_on(self, waiting: _Waiting, peers: tuple[NodeKey, ...], now: Instant) -> list[Effect]:
         patience_ns = (waiting.until - now.mono) * 3 // 4
@@ -245,19 +190,14 @@ class Reads:
         self._waiting[number] = waiting._replace(asked=waiting.asked + peers)
         return effects
 
-    def best(self, slot: int, key: bytes, verdict: Verdict, now: Instant) -> Record | None:
-        """Return the newest live value known after a verdict; None = absent.
-
-        Marks a ghost as asked about when everybody has answered.
-        """
+    def _best(self, slot: int, key: bytes, verdict: Verdict, now: Instant) -> Record | None:
+        """Return the newest live value known after a verdict; None = absent."""
         store = self._held.store
         newest = verdict.newest
         entry = store.get(slot, key, now.ms)
         if entry is not None and (newest is None or newest.version <= entry.version):
             return None if entry.version == verdict.gone else entry.record()
         held = store.peek(slot, key)
-        if held is not None and held.kind is Kind.EVICTED and self._all_asked(slot, verdict):
-            held.asked |= BARREN
         if newest is None or newest.kind is not Kind.VALUE:
             return None
         # Not held here: this node coordinates for others, or had no room for it.
@@ -266,24 +206,6 @@ class Reads:
         gone = newest.version.stamp <= store.cleared
         gone = gone or store.graves.hide(slot, key, newest.version)
         return None if expired or outdated or gone else newest
-
-    def _all_asked(self, slot: int, verdict: Verdict) -> bool:
-        alive = self._held.view.alive
-        holders = [peer for peer in self._sync.holders(slot) if peer in alive]
-        settles = self._sync.unsynced(slot).settles  # Else one that is down may have the value.
-        return verdict.settles and settles and all(peer in verdict.versions for peer in holders)
-
-    def is_settled(self, slot: int, key: bytes, verdict: Verdict) -> bool:
-        """Return whether `key`, which none of those who have answered has, is certainly nowhere.
-
-        Judged by what is known now: since the question was put the ring may have changed, or an
-        answer have told of a newer version whose value was evicted.
-        """
-        if verdict.gone != NO_VERSION:
-            return False
-        doubt = self.doubt(slot, key)
-        heard = all(peer in verdict.versions for peer in doubt.ask)
-        return verdict.settles and doubt.settles and heard
 
     def _repair(self, waiting: _Waiting, verdict: Verdict, now: Instant) -> None:
         """Send the newest version to the owners that have answered with an older one."""
@@ -330,11 +252,10 @@ class Reads:
         )
         return asker.answer(reply)
 
-    def _miss(self, *, certain: bool) -> GetReply:
-        certain = certain and not self._sync.lone
-        if certain:
+    def _miss(self, *, authoritative: bool) -> GetReply:
+        if authoritative:
             self.misses += 1
         else:
             self.unsure += 1
-        status = Status.MISS if certain else Status.UNSURE
+        status = Status.MISS if authoritative else Status.UNSURE
         return GetReply(status=status, version=NO_VERSION, value=b"", expires_at_ms=0)

@@ -1,4 +1,4 @@
-"""Who is in sync with whom: when a miss may be called authoritative.
+"""Who is in sync with whom: what this node may have missed of each slot, and who has it.
 
 This node is *in sync* with a peer for a slot when it has pulled everything the peer had seen of
 it (see `exchange`), at equal epochs, in a pull that was sent after the latest of
@@ -12,7 +12,7 @@ it (see `exchange`), at equal epochs, in a pull that was sent after the latest o
 
 From then on every write that the peer coordinates is sent here as well, since it has this node for
 alive: else it would have answered under no epoch (`View.epoch_for`). So a primary that is in
-sync with every other holder and lacks a key knows that nobody has it.
+sync with every other holder and lacks a key knows that nobody has it (`certainty`).
 
 Holders are the owners, those who stand in for them, and former owners that have not released the
 slot. Former owners are found in three ways: placement moves little, so they are among the three
@@ -34,19 +34,25 @@ from dcc.replication.view import View
 from dcc.types import NodeKey
 
 
-class Unsynced:
-    """Whom to ask about an absent key, and whether their word would settle it."""
+class Inquiry:
+    """Whom to ask, and whether their answers decide."""
 
-    __slots__ = ("ask", "settles")
+    __slots__ = ("decides", "peers")
 
-    def __init__(self, ask: tuple[NodeKey, ...], *, settles: bool) -> None:
-        self.ask = ask
-        "Live holders this node is not in sync with."
-        self.settles = settles
-        "False when a holder that may know more is not alive: the miss stays unsure."
+    def __init__(self, peers: tuple[NodeKey, ...], *, decides: bool) -> None:
+        self.peers = peers
+        "Live holders that may know more than this node; the most promising one comes first."
+        self.decides = decides
+        "Whether nobody else may know more: False while a holder that may is down."
+
+    def followed_by(self, more: Iterable[NodeKey]) -> Inquiry:
+        """Return the same with `more` peers behind, each once."""
+        added = tuple([peer for peer in more if peer not in self.peers])
+        return Inquiry(self.peers + added, decides=self.decides) if added else self
 
 
-IN_SYNC = Unsynced((), settles=True)
+IN_SYNC = Inquiry((), decides=True)
+"Nobody has to be asked. The only such answer of `SyncTable.unsynced`, so it is compared by `is`."
 
 
 class SyncTable:
@@ -58,16 +64,13 @@ class SyncTable:
         self.behind = False
         """Whether others may have written without this node, since it stood still, did not lead, or
         they could not be reached: until it has caught up, what it holds may be old, not only what
-        it lacks be missing. Slots that are in sync already are not in doubt: `may_be_old`."""
-        self.lone = True
-        """Whether this node has met nobody since it started, a short while ago: if it has no seeds
-        it founds a cluster of its own, while the one that it was restarted from looks for it."""
+        it lacks be missing. Slots that are in sync already are not in doubt."""
         self._pulled: dict[NodeKey, array[int]] = {}
         self._owed_since = array("q", bytes(8 * SLOT_COUNT))
         "Before then nobody was asked for what this node claims to have seen without having it."
         self._any_owed = False
         self._nudgers: dict[int, dict[NodeKey, int]] = {}  # slot -> who said to hold it, when
-        self._verdicts: dict[int, Unsynced] = {}
+        self._verdicts: dict[int, Inquiry] = {}
         self._strays: frozenset[NodeKey] = frozenset()
         """Members met again, until this node has caught up: apart from it they may have stood in
         for owners of any slot."""
@@ -177,23 +180,12 @@ class SyncTable:
         needed = max(self._restart_at, self._view.holder_since[slot], alive_since)
         return self.last_pull(slot, peer) >= max(needed, self._owed_since[slot])
 
-    def unsynced(self, slot: int) -> Unsynced:
-        """Return whom an absent key of `slot` has to be asked of; amortised O(1)."""
+    def unsynced(self, slot: int) -> Inquiry:
+        """Return the holders of `slot` that this node is not in sync with; amortised O(1)."""
         found = self._verdicts.get(slot)
         if found is None:
             found = self._verdicts[slot] = self._judge(slot)
         return found
-
-    def speaks_alone(self, slot: int) -> bool:
-        """Return whether what the primary, if that is this node, lacks of `slot` is nowhere; O(1).
-
-        But for ghosts of the key that nobody was asked about.
-        """
-        return not self.lone and self.unsynced(slot) is IN_SYNC
-
-    def may_be_old(self, slot: int) -> bool:
-        """Return whether others may have written `slot` without this node; O(1)."""
-        return self.behind and bool(self.unsynced(slot).ask)
 
     def holders(self, slot: int) -> tuple[NodeKey, ...]:
         """Return everybody who may hold something of `slot`, this node not among them."""
@@ -213,20 +205,20 @@ class SyncTable:
             times = self._pulled[peer] = array("q", [-1]) * SLOT_COUNT
         return times
 
-    def _judge(self, slot: int) -> Unsynced:
+    def _judge(self, slot: int) -> Inquiry:
         ask: list[NodeKey] = []
-        settles = True
+        decides = True
         owners = self._view.slots.owners(slot)
         for peer in self.holders(slot):
             if peer in self._view.alive:
                 if not self.in_sync(slot, peer):
                     ask.append(peer)
             elif peer in owners or not self._was_emptied(slot, peer):
-                settles = False
-        if not ask and settles:
+                decides = False
+        if not ask and decides:
             return IN_SYNC
         ask.sort(key=self._view.following.__contains__)  # Who is likely to have it comes first.
-        return Unsynced(tuple(ask), settles=settles)
+        return Inquiry(tuple(ask), decides=decides)
 
     def _was_emptied(self, slot: int, peer: NodeKey) -> bool:
         # A member that is down and owns nothing here can hold the slot only as a former owner;

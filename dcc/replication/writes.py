@@ -21,14 +21,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dcc.effects import Effect
+from dcc.replication.certainty import Certainty
 from dcc.replication.decide import Decision, Refusal, decide, decide_put
 from dcc.replication.holdings import Asker, Holdings, Instant
 from dcc.replication.once import Client, Once
 from dcc.replication.questions import Questions, Verdict
 from dcc.replication.quorum import needed
-from dcc.replication.reads import Doubt, Reads
 from dcc.replication.streams import Streams, Waiting
-from dcc.replication.sync import SyncTable, Unsynced
 from dcc.ring.hashing import slot_of
 from dcc.types import NO_VERSION, NodeKey, Record, Version
 from dcc.units import NEVER
@@ -92,12 +91,11 @@ class Writes:
     def __init__(
         self,
         holdings: Holdings,
-        sync: SyncTable,
-        reads: Reads,
+        certainty: Certainty,
         questions: Questions,
         streams: Streams,
     ) -> None:
-        self._held, self._sync, self._reads = holdings, sync, reads
+        self._held, self._certainty = holdings, certainty
         self._questions, self._streams = questions, streams
         self.once = Once(holdings.config.remembered_bytes_max)
         self._undecided: dict[int, _Undecided] = {}
@@ -126,16 +124,18 @@ class Writes:
         refusal = refusal or self._unfit(len(write.value))
         if refusal:
             return [self.once.finish(client, asker, refusal)]
-        doubt = self._doubt(slot, write.op, write.key)
-        if doubt.ask:
+        inquiry = self._certainty.of_write(slot, write.op, write.key)
+        if inquiry.peers:
             number, effects = self._questions.ask(
-                write.key, doubt.ask, now, patient=write.op is not Op.PUT, for_newer=True
+                write.key, inquiry.peers, now, patient=write.op is not Op.PUT, for_newer=True
             )
             self._undecided[number] = _Undecided(client, asker, write, slot, until)
             self.bytes_used += len(write.value)
             self.undecided_bytes += len(write.value)
             return effects
-        return self._execute(client, asker, write, slot, until, sure=doubt.settles, now=now)
+        return self._execute(
+            client, asker, write, slot, until, authoritative=inquiry.decides, now=now
+        )
 
     def better_stamped_by(self, route: Sequence[NodeKey], now: Instant) -> NodeKey | None:
         """Return who of `route` should stamp instead of this node: nobody, as a rule.
@@ -168,11 +168,10 @@ class Writes:
         if refusal:
             return [self.once.finish(waiting.client, waiting.asker, refusal)]
         key = waiting.write.key
-        self._reads.best(waiting.slot, key, verdict, now)  # marks a ghost that nobody has
-        sure = self._reads.is_settled(waiting.slot, key, verdict)
+        authoritative = self._certainty.after(verdict, waiting.slot, key)
         return self._execute(
             waiting.client, waiting.asker, waiting.write, waiting.slot, waiting.until,
-            sure=sure, now=now, gone=verdict.gone,
+            authoritative=authoritative, now=now, gone=verdict.gone,
         )  # fmt: skip
 
     def _is_ignorant(self, waiting: _Undecided, verdict: Verdict) -> bool:
@@ -181,19 +180,7 @@ class Writes:
         This node was away, and of those who wrote meanwhile not all have answered.
         """
         conditional = waiting.write.op is not Op.PUT
-        return conditional and not verdict.answered and self._sync.may_be_old(waiting.slot)
-
-    def _doubt(self, slot: int, op: Op, key: bytes) -> Doubt | Unsynced:
-        """Return whom to ask before stamping.
-
-        A put only has to exceed the versions that this node may have missed; the others are
-        conditions, on a value that a primary gone silent, or whom it has told, may know better.
-        """
-        if op is Op.PUT:
-            return self._sync.unsynced(slot)
-        ask, settles = self._reads.doubt(slot, key)
-        beside = self._reads.beside(slot)
-        return Doubt((*ask, *(peer for peer in beside if peer not in ask)), settles)
+        return conditional and not verdict.answered and self._certainty.may_be_old(waiting.slot)
 
     def _execute(
         self,
@@ -203,7 +190,7 @@ class Writes:
         slot: int,
         until: int,
         *,
-        sure: bool,
+        authoritative: bool,
         now: Instant,
         gone: Version = NO_VERSION,
     ) -> list[Effect]:
@@ -212,7 +199,7 @@ class Writes:
         if entry is not None and entry.version == gone:
             entry = None
         agreed_ms = self._held.clock.agreed_ms(now.ms)
-        decision = decide(write, entry, sure=sure, now_ms=agreed_ms)
+        decision = decide(write, entry, authoritative=authoritative, now_ms=agreed_ms)
         if isinstance(decision, Refusal):
             return [self._refuse(client, asker, decision.code, decision.text)]
         if decision.record is None:
@@ -250,8 +237,8 @@ class Writes:
                 continue
             if not store.fits(len(value)):
                 continue
-            doubt = self._doubt(slot, many.op, key)
-            if doubt.ask:
+            inquiry = self._certainty.of_write(slot, many.op, key)
+            if inquiry.peers:
                 continue
             entry = store.get(slot, key, now.ms)
             decision: Decision | Refusal
@@ -259,7 +246,7 @@ class Writes:
                 decision = decide_put(key, value, many.ttl_ms, agreed_ms)
             else:
                 write = Write(op=many.op, key=key, value=value, ttl_ms=many.ttl_ms, w=many.w)
-                decision = decide(write, entry, sure=doubt.settles, now_ms=agreed_ms)
+                decision = decide(write, entry, authoritative=inquiry.decides, now_ms=agreed_ms)
             if isinstance(decision, Refusal):
                 continue
             request.outcomes[index] = decision.outcome
