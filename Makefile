@@ -6,7 +6,7 @@ SEEDS ?= 1000
 BIN := .venv/bin
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types sim soak peers package bench clean
+.PHONY: help demo test check lint types sim soak peers docs package bench clean
 
 help:
 	@echo 'make demo           three nodes, real clients, one kill -9, a report'
@@ -15,6 +15,7 @@ help:
 	@echo 'make sim SEED=7     one simulated cluster under the faults that the seed draws'
 	@echo 'make soak SEEDS=5000  many seeds, and the property tests with many examples'
 	@echo 'make peers          the test suites of Django, dogpile.cache and others, on real nodes'
+	@echo 'make docs           these documents as a site in docs/_build/html, without a warning'
 	@echo 'make package        wheel and source distribution in dist/, checked; the wheel installed and run'
 	@echo 'make bench          dcc beside Redis, Valkey and memcached clients, in one run'
 
@@ -45,6 +46,11 @@ soak: .venv/installed-for-tests
 peers: .venv/installed-for-tests .venv/peers/installed
 	$(BIN)/python -m tests.peers.run
 
+# A warning is an error; then the examples in what was built are run.
+docs: .venv/installed-for-docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
+	$(BIN)/python -m sphinx --fail-on-warning --quiet -b doctest docs docs/_build/doctest
+
 # PYTHON=python3.13 names the one that the wheel is tried on, in an environment that has nothing else.
 package: .venv/installed-for-package
 	rm -rf build dist .venv/wheel
@@ -59,7 +65,7 @@ bench: .venv/installed-for-bench
 	$(BIN)/python -m benchmarks.peers --json bench.json --chart bench.png
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -72,6 +78,10 @@ clean:
 
 .venv/installed-for-tests: setup.cfg pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,frameworks]'
+	@touch $@ .venv/installed
+
+.venv/installed-for-docs: setup.cfg pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@touch $@ .venv/installed
 
 .venv/installed-for-package: setup.cfg pyproject.toml | .venv/bin/python

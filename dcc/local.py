@@ -171,7 +171,7 @@ class LocalCluster:
 
     @property
     def url(self) -> str:
-        """The `dcc://…` URL of the running nodes, for `dcc.Cache` and all that take one."""
+        """The URL of the running nodes, for `dcc.Cache` and all that take one."""
         nodes = ",".join(node.address for node in self.nodes if node.alive)
         return f"dcc://{nodes}?cluster={quote(self._options.get('cluster', 'dcc'), safe='')}"
 

@@ -1,7 +1,7 @@
-"""What the README shows is what happens: its Python blocks run, and so does every command in it.
+"""What the documents show is what happens: their Python blocks run, and so do their commands.
 
-Blocks are taken from the README itself. The addresses it shows are fixed ports; here each node
-gets free ones, and the addresses in later lines are replaced by those that it got.
+Blocks are taken from the documents themselves. The addresses they show are fixed ports; here each
+node gets free ones, and the addresses in later lines are replaced by those that it got.
 """
 
 from __future__ import annotations
@@ -20,8 +20,23 @@ from tests.processes import ROOT, Processes, Running, wait_until
 from tests.source_rules import sources
 
 README = (ROOT / "README.md").read_text("utf-8")
-DOCUMENTS = ("README.md", "docs/operations.md")
+README_LINES_MAX = 150
+GUARANTEES = (ROOT / "docs/guarantees.md").read_text("utf-8")
+DOCUMENTS = ("docs/quickstart.md", "docs/operations.md")
+PROGRAMS = ("README.md", "docs/quickstart.md", "docs/asyncio.md", "docs/coming-from-redis.md")
+RUN_ELSEWHERE = {
+    "docs/celery.md": "tests/contrib/test_sites.py",
+    "docs/django.md": "tests/contrib/test_sites.py",
+    "docs/fastapi.md": "tests/contrib/test_sites.py",
+    "docs/flask.md": "tests/contrib/test_sites.py",
+    "docs/observability.md": "tests/test_observability.py",
+    "docs/other.md": "tests/contrib/test_documents.py",
+    "docs/simulation.md": "tests/test_simulation_runs.py",
+    "docs/testing.md": "tests/test_pytest_plugin.py",
+}
+"Documents with Python blocks that other tests run."
 COMMANDS = ("dcc ", "python -m ")
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -86,15 +101,29 @@ class Session:
         return word
 
 
-def test_the_readme_has_what_these_tests_look_for() -> None:
-    assert len(blocks(README, "python")) == 3
-    lines = commands(README)
+def test_the_quickstart_has_what_these_tests_look_for() -> None:
+    text = (ROOT / DOCUMENTS[0]).read_text("utf-8")
+    assert len(blocks(text, "python")) == 2
+    lines = commands(text)
     assert sum(is_node(shlex.split(line)) for line in lines) == 3
     assert len(lines) >= 12
 
 
+def test_each_document_with_programs_has_a_test_that_runs_them() -> None:
+    texts = {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in PAGES}
+    with_programs = {name for name, text in texts.items() if blocks(text, "python")}
+    assert with_programs == {*PROGRAMS, *RUN_ELSEWHERE}
+    for document, test in RUN_ELSEWHERE.items():
+        name = document.removeprefix("docs/")
+        assert name in (ROOT / test).read_text("utf-8"), f"{test} does not read {name}"
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= README_LINES_MAX
+
+
 @pytest.mark.process
-@pytest.mark.parametrize("document", ["README.md", "docs/asyncio.md"])
+@pytest.mark.parametrize("document", PROGRAMS)
 def test_the_python_blocks_of_a_document_run(
     document: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,25 +147,45 @@ def test_a_command_that_fails_is_seen(processes: Processes) -> None:
         Session(processes).type("dcc get --nodes 127.0.0.1:1 --timeout 0.1 key")
 
 
-@pytest.mark.parametrize("document", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/*.md")))
+@pytest.mark.parametrize("document", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_file_that_a_document_names_exists(document: Path) -> None:
-    named = re.findall(
-        r"`((?:docs|dcc|tests|simulations|benchmarks)/[\w/.]*)`", document.read_text()
-    )
+    text = document.read_text("utf-8")
+    named = re.findall(r"`((?:docs|dcc|tests|simulations|benchmarks|scripts)/[\w/.-]*)`", text)
     assert [name for name in named if not (ROOT / name).exists()] == []
+    linked = re.findall(r"\]\(([\w/.-]+)(?:#[\w-]+)?\)", text)
+    assert [name for name in linked if not (document.parent / name).exists()] == []
 
 
-def test_every_promise_of_the_readme_names_its_test() -> None:
-    start = README.index("| situation | promised |")
-    table, behind = README[start:].split("\n\n", 2)[:2]
-    rows = [line for line in table.splitlines()[2:] if line.split("|")[2].strip()]
-    notes = [re.findall(r"<sup>(\d+)</sup>", row.split("|")[2]) for row in rows]
-    assert [len(one) for one in notes] == [1] * len(rows), "each promise has its note"
-    assert re.findall(r"<sup>(\d+)</sup>", behind) == [number for (number,) in notes]
-    named = re.findall(r"`(tests/[\w/.]+?)(?:::(\w+))?`", behind)
-    assert len(named) >= len(rows)
+@pytest.mark.parametrize("document", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_test_that_a_document_names_exists(document: Path) -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)", document.read_text("utf-8"))
     for path, test in named:
-        assert not test or f"def {test}(" in (ROOT / path).read_text("utf-8"), (path, test)
+        assert f"def {test}(" in (ROOT / path).read_text("utf-8"), (path, test)
+
+
+def promises(text: str) -> dict[str, str]:
+    """Return situation -> promise, which may be empty, of the table of promises in a text."""
+    table = text[text.index("| situation | promised |") :].split("\n\n", 1)[0]
+    rows = [row.split("|") for row in table.splitlines()[2:]]
+    return {cells[1].strip(): cells[2].strip() for cells in rows}
+
+
+def test_every_promise_names_its_test() -> None:
+    promised = [promise for promise in promises(GUARANTEES).values() if promise]
+    notes = [re.findall(r"<sup>(\d+)</sup>", promise) for promise in promised]
+    assert notes == [[str(number + 1)] for number in range(len(promised))], "each has its note"
+    behind = GUARANTEES[GUARANTEES.index("## The tests behind it") :]
+    items = re.findall(r"^(\d+)\. (.+?)(?=^\d+\. |\Z)", behind, re.M | re.S)
+    assert [[number] for number, _ in items] == notes
+    for number, item in items:
+        assert re.search(r"`tests/[\w/]+\.py", item), f"{number} has a test"
+
+
+def test_the_readme_promises_nothing_that_the_page_does_not() -> None:
+    short, full = promises(README), promises(GUARANTEES)
+    assert len(short) >= 8
+    assert [situation for situation in short if situation not in full] == []
+    assert [situation for situation in short if short[situation] and not full[situation]] == []
 
 
 def test_every_event_that_the_manual_lists_is_in_the_source() -> None:
