@@ -278,6 +278,14 @@ def test_a_value_that_was_only_heard_of_comes_when_somebody_sends_it() -> None:
     assert value_of(store) == b"v"
 
 
+def test_a_value_comes_from_the_third_holder_though_two_have_told_of_its_eviction() -> None:
+    store, evicted = make(), put(5)._replace(kind=Kind.EVICTED, value=b"")
+    store.apply(SLOT, evicted, 0)
+    store.apply(SLOT, evicted, 0)
+    assert store.apply(SLOT, put(5), 0) is Applied.VALUE
+    assert value_of(store) == b"v"
+
+
 def test_what_is_owed_is_taken_from_who_has_seen_as_much_and_not_if_it_was_evicted_here() -> None:
     store, clock = make(), {OTHER: 9}
     store.merge_clock(SLOT, clock, mark=9)

@@ -67,7 +67,7 @@ class Applied(IntEnum):
     COVERED = 2
     "Seen before; nothing was changed."
     VALUE = 3
-    "An equal version was held as a ghost, which has its value back. `install` only."
+    "An equal version was held as a ghost, which has its value now."
     GHOST = 4
     "Newer, but its value was not kept: no room, or stamped up to the forget mark."
 
@@ -211,6 +211,7 @@ class Store:
             mark = self._memory.evicted_marks[slot]
         if (
             held is not None
+            and record.kind is Kind.VALUE
             and held.version == version
             and held.asked & HEARD
             and version[0] > mark
