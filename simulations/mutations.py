@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 from dcc.config import NodeConfig
+from dcc.node.admission import Request
 from dcc.node.core import NodeCore
 from dcc.replication.holdings import Instant
 from dcc.replication.sync import IN_SYNC
@@ -19,7 +20,7 @@ from dcc.store.doubt import NOTHING_OWED
 from dcc.store.store import Applied
 from dcc.types import Boot, Member, Now, Record
 from dcc.units import NEVER
-from dcc.wire.messages import Clear, Fetch, Scan, Write
+from dcc.wire.messages import Clear, Fetch, Write
 from simulations.stage import MakeCore
 
 ONE = "n1"
@@ -77,14 +78,14 @@ def second_version(core: NodeCore) -> None:
 
 def late_write(core: NodeCore) -> None:
     """A write is executed however late it is read."""
-    handle = core.requests.handle
+    write = core.requests.write
 
-    def mutant(route: bytes, frames: list[bytes], header: Any, message: Any, at: Any) -> Any:
+    def mutant(request: Request, message: Any) -> Any:
         if isinstance(message, Write):
-            header = header._replace(at=0)
-        return handle(route, frames, header, message, at)
+            request = request._replace(header=request.header._replace(at=0))
+        return write(request, message)
 
-    _replace(core.requests, "handle", mutant)
+    _replace(core.requests, "write", mutant)
 
 
 def early_answer(core: NodeCore) -> None:
@@ -130,17 +131,17 @@ def serves_in_doubt(core: NodeCore) -> None:
 
 def lists_in_doubt(core: NodeCore) -> None:
     """A node lists what it holds as if others could not have deleted it without it."""
-    certainty, table = core.certainty, core.requests._table
-    listed, may_be_old = table[Scan], certainty.may_be_old
+    certainty, listings = core.certainty, core.listings
+    scan, may_be_old = listings.scan, certainty.may_be_old
 
     def mutant(*question: Any) -> Any:
         _replace(certainty, "may_be_old", lambda slot: False)
         try:
-            return listed(*question)
+            return scan(*question)
         finally:
             _replace(certainty, "may_be_old", may_be_old)
 
-    table[Scan] = mutant
+    _replace(listings, "scan", mutant)
 
 
 def primary_uncounted(core: NodeCore) -> None:
@@ -364,13 +365,13 @@ def unmarked(core: NodeCore) -> None:
 
 def cleared_anew(core: NodeCore) -> None:
     """Each node that is asked for a clear gives it the time of its own doing."""
-    table = core.requests._table
-    clear = table[Clear]
+    administration = core.administration
+    clear = administration.clear
 
-    def mutant(header: Any, message: Clear, *who_when: Any) -> Any:
-        return clear(header, replace(message, issued_ms=0), *who_when)
+    def mutant(request: Request, message: Clear) -> Any:
+        return clear(request, replace(message, issued_ms=0))
 
-    table[Clear] = mutant
+    _replace(administration, "clear", mutant)
 
 
 MUTATIONS: Mapping[str, Plant] = {

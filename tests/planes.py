@@ -15,7 +15,9 @@ from dcc.ring.hashing import slot_of
 from dcc.store.store import Store
 from dcc.types import Kind, Member, NodeKey, Now, Record, Standing, Version, node_key
 from dcc.units import MILLISECOND, SECOND
+from dcc.wire.codec import Header
 from dcc.wire.messages import (
+    TAG,
     Compare,
     CompareReply,
     CompareRoot,
@@ -152,6 +154,7 @@ class Planes:
 
     def _deliver(self, source: Plane, target: Plane, tell: Tell) -> list[Effect]:
         message, epoch = tell.message, source.held.view.epoch
+        header = Header(TAG[type(message)], source.key, source.held.boot, epoch, 0, tell.request, 0)
         exchange = target.exchange
         handlers: dict[type, Callable[..., list[Effect]]] = {
             Pull: exchange.answerer.receive_pull,
@@ -160,12 +163,11 @@ class Planes:
             CompareReply: exchange.receive_comparison,
             CompareRoot: exchange.answerer.receive_root,
             CompareRootReply: exchange.receive_roots,
+            Nudge: exchange.agenda.nudged,
         }
         if type(message) in handlers:
-            return handlers[type(message)](source.key, tell.request, epoch, message, self.at)
-        if isinstance(message, Nudge):
-            target.exchange.agenda.nudged(source.key, message.slots, self.at)
-        elif isinstance(message, Replicate):
+            return handlers[type(message)](header, message, self.at)
+        if isinstance(message, Replicate):
             for record in message.records:
                 target.held.clock.witness(record.version.stamp)
                 slot = slot_of(record.key)

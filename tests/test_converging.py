@@ -257,7 +257,7 @@ def test_a_view_that_changes_while_slots_are_counted_is_counted_anew(fresh: Core
     assert count_before.unsynced == 0
     for name in fresh.nodes:
         settings = Settings(2, fresh.ms << 16, 0)
-        fresh.carry(name, fresh[name].change_settings(settings, fresh[name]._at))
+        fresh.carry(name, fresh[name]._views.change_settings(settings, fresh[name]._at))
     pause(fresh)
     (reply,) = [one for _name, one in fresh.replies if isinstance(one, m.ConvergedReply)]
     assert "a: 16384 slots not complete" in reply.reasons

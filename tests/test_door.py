@@ -15,6 +15,7 @@ from dcc.ring.hashing import slot_of
 from dcc.types import NO_VERSION, PREV_UNKNOWN, Kind, Member, Record, Standing, Version
 from dcc.wire import messages as m
 from dcc.wire.codec import Header
+from dcc.wire.messages import TAG
 from dcc.wire.shapes import MS_MAX, SlotAnswer
 from tests.cores import Cores
 
@@ -175,7 +176,8 @@ def test_a_slots_clock_from_the_future_is_not_taken_over(cores: Cores) -> None:
     reply = m.PullReply(
         origins=(origin,), slots=(SlotAnswer(slot, True, (0, far), 0, (), ()),), records=()
     )
-    a.exchange.agenda.nudged(cores["b"].key, (slot,), a._at)
+    header = Header(TAG[m.Nudge], *origin, 0, 0, 0, 0)
+    a.exchange.agenda.nudged(header, m.Nudge(slots=(slot,)), a._at)
     assert a._door.in_time(reply, a._at).slots == ()
     marked = m.PullReply(origins=(), slots=(SlotAnswer(slot, True, (), far, (), ()),), records=())
     assert a._door.in_time(marked, a._at).slots == ()

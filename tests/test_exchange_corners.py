@@ -95,14 +95,14 @@ def test_an_equal_root_does_not_vouch_for_what_was_deleted_after_it_was_sent() -
     receive = a.exchange.receive_roots
     deleted: list[Record] = []
 
-    def delete_meanwhile(peer: int, request: int, epoch: int, reply: Any, now: Any) -> Any:
+    def delete_meanwhile(header: Any, reply: Any, now: Any) -> Any:
         if not deleted and not reply.groups:
             deleted.append(world.put("a", b"k", b"", Kind.TOMBSTONE))
             world.lost = lambda _a, to, message: (
                 isinstance(message, Replicate)
                 or (isinstance(message, Pull | Compare | CompareRoot) and to == a.key)
             )
-        return receive(peer, request, epoch, reply, now)
+        return receive(header, reply, now)
 
     vars(a.exchange)["receive_roots"] = delete_meanwhile
     while not deleted:
@@ -169,15 +169,15 @@ def test_an_answer_asked_for_before_this_node_led_does_not_cancel_what_it_has_to
     receive = a.exchange.receive_roots
     suspected: list[bool] = []
 
-    def suspect_meanwhile(peer: int, request: int, epoch: int, reply: Any, _now: Any) -> Any:
-        if not suspected and peer == b.key:
+    def suspect_meanwhile(header: Any, reply: Any, _now: Any) -> Any:
+        if not suspected and header.sender == b.key:
             suspected.append(True)
             world.mono += 5 * MILLISECOND
             world.standing[c.key] = Standing.SUSPECT
             world.take_view()
             for _ in range(20):
                 a.exchange.agenda._plan()
-        return receive(peer, request, epoch, reply, world.at)
+        return receive(header, reply, world.at)
 
     vars(a.exchange)["receive_roots"] = suspect_meanwhile
     while not suspected:

@@ -50,7 +50,7 @@ def test_values_make_room_for_what_grows_beside_them() -> None:
     for i in range(200):
         cores.put("a", b"k%d" % i, bytes(64 * KIB))
     full = core.held.store.bytes_used
-    core.replies_bytes = MIB
+    core.load.replies_bytes = MIB
     cores.step()
     filled(core)
     assert core.held.store.item_bytes < full - MIB + 64 * KIB
@@ -71,12 +71,12 @@ def test_a_value_that_can_never_fit_is_refused_not_acknowledged() -> None:
 def test_a_value_for_which_there_is_no_room_just_now_is_refused_as_overload() -> None:
     cores = alone()
     core = cores["a"]
-    core.replies_bytes = 2 * MIB
+    core.load.replies_bytes = 2 * MIB
     cores.step()
     [refused] = cores.put("a", b"k", bytes(6 * MIB))
     assert isinstance(refused, ErrorReply)
     assert refused.code is Code.OVERLOADED
-    core.replies_bytes = 0
+    core.load.replies_bytes = 0
     cores.step()
     [stored] = cores.put("a", b"k", bytes(6 * MIB))
     assert isinstance(stored, WriteReply)
@@ -105,7 +105,7 @@ def test_writes_that_wait_for_a_silent_owner_are_bounded_in_bytes() -> None:
 def test_reads_are_still_served_while_writes_wait() -> None:
     cores = alone()
     cores.put("a", b"k", b"v")
-    cores["a"].replies_bytes = MIB
+    cores["a"].load.replies_bytes = MIB
     cores.step()
     assert [reply.value for reply in cores.ask("a", Get(key=b"k")) if isinstance(reply, GetReply)]
 

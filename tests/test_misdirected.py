@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dcc.node.core import VIEWS_PAUSE_NS
+from dcc.node.views import VIEWS_PAUSE_NS
 from dcc.ring.hashing import slot_of
 from dcc.types import Kind, NodeKey, Record, Version
 from dcc.units import SECOND

@@ -101,7 +101,7 @@ def test_a_holder_that_lives_is_heard_out_even_if_it_is_slow() -> None:
     (number,) = questions._open
     for source, words in late:
         outcome = questions.receive(source, number, words, cores["a"].turn(cores.now))
-        effects = cores["a"]._resume_all(outcome, cores["a"]._at)
+        effects = cores["a"]._copies.resume(outcome, cores["a"]._at)
         cores.carry("a", cores["a"]._emit(effects))
     reply = cores.replies[-1][1]
     assert isinstance(reply, m.GetReply)

@@ -8,6 +8,7 @@ from typing import Any
 
 from dcc.config import NodeConfig
 from dcc.effects import Effect, Reply
+from dcc.node.counters import Load
 from dcc.node.loop import Loop
 from dcc.node.options import Address
 from dcc.node.transport import Transport
@@ -24,7 +25,7 @@ class ToyCore:
     """
 
     def __init__(self) -> None:
-        self.loop_lag_ns = self.replies_bytes = 0
+        self.load = Load()
         self.ready = self.slots_ready = True
         self.left = False
         self.received: list[list[bytes]] = []

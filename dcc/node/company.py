@@ -12,16 +12,12 @@ at once. Without that, and with no seeds but itself, it can only warn: a cluster
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from dcc.effects import Effect, Notify
+from dcc.node.machines import Machines
 from dcc.replication.holdings import Instant
 from dcc.units import NEVER
 from dcc.wire.codec import Header
 from dcc.wire.messages import Ack, Message, PushPull
-
-if TYPE_CHECKING:
-    from dcc.node.core import NodeCore
 
 GRACE_PERIODS = 5
 "How long others have to reach a node that has joined before it says that they do not."
@@ -30,9 +26,9 @@ GRACE_PERIODS = 5
 class Company:
     """What one node core knows of how the others see it."""
 
-    def __init__(self, core: NodeCore) -> None:
-        self._core = core
-        self._complete = core.config.expect <= 1
+    def __init__(self, machines: Machines) -> None:
+        self._machines = machines
+        self._complete = machines.config.expect <= 1
         "As many members as expected were there at once."
         self._reached = self._gossip_heard = False
         self._met_at, self._looked_at = NEVER, 0
@@ -47,7 +43,8 @@ class Company:
         """
         if self._reached and self._gossip_heard:
             return
-        if header.sender == self._core.key or header.sender not in self._core.membership.members:
+        machines = self._machines
+        if header.sender == machines.key or header.sender not in machines.membership.members:
             return
         if not request_plane:
             self._gossip_heard = self._gossip_heard or isinstance(message, Ack)
@@ -62,37 +59,38 @@ class Company:
     @property
     def _alone(self) -> bool:
         """Whether there is no other member, be it one that is believed dead."""
-        return len(self._core.membership.alive()) <= 1 and len(self._core.held.view.boots) <= 1
+        machines = self._machines
+        return len(machines.membership.alive()) <= 1 and len(machines.held.view.boots) <= 1
 
     def lacks(self) -> list[str]:
         """Return what keeps this node from being ready, one line each."""
-        core, reasons = self._core, []
+        machines, reasons = self._machines, []
         if not self._complete:
-            there = len(core.membership.alive())
-            reasons.append(f"{there} of {core.config.expect} expected members are there")
+            there = len(machines.membership.alive())
+            reasons.append(f"{there} of {machines.config.expect} expected members are there")
         if not self.reached:
-            reasons.append(f"no member has reached this node at {core.config.request}")
+            reasons.append(f"no member has reached this node at {machines.config.request}")
         if self._unheard():
-            reasons.append(f"no member hears the gossip of this node at {core.config.gossip}")
+            reasons.append(f"no member hears the gossip of this node at {machines.config.gossip}")
         return reasons
 
-    def tick(self, at: Instant) -> list[Effect]:
+    def tick(self, at: Instant, *, in_service: bool) -> list[Effect]:
         """Look at who is there; tell of what is lacking for long, and when it no longer is."""
         if self._complete and self._reached and self._gossip_heard and not self._told:
             return []  # Each of these stays: nothing can be lacking any more.
-        core = self._core
-        alive = len(core.membership.alive())
-        self._complete = self._complete or (core.membership.joined and alive >= core.config.expect)
+        machines = self._machines
+        alive, expected = len(machines.membership.alive()), machines.config.expect
+        self._complete = self._complete or (machines.membership.joined and alive >= expected)
         self._looked_at = at.mono
         self._met_at = NEVER if self._alone else min(self._met_at, at.mono)
-        lacks = self.lacks() if core.lifecycle.in_service and self._grace_over(at.mono) else []
+        lacks = self.lacks() if in_service and self._grace_over(at.mono) else []
         if lacks == self._told:
             return []
         self._told = lacks
         if not lacks:
             return [Notify("company_complete", {"members": alive})]
         fields = {
-            "reasons": lacks, "request": core.config.request, "gossip": core.config.gossip,
+            "reasons": lacks, "request": machines.config.request, "gossip": machines.config.gossip,
             "hint": "is what it advertises reachable from the others, and do its seeds name them?",
         }  # fmt: skip
         return [Notify("not_ready", fields)]
@@ -101,8 +99,8 @@ class Company:
         return not (self._gossip_heard or self._alone) and self._waited(self._looked_at)
 
     def _grace_over(self, mono: int) -> bool:
-        since = self._met_at if self._complete else self._core.started_at
-        return mono - since >= GRACE_PERIODS * self._core.config.protocol_period_ns
+        since = self._met_at if self._complete else self._machines.started_at
+        return mono - since >= GRACE_PERIODS * self._machines.config.protocol_period_ns
 
     def _waited(self, mono: int) -> bool:
-        return mono - self._met_at >= GRACE_PERIODS * self._core.config.protocol_period_ns
+        return mono - self._met_at >= GRACE_PERIODS * self._machines.config.protocol_period_ns

@@ -26,19 +26,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dcc.effects import Effect, Tell
 from dcc.limits import SLOT_COUNT
+from dcc.node.lifecycle import Lifecycle
+from dcc.node.machines import Machines
 from dcc.replication.holdings import Asker, Instant
 from dcc.replication.sync import IN_SYNC
 from dcc.types import Member, NodeKey, Standing
 from dcc.units import MILLISECOND, NEVER, SECOND
 from dcc.wire.codec import Header
 from dcc.wire.messages import ConvergedReply, State, StateGet
-
-if TYPE_CHECKING:
-    from dcc.node.core import NodeCore
 
 ROUND_NS = 500 * MILLISECOND
 "How long states are awaited at most; nor longer than three quarters of the asker's own time."
@@ -87,8 +86,9 @@ class _Round:
 class Converging:
     """Answers whether the cluster has converged, and others who ask the same of this node."""
 
-    def __init__(self, core: NodeCore) -> None:
-        self._core, self._held = core, core.held
+    def __init__(self, machines: Machines, lifecycle: Lifecycle) -> None:
+        self._machines, self._held = machines, machines.held
+        self._lifecycle = lifecycle
         self._rounds: dict[int, _Round] = {}
         self._peers_asking: list[Asker] = []
         self._count: _Count | None = None
@@ -139,11 +139,12 @@ class Converging:
 
     # -------------------------------------------------------------- being asked
 
-    def asked(self, header: Header) -> None:
+    def asked(self, header: Header, _message: StateGet, _now: Instant) -> list[Effect]:
         """Tell a member this node's state, once it is counted."""
         if len(self._peers_asking) < ROUNDS_MAX * len(self._held.view.boots):
             self._peers_asking.append(Asker(b"", header.sender, header.request))
             self._count = self._count or self._fresh()
+        return []
 
     # -------------------------------------------------------------- time
 
@@ -159,7 +160,7 @@ class Converging:
 
     def wake_at(self) -> int:
         """Return 0 while there is something to count, else the earliest deadline."""
-        if self._refresh or (self._count is not None and not self._core.view_due):
+        if self._refresh or (self._count is not None and not self._machines.view_pace.due):
             return 0
         return min((question.until for question in self._rounds.values()), default=NEVER)
 
@@ -176,7 +177,7 @@ class Converging:
     def _look_again(self, now: Instant) -> list[Effect]:
         under_way = any(question.asker is None for question in self._rounds.values())
         fresh = self._latest is not None and now.mono - self._latest[1] < LATEST_AGE_NS
-        if under_way or fresh or not self._core.serving or len(self._rounds) >= ROUNDS_MAX:
+        if under_way or fresh or not self._machines.serving or len(self._rounds) >= ROUNDS_MAX:
             return []
         return self.begin(None, now.mono + 2 * ROUND_NS, now)
 
@@ -184,8 +185,9 @@ class Converging:
         return _Count(self._held.view.epoch, self._held.view.alive)
 
     def _go_on_counting(self, count: _Count, now: Instant) -> list[Effect]:
-        view, unsynced = self._held.view, self._core.sync.unsynced
-        if self._core.view_due:  # All may agree on new settings, and on the old ring for a moment.
+        view, unsynced = self._held.view, self._machines.sync.unsynced
+        if self._machines.view_pace.due:
+            # All may agree on new settings, and on the old ring for a moment.
             self._count = self._fresh()
             return []
         if count.epoch != view.epoch or count.alive != view.alive:
@@ -207,24 +209,24 @@ class Converging:
 
         What a stream has dropped is missing there until both have been seen to agree since.
         """
-        core = self._core
-        oldest = now.mono - core.streams.lag_ns(now.mono)
-        for peer, gap in core.streams.gaps.items():
+        machines = self._machines
+        oldest = now.mono - machines.streams.lag_ns(now.mono)
+        for peer, gap in machines.streams.gaps.items():
             if (
                 peer in self._held.view.alive
-                and core.exchange.answerer.agreed_at(peer) <= gap.last_at
+                and machines.exchange.answerer.agreed_at(peer) <= gap.last_at
             ):
                 oldest = min(oldest, gap.first_at)
         return now.mono - oldest
 
     def _counted(self, count: _Count, now: Instant) -> list[Effect]:
-        core = self._core
+        machines = self._machines
         state = State(
-            ready=core.ready,
+            ready=self._lifecycle.ready,
             unsynced=count.unsynced,
-            leftovers=len(core.exchange.leftovers),
+            leftovers=len(machines.exchange.leftovers),
             lag_ms=min(self._lag_ns(now) // MILLISECOND, U32_MAX),
-            settings=core.membership.settings.replicas_stamp,
+            settings=machines.membership.settings.replicas_stamp,
         )
         effects: list[Effect] = [asker.answer(state) for asker in self._peers_asking]
         self._peers_asking.clear()
@@ -241,12 +243,13 @@ class Converging:
     def _finished(self, now: Instant) -> list[Effect]:
         """Judge and answer the rounds that are over."""
         over = [n for n, q in self._rounds.items() if not q.waiting or q.until <= now.mono]
+        membership = self._machines.membership
         effects: list[Effect] = []
         for number in over:
             question = self._rounds.pop(number)
             reply = judge(
-                self._core.membership.members, self._held.view.epoch,
-                self._core.membership.settings.replicas_stamp, question.states, question.missing,
+                membership.members, self._held.view.epoch, membership.settings.replicas_stamp,
+                question.states, question.missing,
             )  # fmt: skip
             self._latest = (reply, question.began)
             if question.asker is not None:

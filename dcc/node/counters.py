@@ -47,6 +47,16 @@ class Latency:
         return BOUNDS_NS[-1] / SECOND
 
 
+class Load:
+    """What the shell tells of itself while it runs."""
+
+    def __init__(self) -> None:
+        self.replies_bytes = 0
+        "Of replies that clients have not taken yet."
+        self.loop_lag_ns = 0
+        "How late the loop turned lately."
+
+
 class Counters:
     """Requests, hits, misses, drops of one node since its start."""
 

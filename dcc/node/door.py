@@ -12,11 +12,12 @@ that exchanges pass it. It is not acknowledged as a copy.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dcc.clock import COUNTER_BITS
 from dcc.effects import Notify
 from dcc.errors import PeerError
+from dcc.node.machines import Machines
 from dcc.node.plausible import (
     Exchanged,
     plausible_clocks,
@@ -29,17 +30,14 @@ from dcc.wire.codec import Header
 from dcc.wire.messages import Compare, FetchReply, Message, Nudge, Pull, PullReply, Replicate
 from dcc.wire.shapes import MS_MAX, is_text
 
-if TYPE_CHECKING:
-    from dcc.node.core import NodeCore
-
 WithRecords = Replicate | PullReply | FetchReply
 
 
 class Door:
     """Sifts what peers send to one node core."""
 
-    def __init__(self, core: NodeCore) -> None:
-        self._core = core
+    def __init__(self, machines: Machines) -> None:
+        self._machines = machines
         self._salvaged: frozenset[int] = frozenset()
         self.refused: frozenset[int] = frozenset()
         "Of the message with records in hand: which of them are ghosts made here."
@@ -49,10 +47,10 @@ class Door:
     def salvage(self, frames: list[bytes]) -> tuple[Header, WithRecords] | None:
         """Return a message that was refused for single records, with ghosts in their places."""
         try:
-            header, message, places = self._core.codec.salvage(frames)
+            header, message, places = self._machines.codec.salvage(frames)
         except PeerError:
             return None
-        boot = self._core.held.view.boots.get(header.sender)
+        boot = self._machines.held.view.boots.get(header.sender)
         if not places or not isinstance(message, WithRecords) or boot != header.boot:
             return None
         self._salvaged = places
@@ -68,7 +66,7 @@ class Door:
         if not places:
             return message
         for _ in places:
-            self._core.counters.drop("record_refused")
+            self._machines.counters.drop("record_refused")
         self._tell("record_refused", header, f"{len(places)} of {len(message.records)} records")
         self.refused = frozenset(places)
         records = tuple([
@@ -94,35 +92,35 @@ class Door:
 
     def knows_clock(self, header: Header, at: Instant) -> bool:
         """Return whether the sender is a live member in its present boot, and its clock may be."""
-        membership = self._core.membership
+        membership = self._machines.membership
         if header.sender not in membership.alive():
             return False
         if header.boot != membership.members[header.sender].boot:
             return False
         known = plausible_reading(header.at, at.ms)
         if not known:
-            self._core.counters.drop("clock_skew")
+            self._machines.counters.drop("clock_skew")
         return known
 
     def believed(self, header: Header, message: Message, at: Instant) -> Any:
         """Return `message` without settings, and rows of members, from the future."""
-        core = self._core
-        believed = core.timekeeper.believed(header, message, at)
-        now_ms = max(at.ms, core.clock.own_ms(at.mono))
-        if not core.clock.settled:  # A clock that was never set must not keep it from joining.
+        machines = self._machines
+        believed = machines.timekeeper.believed(header, message, at)
+        now_ms = max(at.ms, machines.clock.own_ms(at.mono))
+        if not machines.clock.settled:  # A clock that was never set must not keep it from joining.
             now_ms = max(now_ms, min(header.at, MS_MAX))
         believed = plausible_rows(believed, now_ms)
         if believed is not message:
-            core.counters.drop("clock_skew")
+            machines.counters.drop("clock_skew")
             self._tell("clock_skew", header, "from the future")
         return believed
 
     def in_time(self, message: Exchanged, at: Instant) -> Exchanged:
         """Return `message` without slots whose clocks lie ahead of time."""
-        latest = at.ms + self._core.config.max_skew_ms + 1 << COUNTER_BITS
+        latest = at.ms + self._machines.config.max_skew_ms + 1 << COUNTER_BITS
         believed = plausible_clocks(message, latest)
         if believed is not message:
-            self._core.counters.drop("clock_skew")
+            self._machines.counters.drop("clock_skew")
         return believed
 
     # -------------------------------------------------------------- work
@@ -136,4 +134,4 @@ class Door:
 
     def _tell(self, reason: str, header: Header, text: str) -> None:
         fields = {"reason": reason, "sender": header.sender, "text": text}
-        self._core.notices.append(Notify("message_dropped", fields))
+        self._machines.notices.append(Notify("message_dropped", fields))

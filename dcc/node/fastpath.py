@@ -8,11 +8,12 @@ client wants any holder, on a holder) and an authoritative miss.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import msgpack
 
 from dcc.limits import BATCH_BYTES, BATCH_KEYS_MAX, INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX
+from dcc.node.machines import Machines
 from dcc.replication.holdings import Instant
 from dcc.replication.served import EVERY as NAMED
 from dcc.replication.staleness import EVERY
@@ -21,9 +22,6 @@ from dcc.store.entry import Entry
 from dcc.types import NO_VERSION, Now, Version
 from dcc.wire.codec import HEADER_FIELDS, PREFIX_BYTES
 from dcc.wire.messages import TAG, Get, GetMany, GetManyReply, GetReply, Status
-
-if TYPE_CHECKING:
-    from dcc.node.core import NodeCore
 
 FRAME_BYTES = 1_024
 "A GET of the longest key is below; bounds what unpacking a hostile frame may allocate."
@@ -45,21 +43,21 @@ DROPPED = b""
 
 
 class FastPath:
-    """Serves GETs for one node core."""
+    """Serves GETs for one node core, which opens its turns by `turn`."""
 
-    def __init__(self, core: NodeCore) -> None:
-        self._core = core
-        self._view, self._store = core.held.view, core.held.store
-        self._certainty = core.certainty
-        self._counters, self._staleness = core.counters, core.staleness
-        self._served = core.served.served
-        self._commands = core.counters.commands
-        self._prefix = core.codec.prefix
+    def __init__(self, machines: Machines, turn: Callable[[Now], Instant]) -> None:
+        self._turn = turn
+        self._view, self._store = machines.held.view, machines.held.store
+        self._certainty = machines.certainty
+        self._counters, self._staleness = machines.counters, machines.staleness
+        self._served = machines.served.served
+        self._commands = machines.counters.commands
+        self._prefix = machines.codec.prefix
         self._pack = msgpack.Packer(autoreset=True).pack
-        self._me, self._boot = core.key, core.boot
+        self._me, self._boot = machines.key, machines.boot
         self._now: Now | None = None
         self._at = Instant(0, 0)
-        self._lateness = core.lateness
+        self._lateness = machines.lateness
         self._late_before = 0
 
     def serve(self, _route: bytes, frame: bytes, now: Now) -> bytes | None:
@@ -134,7 +132,7 @@ class FastPath:
         return self._many(keys, request)
 
     def _begin_turn(self, now: Now) -> None:
-        self._now, self._at = now, self._core.turn(now)
+        self._now, self._at = now, self._turn(now)
         self._late_before = self._lateness.before(self._at)
 
     def _late(self, until: int) -> bytes | None:

@@ -19,19 +19,17 @@ turn.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from dcc.limits import BATCH_BYTES, BATCH_KEYS_MAX, KEY_BYTES_MAX, MEMBERS_MAX, SLOT_COUNT
 from dcc.node.audit import AUDIT_SLOTS_MAX, AUDITS_MAX
-from dcc.node.converging import ROUNDS_MAX
+from dcc.node.converging import ROUNDS_MAX, Converging
+from dcc.node.machines import Machines
 from dcc.node.settings import CHANGES_MAX
 from dcc.replication.exchange import PULLS_IN_FLIGHT
 from dcc.replication.reads import REPAIRS_MAX
 from dcc.replication.staleness import SAMPLES_MAX
 from dcc.units import KIB, NEVER
-
-if TYPE_CHECKING:
-    from dcc.node.core import NodeCore
 
 SETTLE_SHARE = 64
 "What stands beside the store is reserved anew once it has grown by one part in so many."
@@ -69,17 +67,17 @@ class Row(NamedTuple):
 class Footprint:
     """The rows of one node, and the room that the store leaves to the others."""
 
-    def __init__(self, core: NodeCore) -> None:
-        self._store = core.held.store
-        self._step = core.config.memory_limit_bytes // SETTLE_SHARE
-        self._beside = _beside_the_store(core)
+    def __init__(self, machines: Machines, converging: Converging) -> None:
+        self._store = machines.held.store
+        self._step = machines.config.memory_limit_bytes // SETTLE_SHARE
+        self._beside = _beside_the_store(machines)
         self._counts = [row.used for row in self._beside]
-        limit = core.config.memory_limit_bytes
+        limit = machines.config.memory_limit_bytes
         store = self._store
         self.rows = (
             Row("store", limit, lambda: store.bytes_used - store.reserved_bytes),
             *self._beside,
-            *_base(core),
+            *_base(machines, converging),
         )
 
     @property
@@ -109,10 +107,10 @@ class Footprint:
         return sum([count() for count in self._counts])
 
 
-def _beside_the_store(core: NodeCore) -> tuple[Row, ...]:
+def _beside_the_store(machines: Machines) -> tuple[Row, ...]:
     """Return the rows within the limit that are not the store's."""
-    config, writes, streams = core.config, core.writes, core.streams
-    questions, forwards = core.questions, core.forwards
+    config, writes, streams = machines.config, machines.writes, machines.streams
+    questions, forwards = machines.questions, machines.forwards
     one = config.value_bytes_max + KEY_BYTES_MAX + KIB
     "What is refused beyond its budget may be the first: one value is always let in."
     return (
@@ -132,26 +130,29 @@ def _beside_the_store(core: NodeCore) -> tuple[Row, ...]:
         Row(
             "claims",
             config.claims_bytes_max + CLAIMS_UNDER_WAY_BYTES,
-            lambda: core.exchange.claims.bytes_used,
+            lambda: machines.exchange.claims.bytes_used,
         ),
-        Row("replies", config.replies_bytes_max + one, lambda: core.replies_bytes),
+        Row("replies", config.replies_bytes_max + one, lambda: machines.load.replies_bytes),
     )
 
 
-def _base(core: NodeCore) -> tuple[Row, ...]:
+def _base(machines: Machines, converging: Converging) -> tuple[Row, ...]:
     """Return the rows that members and slots bound, not the limit."""
-    held, sync, agenda = core.held, core.sync, core.exchange.agenda
+    held, sync, agenda = machines.held, machines.sync, machines.exchange.agenda
     wants_max = 3 * SLOT_COUNT * WANT_BYTES
     return (
         Row(
             "waiting_requests",
-            (core.config.pending_max + BATCH_KEYS_MAX) * REQUEST_BYTES,
-            lambda: (len(core.questions) + len(core.forwards) + len(core.writes)) * REQUEST_BYTES,
+            (machines.config.pending_max + BATCH_KEYS_MAX) * REQUEST_BYTES,
+            lambda: (
+                (len(machines.questions) + len(machines.forwards) + len(machines.writes))
+                * REQUEST_BYTES
+            ),
         ),
         Row(
             "members",
             MEMBERS_MAX * MEMBER_BYTES,
-            lambda: len(core.membership.members) * MEMBER_BYTES,
+            lambda: len(machines.membership.members) * MEMBER_BYTES,
         ),
         Row(
             "peers",
@@ -163,11 +164,11 @@ def _base(core: NodeCore) -> tuple[Row, ...]:
         Row("slots", SLOT_COUNT * SLOT_BYTES, lambda: SLOT_COUNT * SLOT_BYTES),
         Row(
             "samples",
-            (SAMPLES_MAX + core.config.named_keys_per_second) * (SAMPLE_BYTES + KEY_BYTES_MAX)
+            (SAMPLES_MAX + machines.config.named_keys_per_second) * (SAMPLE_BYTES + KEY_BYTES_MAX)
             + REPAIRS_MAX * REPAIR_BYTES,
             lambda: (
-                (len(core.staleness) + len(core.served)) * (SAMPLE_BYTES + KEY_BYTES_MAX)
-                + core.reads.repairs * REPAIR_BYTES
+                (len(machines.staleness) + len(machines.served)) * (SAMPLE_BYTES + KEY_BYTES_MAX)
+                + machines.reads.repairs * REPAIR_BYTES
             ),
         ),
         Row(
@@ -175,8 +176,8 @@ def _base(core: NodeCore) -> tuple[Row, ...]:
             (ROUNDS_MAX + 1 + CHANGES_MAX) * MEMBERS_MAX * ANSWER_BYTES
             + AUDITS_MAX * AUDIT_SLOTS_MAX * CONTENT_BYTES,
             lambda: (
-                (len(core.converging) + 1 + len(core.changes)) * len(held.view.boots) * ANSWER_BYTES
-                + len(core.audits) * AUDIT_SLOTS_MAX * CONTENT_BYTES
+                (len(converging) + 1 + len(machines.changes)) * len(held.view.boots) * ANSWER_BYTES
+                + len(machines.audits) * AUDIT_SLOTS_MAX * CONTENT_BYTES
             ),
         ),
     )

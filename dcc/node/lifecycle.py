@@ -15,22 +15,19 @@ without anybody who could, and at the time-out, it leaves with what it has.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from dcc.effects import Effect, Notify
+from dcc.node.company import Company
+from dcc.node.machines import Machines
 from dcc.replication.holdings import Instant
 from dcc.types import Standing
 from dcc.units import NEVER
-
-if TYPE_CHECKING:
-    from dcc.node.core import NodeCore
 
 
 class Lifecycle:
     """The two changes that a node announces of itself."""
 
-    def __init__(self, core: NodeCore) -> None:
-        self._core = core
+    def __init__(self, machines: Machines, company: Company) -> None:
+        self._machines, self._company = machines, company
         self._leave_by = NEVER
         self.left = False
         "Whether this node has left, or another one has taken its name: the shell ends it."
@@ -38,8 +35,19 @@ class Lifecycle:
     @property
     def in_service(self) -> bool:
         """Whether this node has joined one view, serves, and is not leaving."""
-        core = self._core
-        return core.serving and not core.membership.me.draining and not self.left
+        machines = self._machines
+        return machines.serving and not machines.membership.me.draining and not self.left
+
+    @property
+    def ready(self) -> bool:
+        """Whether the node is in service, in the company that it should be in."""
+        return self.in_service and not self._company.lacks()
+
+    @property
+    def slots_ready(self) -> bool:
+        """Whether it is in sync with every live holder of its slots, too, and leads them."""
+        machines = self._machines
+        return self.ready and machines.caught_up and not machines.membership.me.follows
 
     @property
     def leaving(self) -> bool:
@@ -48,43 +56,43 @@ class Lifecycle:
 
     def leave(self, at: Instant) -> list[Effect]:
         """Begin to leave: own nothing more."""
-        self._leave_by = at.mono + self._core.config.leave_timeout_ns
-        return self._core.membership.drain(at.mono, at.ms)
+        self._leave_by = at.mono + self._machines.config.leave_timeout_ns
+        return self._machines.membership.drain(at.mono, at.ms)
 
     def tick(self, at: Instant) -> list[Effect]:
         """Go on with either, as far as it goes now."""
-        if self._core.certainty.lone:
-            self._core.certainty.lone = self._is_lone(at)
+        if self._machines.certainty.lone:
+            self._machines.certainty.lone = self._is_lone(at)
         return self._fill(at) + self._go_on_leaving(at)
 
     def _is_lone(self, at: Instant) -> bool:
-        core = self._core
-        looked_for_ns = core.config.reconnect_interval_ns + core.config.protocol_period_ns
-        met = core.held.view.boots.keys() - {core.key}
-        return not met and at.mono < core.started_at + looked_for_ns
+        machines = self._machines
+        looked_for_ns = machines.config.reconnect_interval_ns + machines.config.protocol_period_ns
+        met = machines.held.view.boots.keys() - {machines.key}
+        return not met and at.mono < machines.started_at + looked_for_ns
 
     def _fill(self, at: Instant) -> list[Effect]:
-        core = self._core
-        fit = self.in_service and core.company.reached
-        if not (core.membership.me.filling and fit and core.caught_up):
+        machines = self._machines
+        fit = self.in_service and self._company.reached
+        if not (machines.membership.me.filling and fit and machines.caught_up):
             return []
-        return core.membership.filled(at.mono, at.ms)
+        return machines.membership.filled(at.mono, at.ms)
 
     def _go_on_leaving(self, at: Instant) -> list[Effect]:
-        core = self._core
-        if core.membership.displaced:
+        machines = self._machines
+        if machines.membership.displaced:
             self.left = True
         if not self.leaving or self.left:
             return []
-        if core.membership.me.standing is Standing.LEFT:
-            self.left = core.membership.gone(at.mono)
+        if machines.membership.me.standing is Standing.LEFT:
+            self.left = machines.membership.gone(at.mono)
             return []
-        others = [m for key, m in core.membership.members.items() if key != core.key]
+        others = [m for key, m in machines.membership.members.items() if key != machines.key]
         # Whoever is only suspected may take the slots over yet.
         targets = any(m.standing <= Standing.SUSPECT and not m.draining for m in others)
-        slots = len(core.exchange.leftovers)
-        handed_over = not slots and not core.streams.queued_total()
+        slots = len(machines.exchange.leftovers)
+        handed_over = not slots and not machines.streams.queued_total()
         if targets and not handed_over and at.mono < self._leave_by:
             return []
-        effects = core.membership.leave(at.mono, at.ms)
+        effects = machines.membership.leave(at.mono, at.ms)
         return effects if handed_over else [*effects, Notify("left_with_data", {"slots": slots})]

@@ -38,6 +38,7 @@ from dcc.effects import Connect, Disconnect, Effect, Notify, Publish, Reply, Sen
 from dcc.limits import EXTRA_FRAMES_MAX
 from dcc.node.binding import expand_seeds
 from dcc.node.core import NodeCore
+from dcc.node.counters import Load
 from dcc.node.logs import Log
 from dcc.node.options import Options
 from dcc.node.transport import NOBLOCK, NOBLOCK_MORE, Pollables, Transport
@@ -72,8 +73,7 @@ LEAVE_GRACE_NS = 5 * SECOND
 class Core(Protocol):
     """What the loop needs of `NodeCore`; see docs/architecture.md for the contract."""
 
-    loop_lag_ns: int
-    replies_bytes: int
+    load: Load
 
     @property
     def ready(self) -> bool: ...
@@ -268,7 +268,7 @@ class Loop:
             self._now = read_clocks()
             self._touched, self._wake_at = False, core.wake_at()
         if transport.unread.bytes_used or self._unread:
-            self._unread = self._core.replies_bytes = transport.unread.look()
+            self._unread = self._core.load.replies_bytes = transport.unread.look()
         now = self._now
         if self._wake_at <= now.mono and now.mono >= self._paused_until:
             self._carry_out(core.tick(now))
@@ -304,7 +304,7 @@ class Loop:
         self.turned_at = now
         self._worst_lag_ns = max(self._worst_lag_ns, lag)
         if now - self._lag_from >= LAG_WINDOW_NS:
-            self._core.loop_lag_ns = self._worst_lag_ns
+            self._core.load.loop_lag_ns = self._worst_lag_ns
             self._worst_lag_ns, self._lag_from = 0, now
 
     # ------------------------------------------------------------ what comes in

@@ -13,7 +13,8 @@ from dcc.effects import Effect, Tell
 from dcc.replication.holdings import Asker, Holdings, Instant
 from dcc.types import NodeKey, Settings, Stamp
 from dcc.units import NEVER
-from dcc.wire.messages import Message, SettingsUpdate
+from dcc.wire.codec import Header
+from dcc.wire.messages import Message, SettingsAck, SettingsUpdate
 
 CLEAR_LEEWAY_MS = 40
 """How far a caller's idea of cluster time may be off: the clear of a caller who is told that
@@ -97,12 +98,13 @@ class Changes:
         self._open[number] = _Change(asker, settings, reply, set(peers), until)
         return [Tell(peer, SettingsUpdate(settings=settings), number) for peer in peers]
 
-    def acknowledged(self, peer: NodeKey, number: int, theirs: Settings) -> list[Effect]:
+    def acknowledged(self, header: Header, message: SettingsAck, _now: Instant) -> list[Effect]:
         """Count one member's acknowledgement, if its settings contain the change."""
+        number, theirs = header.request, message.settings
         change = self._open.get(number)
         if change is None or theirs.merge(change.settings) != theirs:
             return []
-        change.waiting.discard(peer)
+        change.waiting.discard(header.sender)
         return [] if change.waiting else [self._close(number, everywhere=True)]
 
     def tick(self, now: Instant) -> list[Effect]:

@@ -13,10 +13,11 @@ to each of them is `exchange`'s.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
+from dcc.effects import Effect
 from dcc.limits import SLOT_COUNT
 from dcc.replication.holdings import Holdings, Instant
 from dcc.replication.merkle import NOT_KNOWN, Trees
@@ -25,6 +26,8 @@ from dcc.replication.sync import SyncTable
 from dcc.replication.view import ViewChange
 from dcc.types import NodeKey
 from dcc.units import MILLISECOND, NEVER, SECOND
+from dcc.wire.codec import Header
+from dcc.wire.messages import Nudge
 
 SLOTS_PER_PLAN = 1_024
 "Bounds the work of one turn to a few milliseconds."
@@ -108,15 +111,17 @@ class Agenda:
             self._descend(wants)
         self._plans = deque([(iter(self._held.view.owned), None)])
 
-    def nudged(self, peer: NodeKey, slots: Iterable[int], now: Instant) -> None:
+    def nudged(self, header: Header, nudge: Nudge, now: Instant) -> list[Effect]:
         """A member announced slots that it holds and this node may own."""
+        peer = header.sender
         wants = self.peers.get(peer)
         if wants is None:
-            return
-        for slot in slots:
+            return []
+        for slot in nudge.slots:
             if self._held.view.owns(slot):
                 self._sync.nudged(slot, peer, now.mono)
                 wants.wanted[slot] = None
+        return []
 
     def gap(self, peer: NodeKey, slot: int, now: Instant, *, refused: bool = False) -> None:
         """A record of `peer`'s stream left a gap: its predecessor has not been seen.

@@ -22,6 +22,7 @@ from dcc.store.doubt import NOTHING_OWED, Owed, is_below
 from dcc.store.notes import SPANS_MAX
 from dcc.store.store import Store
 from dcc.types import NodeKey, Origin, Record, Stamp
+from dcc.wire.codec import Header
 from dcc.wire.messages import (
     Compare,
     CompareReply,
@@ -216,10 +217,9 @@ class Answerer:
         theirs = dict(zip(fetch.origins, fetch.stamps, strict=True))
         return is_below(theirs, store.clock(slot), mark, store.spans(slot))
 
-    def receive_pull(
-        self, peer: NodeKey, request: int, epoch: int, pull: Pull, now: Instant
-    ) -> list[Effect]:
+    def receive_pull(self, header: Header, pull: Pull, now: Instant) -> list[Effect]:
         """Answer with what the asker lacks; learn from its clocks what it has seen."""
+        peer, request, epoch = header.sender, header.request, header.epoch
         held = self._held
         owed = owed_to(pull)
         for ask in pull.slots:
@@ -234,10 +234,9 @@ class Answerer:
         reply = answer_pull(held.store, pull, serving=serving, leftovers=self._leftovers)
         return [Tell(peer, reply, request, bulk=True)]
 
-    def receive_compare(
-        self, peer: NodeKey, request: int, epoch: int, compare: Compare, now: Instant
-    ) -> list[Effect]:
+    def receive_compare(self, header: Header, compare: Compare, now: Instant) -> list[Effect]:
         """Answer which slots this node sees differently."""
+        peer, request, epoch = header.sender, header.request, header.epoch
         held = self._held
         digest = held.store.digest
         same_view = epoch == held.view.epoch
@@ -251,10 +250,9 @@ class Answerer:
                 differ.append(slot)
         return [Tell(peer, CompareReply(differ=tuple(differ)), request)]
 
-    def receive_root(
-        self, peer: NodeKey, request: int, epoch: int, compare: CompareRoot, now: Instant
-    ) -> list[Effect]:
+    def receive_root(self, header: Header, compare: CompareRoot, now: Instant) -> list[Effect]:
         """Answer whether the tree shared with the asker is the same here, else with its groups."""
+        peer, request, epoch = header.sender, header.request, header.epoch
         groups: tuple[int, ...] = ()
         if self._trees.root(peer) != compare.root or compare.root == NOT_KNOWN:
             groups = self._trees.groups(peer)

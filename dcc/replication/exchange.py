@@ -73,6 +73,7 @@ from dcc.ring.hashing import slot_of
 from dcc.store.doubt import Listing
 from dcc.types import NO_VERSION, NodeKey, Origin, Stamp, Version
 from dcc.units import MILLISECOND, NEVER, SECOND
+from dcc.wire.codec import Header
 from dcc.wire.messages import (
     Compare,
     CompareReply,
@@ -264,10 +265,9 @@ class Exchange:
             self._end(talk)
             self.agenda.peers[peer].not_before = now.mono + RETRY_NS
 
-    def receive_reply(
-        self, peer: NodeKey, request: int, epoch: int, reply: PullReply, now: Instant
-    ) -> list[Effect]:
+    def receive_reply(self, header: Header, reply: PullReply, now: Instant) -> list[Effect]:
         """Take the records and clocks of an answer; of one to a question forgotten, the records."""
+        peer, request, epoch = header.sender, header.request, header.epoch
         talk = self._closed(peer, request)
         size = sum(map(record_bytes, reply.records))
         self.bytes_in += size
@@ -287,10 +287,9 @@ class Exchange:
         self._asked_again(wants, talk, now, progress=bool(answered) and same_view)
         return []
 
-    def receive_comparison(
-        self, peer: NodeKey, request: int, epoch: int, reply: CompareReply, now: Instant
-    ) -> list[Effect]:
+    def receive_comparison(self, header: Header, reply: CompareReply, now: Instant) -> list[Effect]:
         """Take the answer to a comparison: equal slots are pulled already, with nothing to come."""
+        peer, request, epoch = header.sender, header.request, header.epoch
         talk = self._closed(peer, request)
         if talk is None:
             return []
@@ -306,10 +305,9 @@ class Exchange:
         self._asked_again(wants, talk, now, progress=same_view)
         return []
 
-    def receive_roots(
-        self, peer: NodeKey, request: int, epoch: int, reply: CompareRootReply, now: Instant
-    ) -> list[Effect]:
+    def receive_roots(self, header: Header, reply: CompareRootReply, now: Instant) -> list[Effect]:
         """Take the answer to a root: slots of equal groups are pulled already, others wanted."""
+        peer, request, epoch = header.sender, header.request, header.epoch
         talk = self._closed(peer, request)
         if talk is None:
             return []

@@ -15,8 +15,9 @@ from dcc.clock import ClusterClock
 from dcc.config import NodeConfig
 from dcc.effects import Answer, Effect, Tell
 from dcc.replication.view import View
+from dcc.ring.hashing import slot_of
 from dcc.store.store import Store
-from dcc.types import Boot, NodeKey, Origin
+from dcc.types import Boot, NodeKey, Origin, Record
 from dcc.wire.messages import Message
 
 
@@ -74,6 +75,13 @@ class Holdings:
         # Ids of an earlier boot must not meet those of this one, and nobody is to guess what is
         # asked: an answer that names the right id is believed. So they begin anywhere.
         self._request = requests_from
+
+    def records_of(self, key: bytes) -> tuple[Record, ...]:
+        """Return what is held of `key`, valueless records included: none or one record."""
+        entry = self.store.peek(slot_of(key), key)
+        if entry is None or entry.version.stamp <= self.store.cleared:
+            return ()
+        return (entry.record(),)
 
     def next_request(self) -> int:
         """Return a request id that this boot has not used."""

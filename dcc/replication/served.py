@@ -12,14 +12,13 @@ Ends: what is named is forgotten here at once, and a name causes no answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from dcc.effects import Effect, Tell
 from dcc.limits import BATCH_BYTES, BATCH_KEYS_MAX
 from dcc.replication.holdings import Holdings, Instant
 from dcc.ring.hashing import slot_of
 from dcc.types import NodeKey
 from dcc.units import NEVER, SECOND
+from dcc.wire.codec import Header
 from dcc.wire.messages import Served
 
 EVERY = 8
@@ -64,11 +63,12 @@ class ServedKeys:
         self._keys, self._at = {}, NEVER
         return [Tell(peer, Served(keys=_within(keys))) for peer, keys in sorted(names.items())]
 
-    def heard_of(self, keys: Iterable[bytes], now: Instant) -> None:
+    def heard_of(self, _header: Header, message: Served, now: Instant) -> list[Effect]:
         """Count a hit on each key whose value is held here."""
         store = self._held.store
-        for key in keys:
+        for key in message.keys:
             self.heard += store.get(slot_of(key), key, now.ms) is not None
+        return []
 
     def wake_at(self) -> int:
         """Return when names are due; the tick behind the first hit sets it."""

@@ -1,0 +1,90 @@
+"""The machines of one node, in the order in which they are built, and what follows from them alone.
+
+Everything above (`core`, the gates, the requests) is given `Machines`, or some of them, and nobody
+is given the core. A machine decides its own subject: who is there, who is in sync, one write, one
+exchange. What takes several of them is decided in the modules of this folder that import this one.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from dcc.clock import ClusterClock
+from dcc.config import NodeConfig
+from dcc.effects import Effect
+from dcc.gossip.membership import Membership
+from dcc.node.audit import Audits
+from dcc.node.counters import Counters, Load
+from dcc.node.forwards import Forwards
+from dcc.node.lateness import Lateness
+from dcc.node.settings import Changes
+from dcc.node.timekeeping import Timekeeper
+from dcc.node.viewpace import ViewPace
+from dcc.replication.certainty import Certainty
+from dcc.replication.exchange import Exchange
+from dcc.replication.holdings import Holdings, secret
+from dcc.replication.questions import Questions
+from dcc.replication.reads import Reads
+from dcc.replication.served import ServedKeys
+from dcc.replication.staleness import Staleness
+from dcc.replication.streams import Streams
+from dcc.replication.sync import SyncTable
+from dcc.replication.writes import Writes
+from dcc.types import Boot, Member, Now, Settings, Standing, node_key
+from dcc.wire.codec import Codec
+
+
+class Machines:
+    """What one node is made of, below the modules that take several of them."""
+
+    def __init__(self, config: NodeConfig, *, boot: Boot, rng: Random, now: Now) -> None:
+        self.config, self.boot = config, boot
+        self.key = node_key(config.name)
+        self.clock = ClusterClock(now, max_skew_ms=config.max_skew_ms)
+        self.codec = Codec(config.cluster, sender=self.key, boot=boot)
+        self.held = Holdings(
+            config, key=self.key, boot=boot, clock=self.clock, requests_from=secret(rng)
+        )
+        self.membership = Membership(
+            _own_row(config, boot, self.clock.own_ms(now.mono)), config, rng=rng,
+            settings=Settings(config.replicas, 0, 0), now=now.mono,
+            cluster_ms=self.clock.cluster_ms(now.mono),
+        )  # fmt: skip
+        self.timekeeper = Timekeeper(self.clock, self.membership, config)
+        self.counters = Counters()
+        self.sync = SyncTable(self.held.view, now.mono)
+        self.questions, self.streams = Questions(self.held), Streams(self.held)
+        self.exchange = Exchange(self.held, self.sync)
+        self.staleness = Staleness()
+        self.served = ServedKeys(self.held)
+        self.certainty = Certainty(self.held, self.sync)
+        self.reads = Reads(
+            self.held, self.certainty, self.questions, self.streams, self.staleness, self.served
+        )
+        self.writes = Writes(self.held, self.certainty, self.questions, self.streams)
+        self.forwards, self.changes = Forwards(self.held, self.codec), Changes(self.held)
+        self.audits = Audits(self.held.store)
+        self.lateness = Lateness(self.clock)
+        self.view_pace = ViewPace(self.membership)
+        self.started_at = now.mono
+        self.load = Load()
+        self.notices: list[Effect] = []
+        "What leaves with the effects of this turn, without being anybody's result."
+
+    @property
+    def serving(self) -> bool:
+        """Whether the node has joined and knows the time well enough to stamp."""
+        return self.membership.joined and self.clock.settled
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether this node is in sync with all holders of its slots in its newest view."""
+        return self.exchange.agenda.caught_up and not self.view_pace.due
+
+
+def _own_row(config: NodeConfig, boot: Boot, own_ms: int) -> Member:
+    incarnation = boot >> 16
+    return Member(
+        config.name, config.request, config.gossip, config.zone, float(config.weight), boot,
+        incarnation, Standing.ALIVE, own_ms, draining=False, filling=True,
+    )  # fmt: skip
