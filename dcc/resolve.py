@@ -28,6 +28,7 @@ from ipaddress import ip_address
 import zmq
 
 from dcc.guard import Guard
+from dcc.keys import Keys, no_keys, present
 from dcc.units import MILLISECOND, NEVER, SECOND
 
 THREADS_MAX = 16
@@ -207,13 +208,22 @@ class Dial:
     A numeric address is left to libzmq, which connects and reconnects by itself. Of a name one
     address at a time is connected to. While there is no connection `tend` is to be called, at
     `wake_at` at the latest: it goes on to the next address when the present one has had its time.
+
+    With keys, `again` is to be called when the other side is no server of the key that it was taken
+    for: there may be another one, and libzmq does not try again by itself.
     """
 
-    __slots__ = ("_address", "_patience_ns", "_resolver", "_socket", "at", "moves_at", "named")
+    __slots__ = (
+        "_address", "_keys", "_patience_ns", "_resolver", "_socket", "_turn", "at", "moves_at",
+        "named",
+    )  # fmt: skip
 
-    def __init__(self, socket: zmq.Socket[bytes], address: str, resolver: Resolver) -> None:
+    def __init__(
+        self, socket: zmq.Socket[bytes], address: str, resolver: Resolver, keys: Keys = no_keys
+    ) -> None:
         """Connect to what is known of `address`. ValueError or ZMQError: it is no address."""
         self._socket, self._address, self._resolver = socket, address, resolver
+        self._keys, self._turn = keys, 0
         self._patience_ns = PATIENCE_NS
         self.named = not is_numeric(address)
         "Whether the address is a name, so that `tend` has something to do."
@@ -244,16 +254,30 @@ class Dial:
         self.moves_at = now + self._patience_ns
         if known[place] == self.at:
             return False
-        if self.at:
-            self._socket.disconnect(f"tcp://{self.at}")
+        self._disconnect()
         self._connect(known[place])
         return True
+
+    def again(self) -> None:
+        """Connect anew, with the newest keys, to the server of the next key that is trusted."""
+        self._turn += 1
+        if self.at:
+            self._disconnect()
+            self._connect(self.at)
 
     def wake_at(self, now: int) -> int:
         """Return when `tend` is due for a caller that is not told of answers."""
         return self.moves_at if self.at else now + UNKNOWN_NS
 
+    def _disconnect(self) -> None:
+        try:
+            if self.at:
+                self._socket.disconnect(f"tcp://{self.at}")
+        except zmq.ZMQError:  # libzmq has given up by itself.
+            pass
+
     def _connect(self, address: str) -> None:
+        present(self._socket, self._keys(), self._turn)
         self._socket.setsockopt(zmq.IPV6, int(address.startswith("[")))
         self._socket.connect(f"tcp://{address}")
         self.at = address

@@ -43,6 +43,34 @@ TOPIC_ALL = b"\xff" * 8
 "Gossip for every node. A node whose key equals it is refused at start."
 
 
+class Role(IntEnum):
+    """What a key is for."""
+
+    CLIENT = 0
+    "Reads and writes data."
+    ADMIN = 1
+    "A client that may also change what the whole cluster shares."
+    NODE = 2
+    "Speaks as the member whose name its key is bound to, and as nobody else."
+
+
+class Identity(NamedTuple):
+    """Who is on a connection, as its key says. Where no keys are used there is none."""
+
+    role: Role
+    name: str
+    node: NodeKey = 0
+    "NODE: the member that it is; 0 for the others."
+    read_only: bool = False
+    prefixes: tuple[bytes, ...] = ()
+    "Only keys that begin with one of these; empty: every key."
+
+    @property
+    def limited(self) -> bool:
+        """Whether it may not do with every key what its role may."""
+        return self.read_only or bool(self.prefixes)
+
+
 class Now(NamedTuple):
     """One reading of both clocks, taken once a turn by the shell or the simulator."""
 

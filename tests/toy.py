@@ -12,7 +12,7 @@ from dcc.node.counters import Load
 from dcc.node.loop import Loop
 from dcc.node.options import Address
 from dcc.node.transport import Transport
-from dcc.types import NodeKey, Now, topic_of
+from dcc.types import Identity, NodeKey, Now, topic_of
 from dcc.units import NEVER
 
 HERE = Address("127.0.0.1", 0)
@@ -50,7 +50,9 @@ class ToyCore:
     def serve(self, route: bytes, frame: bytes, now: Now) -> bytes | None:
         return b"got " + frame[4:] if frame.startswith(b"get ") else None
 
-    def receive(self, route: bytes, frames: list[bytes], now: Now) -> list[Effect]:
+    def receive(
+        self, route: bytes, frames: list[bytes], now: Now, _who: Identity | None = None
+    ) -> list[Effect]:
         self.received.append(frames)
         self._note("request", now)
         if frames[0] == b"hold":

@@ -65,14 +65,28 @@ def _whole(name: str, arguments: list[str]) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from dcc import Client, DccError, NodeUnavailable, OperationTimeout, WrongCluster
+    from dcc import (
+        AuthenticationFailed,
+        Client,
+        DccError,
+        NodeUnavailable,
+        OperationTimeout,
+        WrongCluster,
+    )
 
     try:
-        client = Client(options.nodes, timeout=options.timeout, cluster=options.cluster)
+        if hasattr(options, "part"):
+            from dcc.cli import keyring
+
+            return keyring.run(options)
+        client = Client(
+            options.nodes, timeout=options.timeout, cluster=options.cluster, keys=options.keys,
+            name=options.key_name,
+        )  # fmt: skip
         with client:
             command: Command = options.command
             return command(client, options)
-    except (NodeUnavailable, WrongCluster) as error:
+    except (NodeUnavailable, WrongCluster, AuthenticationFailed) as error:
         return _fail(error, UNREACHABLE)
     except OperationTimeout as error:
         return _fail(error, UNREACHABLE if error.definite else DEGRADED)
@@ -90,7 +104,7 @@ def _fail(error: Exception, code: int) -> int:
 
 def parser() -> Parser:
     """Return the parser of everything but `node` and `demo`."""
-    from dcc.cli import cluster, copies, keys
+    from dcc.cli import cluster, copies, keyring, keys
 
     top = Parser(prog="dcc", description="Talk to a dcc cluster.", epilog=_epilog())
     _common(top, top_level=True)
@@ -129,6 +143,8 @@ def parser() -> Parser:
         "converged", copies.converged, "do all nodes agree, is every copy in its place?"
     )
     _wait(converged, "wait until they do")
+    text = "make, change and take away keys"
+    keyring.add(commands.add_parser("keys", help=text, description=text))
     add("audit", copies.audit, "compare what the owners of every slot really hold")
     return top
 
@@ -144,6 +160,10 @@ def _common(one: Parser, *, top_level: bool) -> None:
                      help="default: $DCC_NODES, else 127.0.0.1:6740")  # fmt: skip
     one.add_argument("--cluster", metavar="NAME", help="default: $DCC_CLUSTER, else dcc",
                      default=default(os.environ.get("DCC_CLUSTER", "dcc")))  # fmt: skip
+    one.add_argument("--keys", metavar="DIR", default=default(None),
+                     help="directory of key files; default: $DCC_KEYS, else none")  # fmt: skip
+    one.add_argument("--key-name", metavar="NAME", default=default(None),
+                     help="whose key to use, if there are several")  # fmt: skip
     one.add_argument("--timeout", type=float, metavar="SECONDS", default=default(2.0),
                      help="deadline of one call (default 2)")  # fmt: skip
     one.add_argument("--json", action="store_true", default=default(False), help="print JSON")

@@ -64,6 +64,7 @@ from dcc.client.results import ClusterStats, Convergence, Entry, Latency, Lookup
 from dcc.client.routing import View
 from dcc.client.sweeps import WHOLE, audit_steps
 from dcc.errors import ClientClosed, DccError, NodeUnavailable, WrongLoop
+from dcc.keys import client_keys
 from dcc.types import Stamp, Version
 from dcc.units import MILLISECOND
 from dcc.wire.messages import (
@@ -105,6 +106,7 @@ class AsyncClient:
         w: Quorum = 1,
         name: str | None = None,
         cluster: str = "dcc",
+        keys: str | os.PathLike[str] | None = None,
         in_flight: int = IN_FLIGHT_MAX,
         on_event: EventHook | None = None,
     ) -> None:
@@ -126,6 +128,7 @@ class AsyncClient:
             raise TypeError(f"in_flight: int, got {type(in_flight).__name__}")
         if in_flight < 1:
             raise ValueError(f"in_flight: above 0, got {in_flight}")
+        self._keys = client_keys(keys, os.environ.get("DCC_KEYS"), name)
         self._in_flight = in_flight
         self._events = Events(on_event)
         self._driver: LoopDriver | None = None
@@ -393,7 +396,7 @@ class AsyncClient:
             rng=random.Random(client_id),
             timeout_ns=self._ops.timeout_ns,
         )
-        self._driver = LoopDriver(core, loop, self._in_flight, self._events)
+        self._driver = LoopDriver(core, loop, self._in_flight, self._events, self._keys)
         self._finalizer = weakref.finalize(self, _close_forgotten, self._driver)
         self._finalizer.atexit = False
         return self._driver

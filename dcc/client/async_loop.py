@@ -34,6 +34,7 @@ from dcc.client.flights import Turn
 from dcc.client.link import DRAIN_MAX, FILES_TO_START, Link, open_link, read_clocks, why_not
 from dcc.effects import Effect, Notify, Send
 from dcc.errors import WrongLoop
+from dcc.keys import Keys, no_keys
 from dcc.resolve import Resolver
 from dcc.types import Now
 from dcc.units import NEVER, SECOND
@@ -71,8 +72,10 @@ class LoopDriver:
         loop: asyncio.AbstractEventLoop,
         in_flight_max: int,
         events: Events,
+        keys: Keys = no_keys,
     ) -> None:
         self.loop = loop
+        self._keys = keys
         self.core = core
         self.dispatcher = Dispatcher(core, in_flight_max)
         self.events = events
@@ -270,7 +273,7 @@ class LoopDriver:
         """Return a new wire to an address, None if there can be none."""
         try:
             socket = self._contexts().socket(zmq.DEALER)
-            link = open_link(socket, address, self._resolver, self.core.rng, now)
+            link = open_link(socket, address, self._resolver, self.core.rng, now, self._keys)
             # All calls share the socket: that it is full shall not look like a lost connection.
             socket.setsockopt(zmq.SNDHWM, self._messages_max)
             wire = Wire(address, link)
@@ -310,4 +313,4 @@ class LoopDriver:
             self._touched.pop(wire.address, None)
             if not self.loop.is_closed():
                 self.loop.remove_reader(wire.fd)
-            wire.link.socket.close(0)
+            wire.link.close()

@@ -78,7 +78,7 @@ class Channel:
     def close(self) -> None:
         """Close all sockets."""
         for link in self.links.values():
-            link.socket.close(0)
+            link.close()
         self.links.clear()
 
     def tidy(self, sockets_max: int) -> None:
@@ -91,7 +91,7 @@ class Channel:
             self.owed.discard(address)
             link = self.links.pop(address, None)
             if link is not None:
-                link.socket.close(0)
+                link.close()
 
     def _drive(self, call: Call, effects: list[Effect], now: Now) -> Any:
         """Drive a call that was started to its end; return its result or raise its error."""
@@ -116,7 +116,8 @@ class Channel:
             try:
                 socket = self._pool.socket()
                 rng = self.core.rng
-                link = open_link(socket, address, self._pool.resolver, rng, now)
+                pool = self._pool
+                link = open_link(socket, address, pool.resolver, rng, now, pool.keys)
                 self.links[address] = link
             except (zmq.ZMQError, ValueError):  # Out of descriptors; or no address at all.
                 self._pool.events.note("not_opened", {"address": address})

@@ -22,6 +22,7 @@ from dcc.client.link import read_clocks
 from dcc.client.pool import Pool
 from dcc.errors import DccError
 from dcc.guard import Guard
+from dcc.keys import Keys, no_keys
 from dcc.types import Now
 from dcc.units import MILLISECOND
 
@@ -36,7 +37,12 @@ class Lender:
     """The pools of one client by process id. Safe to share between threads, and across forks."""
 
     def __init__(
-        self, nodes: tuple[str, ...], cluster: str, timeout_ns: int, events: Events
+        self,
+        nodes: tuple[str, ...],
+        cluster: str,
+        timeout_ns: int,
+        events: Events,
+        keys: Keys = no_keys,
     ) -> None:
         client_id, boot = _identity()
         core = ClientCore(
@@ -50,7 +56,7 @@ class Lender:
         )
         self.closed = False
         self._timeout_ns = timeout_ns
-        self._pools = {getpid(): Pool(core, events)}
+        self._pools = {getpid(): Pool(core, events, keys)}
 
     def pool(self) -> Pool:
         """Return this process's pool."""
@@ -91,7 +97,7 @@ class Lender:
     def _succeed(self) -> Pool:
         """Return the pool of a process that was forked from one that had another."""
         parent = list(self._pools.values())[-1]
-        fresh = Pool(parent.core.heir(*_identity(), Guard()), parent.events.heir())
+        fresh = Pool(parent.core.heir(*_identity(), Guard()), parent.events.heir(), parent.keys)
         # Several threads may come here at once; one of their pools stays.
         pool = self._pools.setdefault(getpid(), fresh)
         if self.closed:

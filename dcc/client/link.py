@@ -4,6 +4,9 @@ With IMMEDIATE a DEALER without a connection refuses messages instead of keeping
 that may be gone: that is how a call knows that a message surely was not sent. A socket that was
 just opened is given `CONNECT_NS` to connect; one that was connected and is not any more refuses at
 once.
+
+A node may refuse a client's key, or have another one than the client trusts. Then libzmq gives up,
+and the link connects anew: keys change while all runs.
 """
 
 from __future__ import annotations
@@ -14,6 +17,9 @@ from collections import deque
 
 import zmq
 
+from dcc.client.outcomes import Barred
+from dcc.handshakes import Handshake
+from dcc.keys import Keys, no_keys
 from dcc.limits import VALUE_BYTES_MAX
 from dcc.resolve import Dial, Resolver
 from dcc.sending import send
@@ -24,6 +30,9 @@ NOBLOCK, NOBLOCK_MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 "Plain ints: an enum member costs a conversion on every call."
 
 CONNECT_NS = 200 * MILLISECOND
+
+AGAIN_NS = 50 * MILLISECOND
+"From a handshake that failed for the keys until the next one."
 
 DRAIN_MAX = 64
 "Messages taken from one socket before the others have their turn."
@@ -58,12 +67,15 @@ class Link:
     """One DEALER and what waits for its connection."""
 
     __slots__ = (
-        "connected", "dial", "give_up_at", "owed_since", "owed_until", "poll_list", "queue",
-        "socket",
+        "_again_at", "connected", "dial", "give_up_at", "handshake", "owed_since", "owed_until",
+        "poll_list", "queue", "socket",
     )  # fmt: skip
 
-    def __init__(self, socket: zmq.Socket[bytes], dial: Dial, now: int) -> None:
-        self.socket, self.dial = socket, dial
+    def __init__(
+        self, socket: zmq.Socket[bytes], dial: Dial, handshake: Handshake, now: int
+    ) -> None:
+        self.socket, self.dial, self.handshake = socket, dial, handshake
+        self._again_at = 0
         self.poll_list = [(socket, zmq.POLLIN)]
         "For the hot path, which waits for this socket only."
         self.connected = False
@@ -78,8 +90,17 @@ class Link:
 
     def tend(self, now: int) -> None:
         """Without a connection: go on to another address of the name, which has its time, too."""
+        self.handshake.hear()
+        if self.handshake.is_over and now >= self._again_at:
+            self._again_at = now + AGAIN_NS
+            self.dial.again()
         if self.dial.tend(now):
             self.give_up_at = now + CONNECT_NS
+
+    def close(self) -> None:
+        """Close the socket; what is not sent is lost."""
+        self.handshake.close()
+        self.socket.close(0)
 
     def send(self, frames: list[bytes]) -> bool:
         """Return whether the message was taken; false: surely not sent."""
@@ -90,7 +111,9 @@ class Link:
             send(socket, frames[-1], NOBLOCK)
         except zmq.Again:
             return False
-        self.connected = True
+        if not self.connected:
+            self.connected = True
+            self.handshake.has_connected()
         return True
 
     def receive(self) -> list[bytes] | None:
@@ -110,19 +133,28 @@ class Link:
 
 
 def open_link(
-    socket: zmq.Socket[bytes], address: str, resolver: Resolver, rng: random.Random, now: int
+    socket: zmq.Socket[bytes],
+    address: str,
+    resolver: Resolver,
+    rng: random.Random,
+    now: int,
+    keys: Keys = no_keys,
 ) -> Link:
     """Set a new DEALER's options and let it connect; it is closed if that fails.
 
     Raises ZMQError or ValueError: it is no address.
     """
+    handshake = None
     try:
         for option, value in _OPTIONS:
             socket.setsockopt(option, value)
         # libzmq adds no jitter of its own: a thousand clients would come back in step.
         socket.setsockopt(zmq.RECONNECT_IVL, rng.randrange(100, 300))
-        return Link(socket, Dial(socket, address, resolver), now)
+        handshake = Handshake(socket, keyed=keys() is not None)
+        return Link(socket, Dial(socket, address, resolver, keys), handshake, now)
     except BaseException:
+        if handshake is not None:
+            handshake.close()
         socket.close(0)
         raise
 
@@ -133,4 +165,5 @@ def why_not(link: Link | None, address: str, resolver: Resolver) -> str:
         return "no socket could be opened"
     if link.dial.named and not link.dial.at:
         return resolver.failure(address) or "its name is not known yet"
-    return "no connection"
+    barred = link.handshake.barred()
+    return Barred(barred) if barred else "no connection"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dcc.errors import (
+    AuthenticationFailed,
     ClockSkew,
     DccError,
     InvalidKey,
@@ -50,6 +51,12 @@ DECIDED = frozenset({Code.NOT_A_NUMBER, Code.VALUE_TOO_LARGE, Code.INVALID_KEY, 
 "Refusals of the request itself: every sending of it is refused alike."
 
 
+class Barred(str):
+    """Why nothing was sent to a node: for the keys of one of the two."""
+
+    __slots__ = ()
+
+
 def error_of(reply: ErrorReply, address: str) -> DccError:
     """Return the error to raise for `reply`, which `address` gave."""
     text = reply.text or reply.code.name.lower().replace("_", " ")
@@ -66,6 +73,8 @@ def nobody(error: DccError | None, tried: Mapping[str, str], *, sent: bool) -> D
         return type(error)(str(error) + account(others))
     if sent:
         return OperationTimeout("no node answered in time" + account(tried))
+    if any(isinstance(why, Barred) for why in tried.values()):
+        return AuthenticationFailed("no node let this client in" + account(tried))
     return NodeUnavailable("no node could be reached" + account(tried))
 
 

@@ -32,6 +32,7 @@ from dcc.client.core import ClientCore
 from dcc.client.events import Events
 from dcc.client.link import FILES_TO_START
 from dcc.errors import ClientClosed, NodeUnavailable, OperationTimeout
+from dcc.keys import Keys, no_keys
 from dcc.resolve import Resolver
 from dcc.units import SECOND
 
@@ -62,8 +63,9 @@ class Context(zmq.Context[Any]):
 class Pool:
     """Lends channels, at most so many."""
 
-    def __init__(self, core: ClientCore, events: Events) -> None:
+    def __init__(self, core: ClientCore, events: Events, keys: Keys = no_keys) -> None:
         self.core = core
+        self.keys = keys
         self.events = events
         self.resolver = Resolver()
         self.closed = False

@@ -61,6 +61,7 @@ from dcc.client.routing import View
 from dcc.client.sweeps import WHOLE, audited, scanned
 from dcc.client.timings import command_of
 from dcc.errors import ClientClosed, NodeUnavailable
+from dcc.keys import client_keys
 from dcc.types import Now, Version
 from dcc.wire.messages import (
     Clear,
@@ -100,6 +101,7 @@ class Client:
         w: Quorum = 1,
         name: str | None = None,
         cluster: str = "dcc",
+        keys: str | os.PathLike[str] | None = None,
         on_event: EventHook | None = None,
     ) -> None:
         """Check the options; connections are made when first needed.
@@ -114,20 +116,27 @@ class Client:
                 (a majority of the copies) or "all". 1 = one owner's word, by the fastest path.
             w: owners that must have a write before it is answered: likewise; for every call that
                 writes.
-            name: says who this client is, for your own use.
+            name: says who this client is, for your own use; with `keys`, whose key it uses.
             cluster: name of the cluster; nodes of another one refuse.
+            keys: directory of key files, read again when they change (docs/security.md). None: the
+                environment variable DCC_KEYS, else no keys. Without `name` there must be one
+                private key of a client or administrator in it.
             on_event: called with the name and the fields of what befalls calls, in their threads
                 and before they end; it should be quick. See docs/observability.md.
 
         Raises:
             TypeError, ValueError: an option of the wrong type or out of range.
+            ConfigError: a key file is missing or wrong, or others may read a private one.
         """
         self.name = name
         self._ops = Operations(
             nodes, os.environ.get("DCC_NODES"), timeout=timeout, default_ttl=default_ttl,
             read=read, r=r, w=w, cluster=cluster,
         )  # fmt: skip
-        self._lender = Lender(self._ops.addresses, cluster, self._ops.timeout_ns, Events(on_event))
+        self._lender = Lender(
+            self._ops.addresses, cluster, self._ops.timeout_ns, Events(on_event),
+            client_keys(keys, os.environ.get("DCC_KEYS"), name),
+        )  # fmt: skip
         # At exit the sockets go with the process.
         weakref.finalize(self, Lender.close, self._lender).atexit = False
 

@@ -32,6 +32,7 @@ CLIENT_OPTIONS: Mapping[str, Callable[[str], Any]] = {
     "w": _count,
     "name": str,
     "cluster": str,
+    "keys": str,
 }
 "Those of `Client`, and how to read them."
 

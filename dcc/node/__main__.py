@@ -63,6 +63,8 @@ class Process:
         """Serve until a signal ends it; return the exit code. Raises ConfigError before that."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        if self._options.keys:
+            signal.signal(signal.SIGHUP, self._on_hangup)
         give_back_early()
         try:
             self._loop = open_loop(self._options, log=self._log, on_ready=self._announce)
@@ -91,6 +93,10 @@ class Process:
         else:
             self._exit_code = 128 + number
             self._loop.stop()
+
+    def _on_hangup(self, _number: int, _frame: object) -> None:
+        if self._loop is not None:
+            self._loop.read_keys()
 
     def _fields(self) -> dict[str, Any]:
         assert self._loop is not None

@@ -64,16 +64,37 @@ def _listen(socket: zmq.Socket[bytes], host: str, port: int) -> net.socket:
         made.bind(("0.0.0.0" if host == "*" else host, port))
         made.listen(descriptors.backlog())
         kept = made.dup()
-        socket.setsockopt(zmq.USE_FD, made.fileno())
         try:
-            socket.bind(f"tcp://127.0.0.1:{kept.getsockname()[1]}")  # libzmq goes by the socket.
+            _accept_from(socket, made)
         except zmq.ZMQError:
             kept.close()
             raise
-        finally:
-            socket.setsockopt(zmq.USE_FD, -1)
-        made.detach()  # libzmq closes it.
         return kept
+
+
+def _accept_from(socket: zmq.Socket[bytes], listener: net.socket) -> None:
+    """Give libzmq a listening socket, which it closes one day."""
+    socket.setsockopt(zmq.USE_FD, listener.fileno())
+    try:
+        # libzmq goes by the socket.
+        socket.bind(f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+    finally:
+        socket.setsockopt(zmq.USE_FD, -1)
+    listener.detach()
+
+
+def rebind(socket: zmq.Socket[bytes], listeners: Sequence[net.socket]) -> None:
+    """End all connections that came in by `listeners`, and go on accepting from them.
+
+    Whoever may come back does so by itself.
+    """
+    for listener in listeners:
+        host, port = listener.getsockname()[:2]
+        try:
+            socket.unbind(f"tcp://{Address(host, port)}")
+        except zmq.ZMQError:  # It was not bound any more.
+            pass
+        _accept_from(socket, listener.dup())
 
 
 def _hosts(address: Address) -> list[str]:

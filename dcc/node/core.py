@@ -45,7 +45,7 @@ from dcc.node.routes import Handler, Sender, table
 from dcc.node.stats import Statistics
 from dcc.node.views import Views
 from dcc.replication.holdings import Instant
-from dcc.types import Boot, Now, topic_of
+from dcc.types import Boot, Identity, Now, topic_of
 from dcc.units import NEVER, SECOND
 from dcc.wire import messages as m
 from dcc.wire.codec import HEADER_FIELDS, Header, unpack_items
@@ -136,8 +136,13 @@ class NodeCore:
         effects = self.membership.start(at.mono, at.ms)
         return self._emit(effects) + self._views.take(at)
 
-    def receive(self, route: bytes, frames: list[bytes], now: Now) -> list[Effect]:
-        """Take a message from the ROUTER (or from a seed's connection: `route` empty)."""
+    def receive(
+        self, route: bytes, frames: list[bytes], now: Now, who: Identity | None = None
+    ) -> list[Effect]:
+        """Take a message from the ROUTER (or from a seed's connection: `route` empty).
+
+        `who` sent it, where that is known: on the ROUTER of a node with keys.
+        """
         at = self.turn(now)
         many = self._fast.serve_many(frames[0], now) if len(frames) == 1 and route else None
         if many == DROPPED:

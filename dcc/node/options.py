@@ -210,7 +210,10 @@ OPTIONS = (
     Option("replicas", "N", "1", _replicas, "copies beyond the primary, if this node is the first"),
     Option("max-memory", "SIZE", "256MiB", parse_size, "bound of all that grows with use"),
     Option("eviction", "POLICY", "lru", _choice(*EVICTION_POLICIES), "lru or lfu"),
-    Option("insecure", "", "false", _flag, "allow to bind an address other machines can reach"),
+    Option("keys", "DIR", "", _text,
+           "let in only whoever has one of these keys; see docs/security.md"),
+    Option("insecure", "", "false", _flag,
+           "allow to bind an address other machines can reach without keys"),
     Option("leave-timeout", "S", "30", _seconds, "seconds to hand data over when told to stop"),
     Option("zone", "NAME", "", _text, "copies go to different zones where there are"),
     Option("weight", "X", "1", _weight, "share of the data relative to other nodes"),
@@ -247,6 +250,8 @@ class Options:
     max_memory: int
     "Bytes."
     eviction: str
+    keys: str
+    "Path of the key directory; empty: no keys."
     insecure: bool
     leave_timeout: float
     "Seconds."
@@ -415,10 +420,10 @@ def check(options: Options) -> None:
     """Raise ConfigError where options contradict each other."""
     planes = (("bind", options.bind), ("gossip-bind", options.gossip_bind))
     for name, address in planes:
-        if not address.loopback and not options.insecure:
+        if not address.loopback and not options.insecure and not options.keys:
             raise ConfigError(
                 f"--{name}: other machines can reach {address}, and nothing would authenticate "
-                "them; add --insecure if the network is trusted"
+                "them; give --keys, or --insecure if the network is trusted"
             )
     if options.bind.wildcard and options.advertise is None:
         raise ConfigError(f"--bind: {options.bind} is every interface; --advertise must name one")

@@ -24,6 +24,7 @@ PUB, not XPUB: an XPUB must be read, or its subscription events pile up without 
 
 from __future__ import annotations
 
+import socket as net
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -32,14 +33,18 @@ import zmq
 
 from dcc import descriptors
 from dcc.errors import ConfigError
+from dcc.handshakes import Handshake, Watch
+from dcc.keys import present
 from dcc.limits import VALUE_BYTES_MAX
 from dcc.node import binding
 from dcc.node.options import Address
+from dcc.node.security import Closed, Open
 from dcc.node.unread import Tracker, Unread
+from dcc.node.zap import GOSSIP, REQUESTS
 from dcc.resolve import Dial, Resolver, is_numeric
 from dcc.sending import send
 from dcc.types import TOPIC_ALL, NodeKey
-from dcc.units import KIB, MIB, MILLISECOND, SECOND
+from dcc.units import KIB, MIB, MILLISECOND, NEVER, SECOND
 
 NOBLOCK = int(zmq.NOBLOCK)
 "Plain ints: an enum member costs a conversion on every call."
@@ -68,6 +73,8 @@ ANSWERED_MAX = 65_536
 "Routing ids remembered; libzmq tells nobody when one has gone."
 LOOK_NS = 1 * SECOND
 "How often connections to names, and the descriptors that are left, are looked after."
+AGAIN_NS = 3 * SECOND
+"With keys: after so long without a connection it is made anew. Not sooner: a slow one takes time."
 SHARED_BYTES_MIN = 32 * KIB
 "Frames from here on are sent without a copy: below, the bookkeeping costs more than memcpy."
 FILES_PER_MEMBER = 7
@@ -119,20 +126,36 @@ class Peer:
     """One DEALER: to a member, or to a seed whose key nobody knows yet."""
 
     __slots__ = (
-        "address", "dial", "gossip", "named", "opened_at", "publishers", "socket", "used_at",
-        "waiting", "waiting_bytes",
+        "address", "dial", "gossip", "handshake", "lost_since", "named", "opened_at", "publishers",
+        "socket", "used_at", "waiting", "waiting_bytes",
     )  # fmt: skip
 
     def __init__(
-        self, socket: zmq.Socket[bytes], dial: Dial, address: str, gossip: str, now: int
+        self,
+        socket: zmq.Socket[bytes],
+        dial: Dial,
+        address: str,
+        gossip: str,
+        now: int,
+        handshake: Handshake | None = None,
     ) -> None:
         self.socket, self.dial, self.address, self.gossip = socket, dial, address, gossip
         self.named = dial.named or not _is_number(gossip)
         self.publishers: tuple[str, ...] = ()
         "Where SUB is connected to because of this member."
         self.opened_at = self.used_at = now
+        self.handshake = handshake
+        "Of a seed: why it cannot be reached, for the log."
+        self.lost_since = NEVER
+        "With keys: since when no connection was seen."
         self.waiting: deque[list[bytes]] = deque()
         self.waiting_bytes = 0
+
+    def close(self) -> None:
+        """Close what belongs to it; what is not sent is lost."""
+        if self.handshake is not None:
+            self.handshake.close()
+        self.socket.close(0)
 
 
 class Transport:
@@ -142,8 +165,9 @@ class Transport:
     process: libzmq has no jitter of its own, and a whole cluster must not come back in step.
     """
 
-    def __init__(self, *, reconnect_ms: int) -> None:
+    def __init__(self, *, reconnect_ms: int, security: Open | Closed | None = None) -> None:
         assert 100 <= reconnect_ms <= 300
+        self.security: Open | Closed = security or Open()
         self.files_max = descriptors.raise_limit()
         if not descriptors.are_left(FILES_TO_START):
             raise ConfigError(
@@ -153,11 +177,17 @@ class Transport:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 16_384)  # The default of 1,023 ends a mesh of as many.
         self._connecting = {zmq.RECONNECT_IVL: reconnect_ms}
-        self.router = self._open(zmq.ROUTER, ROUTER)
+        self.security.start(self._context)
+        self.router = self._open(zmq.ROUTER, ROUTER | self.security.serving(REQUESTS))
         self.router.copy_threshold = 0  # What is to be lent is lent, whatever its size.
         self.unread = Unread()
-        self._pub = self._open(zmq.PUB, PUB)
+        self._pub = self._open(zmq.PUB, PUB | self.security.serving(GOSSIP))
         self.sub = self._open(zmq.SUB, SUB | self._connecting)
+        self._accepting = [Watch(self.router), Watch(self._pub)]
+        "Tell of those that could not connect here."
+        self._subscribing = Watch(self.sub)
+        self._turns: dict[str, int] = {}
+        "How often a publisher was connected to anew, where it was not with the first key."
         self._peers: dict[NodeKey, Peer] = {}
         self._bulk: dict[NodeKey, Peer] = {}
         "Second connections to members, for what is large."
@@ -168,6 +198,8 @@ class Transport:
         "Members for whose DEALER there was no descriptor."
         self._resolver = Resolver()
         self._listeners = descriptors.Listeners()
+        self._subscribed_at: list[net.socket] = []
+        "Where PUB accepts from; of those in `_listeners`."
         self._look_closely_until = 0
         self.look_at = 0
         "When `look` is due."
@@ -203,6 +235,7 @@ class Transport:
             taken, listeners = binding.bind(socket, address, option)
             bound.append(taken)
             self._listeners.add(listeners)
+            self._subscribed_at = listeners
         return bound[0], bound[1]
 
     def subscribe(self, topic: bytes) -> None:
@@ -212,6 +245,7 @@ class Transport:
 
     def close(self) -> None:
         """Close every socket at once; what is not sent yet is lost. Idempotent."""
+        self.security.close()
         self._context.destroy(linger=0)
         self._listeners.close()
 
@@ -221,6 +255,9 @@ class Transport:
         if peer is not None and (peer.address, peer.gossip) == (request, gossip):
             return
         self.disconnect(key)
+        if not self.security.admits(key):  # It would hear all that members hear.
+            self.security.refuse_node(key, request)
+            return
         peer = self._open_peer(request, gossip, now)
         if peer is not None:
             self._peers[key] = peer
@@ -237,34 +274,38 @@ class Transport:
             return
         bulk = self._bulk.pop(key, None)
         if bulk is not None:
-            bulk.socket.close(0)
+            bulk.close()
             self._give_up(key, bulk)
         self._unopened.pop(key, None)
         peer = self._peers.pop(key, None)
         if peer is None:
             return
-        peer.socket.close(0)
+        peer.close()
         for publisher in peer.publishers:
             self._unsubscribe(publisher)
         self._give_up(key, peer)
 
-    def _open_peer(self, address: str, gossip: str, now: int) -> Peer | None:
+    def _open_peer(
+        self, address: str, gossip: str, now: int, *, listen: bool = False
+    ) -> Peer | None:
+        handshake = None
         try:
             socket = self._open(zmq.DEALER, DEALER | self._connecting)
         except zmq.ZMQError:  # No descriptor left: the member counts as unreachable.
             self.sends_lost += 1
             return None
         try:
-            dial = Dial(socket, address, self._resolver)
-        except (
-            zmq.ZMQError,
-            ValueError,
-        ):  # What a peer calls its address may be no address at all.
+            handshake = Handshake(socket, keyed=self.security.keyed) if listen else None
+            dial = Dial(socket, address, self._resolver, self.security.credentials)
+        except (zmq.ZMQError, ValueError):
+            # What a peer calls its address may be no address at all.
+            if handshake is not None:
+                handshake.close()
             socket.close(0)
             return None
         dial.tend(now)
         self._pollables = None
-        return Peer(socket, dial, address, gossip, now)
+        return Peer(socket, dial, address, gossip, now, handshake)
 
     def _follow(self, peer: Peer, *, anew: bool = True) -> None:
         """Connect SUB to all that the member's gossip address is known to mean."""
@@ -289,6 +330,8 @@ class Transport:
         self._publishers[publisher] = self._publishers.get(publisher, 0) + 1
         if self._publishers[publisher] == 1:
             try:
+                turn = self._turns.get(publisher, 0)
+                present(self.sub, self.security.credentials(), turn)
                 self.sub.setsockopt(zmq.IPV6, int(publisher.startswith("[")))
                 self.sub.connect(f"tcp://{publisher}")
             except zmq.ZMQError:
@@ -298,6 +341,7 @@ class Transport:
         self._publishers[publisher] -= 1
         if not self._publishers[publisher]:
             del self._publishers[publisher]
+            self._turns.pop(publisher, None)
             try:
                 self.sub.disconnect(f"tcp://{publisher}")
             except zmq.ZMQError:  # It was never connected.
@@ -348,7 +392,7 @@ class Transport:
     def _seed(self, address: str, now: int) -> Peer | None:
         seed = self._seeds.get(address)
         if seed is None and self._has_place(now):
-            seed = self._open_peer(address, "", now)
+            seed = self._open_peer(address, "", now, listen=True)
             if seed is not None:
                 self._seeds[address] = seed
         return seed
@@ -363,7 +407,7 @@ class Transport:
 
     def _close_seed(self, address: str) -> None:
         seed = self._seeds.pop(address)
-        seed.socket.close(0)
+        seed.close()
         self._give_up(address, seed)
 
     def _offer(self, peer: Peer, frames: list[bytes], now: int) -> bool:
@@ -412,6 +456,14 @@ class Transport:
                 self.answered.clear()
             self.answered.add(route)
         return True
+
+    def enforce(self) -> None:
+        """End all connections with those whose keys are not allowed any more."""
+        self.security.hang_up()
+        for node in [key for key in self._peers if not self.security.admits(key)]:
+            self.disconnect(node)
+        if self.security.nodes_removed():  # Who subscribes is known to libzmq alone.
+            binding.rebind(self._pub, self._subscribed_at)
 
     # ------------------------------------------------------------ the loop's part
 
@@ -478,6 +530,7 @@ class Transport:
         """Look after names and descriptors; return whether these have just run out."""
         self.look_at = now + (LOOK_NS if now > self._look_closely_until else CLOSELY_NS)
         self.names_answered(now)
+        self._look_at_handshakes(now)
         short = self._listeners.look()
         if short:
             self._look_closely_until = now + CLOSELY_FOR_NS
@@ -485,6 +538,43 @@ class Transport:
             for key, (request, gossip) in list(self._unopened.items()):
                 self.connect(key, request, gossip, now)
         return short
+
+    def _look_at_handshakes(self, now: int) -> None:
+        """Hear who was turned away, here and elsewhere; libzmq does not try again by itself."""
+        for watch in self._accepting:
+            self.security.turned_away(watch.failures())
+        for address, seed in self._seeds.items():
+            if seed.handshake is not None:
+                seed.handshake.hear()
+                if why := seed.handshake.barred():
+                    self.security.refusals.add("by_seed", address, text=why)
+        for failure in self._subscribing.failures():
+            if self.security.keyed and failure.address in self._publishers:
+                self._subscribe_again(failure.address)
+        credentials = self.security.credentials()
+        if credentials is not None:
+            patience_ns = AGAIN_NS if len(credentials.servers) == 1 else LOOK_NS
+            for peer in (*self._peers.values(), *self._bulk.values(), *self._seeds.values()):
+                self._dial_again(peer, now, patience_ns)
+
+    def _dial_again(self, peer: Peer, now: int, patience_ns: int) -> None:
+        """Connect anew where there has been no connection for a while."""
+        if int(peer.socket.getsockopt(zmq.EVENTS)) & OUT:
+            peer.lost_since = NEVER
+        elif peer.lost_since == NEVER:
+            peer.lost_since = now
+        elif now - peer.lost_since >= patience_ns:
+            peer.lost_since = now
+            peer.dial.again()
+
+    def _subscribe_again(self, publisher: str) -> None:
+        turn = self._turns.get(publisher, 0) + 1
+        members = self._publishers[publisher]
+        self._publishers[publisher] = 1
+        self._unsubscribe(publisher)
+        self._turns[publisher] = turn
+        self._subscribe(publisher)
+        self._publishers[publisher] = members
 
     @property
     def deaf(self) -> bool:

@@ -1,0 +1,174 @@
+"""A node's side of keys: what its sockets are told, and who is on a connection.
+
+With keys, both planes are CURVE servers with the key pair that all nodes of the cluster share, so
+whoever knows its public key can join by an address alone. Who connects is known by its own key
+(`dcc.node.zap`). Without keys there is nothing to do, and nobody is told apart.
+"""
+
+from __future__ import annotations
+
+import os
+import socket as net
+from typing import Any
+
+import zmq
+
+from dcc.errors import ConfigError
+from dcc.handshakes import Failure, Why
+from dcc.keys import Credentials, Directory, Keyring
+from dcc.node.zap import GOSSIP, Authenticator, Refusals
+from dcc.types import Identity, NodeKey, Role
+
+NOTED_MAX = 65_536
+HANDSHAKE_BYTES_MAX = 512
+"The longest message of CURVE's handshake has some 330 bytes."
+SocketOptions = dict[zmq.SocketOption, Any]
+
+
+class Open:
+    """No keys: everybody is let in."""
+
+    keyed = False
+    name = ""
+
+    def __init__(self) -> None:
+        self.refusals = Refusals()
+
+    def start(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        """Nothing is to be started."""
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+    def serving(self, domain: bytes) -> SocketOptions:
+        """Return the options of a socket that binds."""
+        return {}
+
+    def credentials(self) -> Credentials | None:
+        """Return what is shown to those that are connected to."""
+        return None
+
+    def admits(self, node: NodeKey) -> bool:
+        """Return whether `node` may be connected to."""
+        return True
+
+    def refuse_node(self, node: NodeKey, address: str) -> None:
+        """Count and tell that `node` was not connected to."""
+
+    def turned_away(self, failures: list[Failure]) -> None:
+        """Count those that this node's sockets did not let in."""
+        for failure in failures:
+            if failure.why is Why.MIXED:
+                reason = "without_key" if self.keyed else "with_key"
+                self.refusals.add(reason, failure.address)
+            elif failure.why is Why.GARBLED and self.keyed:
+                self.refusals.add("wrong_server_key", failure.address)
+
+    def hang_up(self) -> None:
+        """End the connections by which requests came of those who may send none any more."""
+
+    def nodes_removed(self) -> bool:
+        """Return whether a node's key was removed since the last call."""
+        return False
+
+
+class Closed(Open):
+    """Keys: nobody without one of those that are allowed is let in."""
+
+    keyed = True
+
+    def __init__(self, path: str | os.PathLike[str], name: str) -> None:
+        """Read the keys of the node `name`; of the only one in the directory if it is empty.
+
+        Raises ConfigError: a file is missing or wrong, or others may read a private one.
+        """
+        super().__init__()
+        self._directory = Directory(path)
+        self._keyring = Keyring(path, name, (Role.NODE,))
+        self.name = self._keyring.name
+        self._server = self._directory.server()
+        self.authenticator = Authenticator(self._directory, self.refusals)
+        self._nodes = self.authenticator.node_keys()
+        self._noted: set[bytes] = set()
+        "Routing ids whose connections are in `_on`."
+        self._on: dict[int, str] = {}
+        "Descriptor of a connection that requests came by, and the key that it was made with."
+        own, servers = self._keyring.credentials()
+        mine = self.authenticator.allowed.get(own.public.decode())
+        if mine is None or (mine.role, mine.name) != (Role.NODE, self.name):
+            raise ConfigError(f"keys: {path}/nodes/{self.name}.pub lacks this node's own key")
+        if self._server.public not in servers:
+            raise ConfigError(f"keys: {path}/servers lacks the key that this node serves with")
+
+    def start(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        """Begin to answer who may connect; before anything is bound."""
+        self.authenticator.start(context)
+
+    def close(self) -> None:
+        """End what was started. Idempotent."""
+        self.authenticator.close()
+
+    def serving(self, domain: bytes) -> SocketOptions:
+        """Return the options of a socket that binds, which stand above its own."""
+        options: SocketOptions = {
+            zmq.CURVE_SERVER: 1,
+            zmq.CURVE_SECRETKEY: self._server.secret,
+            zmq.ZAP_DOMAIN: domain,
+        }
+        if domain == GOSSIP:
+            options[zmq.MAXMSGSIZE] = HANDSHAKE_BYTES_MAX
+        return options
+
+    def credentials(self) -> Credentials | None:
+        """Return what is shown to those that are connected to."""
+        return self._keyring.credentials()
+
+    def admits(self, node: NodeKey) -> bool:
+        """Return whether `node` may be connected to: as long as it has a key that is allowed."""
+        return node in self.authenticator.nodes
+
+    def refuse_node(self, node: NodeKey, address: str) -> None:
+        """Count and tell that `node` was not connected to."""
+        self.refusals.add("unknown_node", f"{node:016x}", address=address)
+
+    def who_sent(self, head: Any, route: bytes) -> Identity | None:
+        """Return who is on the connection that the first frame of a message came on.
+
+        None if its key is not allowed (any more): then the connection is ended.
+        """
+        key = head.get("User-Id")
+        who = self.authenticator.allowed.get(key)
+        if who is None:
+            self.refusals.add("revoked", key)
+            _hang_up(int(head.get(zmq.SRCFD)))
+        elif route not in self._noted:
+            if len(self._noted) >= NOTED_MAX:
+                self._noted.clear()
+            self._noted.add(route)
+            self._on[int(head.get(zmq.SRCFD))] = key
+        return who
+
+    def hang_up(self) -> None:
+        """End the connections by which requests came of those who may send none any more."""
+        for fd, key in list(self._on.items()):
+            if key not in self.authenticator.allowed:
+                del self._on[fd]
+                _hang_up(fd)
+
+    def nodes_removed(self) -> bool:
+        """Return whether a node's key was removed since the last call."""
+        before, self._nodes = self._nodes, self.authenticator.node_keys()
+        return not before <= self._nodes
+
+
+def _hang_up(fd: int) -> None:
+    """End the connection behind a descriptor of libzmq's, which has no call for that.
+
+    libzmq finds it ended, and closes it. Should it have been closed already and opened anew for
+    somebody else, an innocent connection is lost, and comes back.
+    """
+    try:
+        with net.socket(fileno=os.dup(fd)) as connection:
+            connection.shutdown(net.SHUT_RDWR)
+    except OSError:  # It has ended by itself, or is no connection any more.
+        pass

@@ -1,0 +1,181 @@
+"""Who may connect to a node with keys: the answers to libzmq's question (ZAP, RFC 27).
+
+libzmq asks once for each connection, after CURVE has shown that the other side has the private key
+to the public one that it names. The answer is kept with the connection: each of its messages
+carries the key, as `User-Id`. So who is meant is looked up for each message in a dictionary that is
+swapped when the key files change. A key that is removed counts for nothing from then on, also on
+connections that exist.
+
+The thread answers, looks every 200 ms whether the files have changed, and touches nothing of the
+loop's but the queue of what the loop is to hear.
+"""
+
+from __future__ import annotations
+
+import socket as net
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+import zmq
+from zmq.utils import z85
+
+from dcc.errors import ConfigError
+from dcc.keys import Directory
+from dcc.types import Identity, NodeKey, Role
+from dcc.units import MILLISECOND
+
+REQUESTS, GOSSIP = b"requests", b"gossip"
+"ZAP's domains, one for each plane: gossip is for nodes only."
+PLACE = "inproc://zeromq.zap.01"
+LOOK_MS = 200
+SAID_MAX = 1_024
+"Refusals of different peers that are logged; the others are counted only."
+
+Told = tuple[str, dict[str, Any]]
+"An event for the log and its fields."
+
+
+class Refusals:
+    """What was refused: counted, and told once of each peer. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        "Connections and messages, by reason."
+        self.told: SimpleQueue[Told] = SimpleQueue()
+        "What is to be logged."
+        self.on_news: Callable[[], None] = lambda: None
+        "Called whenever something is to be logged."
+        self._said: set[tuple[str, str]] = set()
+
+    def add(self, reason: str, who: str, **fields: Any) -> None:
+        """Count one; let it be logged if it is the first of its kind."""
+        self.counts[reason] += 1
+        if (reason, who) in self._said or len(self._said) >= SAID_MAX:
+            return
+        self._said.add((reason, who))
+        self.tell("connection_refused", {"reason": reason, "who": who, **fields})
+
+    def tell(self, event: str, fields: dict[str, Any]) -> None:
+        """Let something be logged."""
+        self.told.put((event, fields))
+        self.on_news()
+
+    def forget(self) -> None:
+        """Tell everything once more: who is allowed has changed."""
+        self._said = set()
+
+
+class Authenticator:
+    """Knows who is allowed, and answers for one ZeroMQ context, on a thread of its own."""
+
+    def __init__(self, directory: Directory, refusals: Refusals) -> None:
+        """Read the files; ConfigError if that is not possible."""
+        self._directory = directory
+        self._signature = directory.signature()
+        self.allowed: dict[str, Identity] = directory.allowed()
+        "By public key. Replaced as a whole, never changed."
+        self.nodes = _nodes(self.allowed)
+        self.refusals = refusals
+        self._ending = False
+        self._broken = ""
+        self._inner, self._outer = net.socketpair()
+        self._outer.setblocking(False)
+        self._thread: threading.Thread | None = None
+
+    def start(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        """Begin to answer; before anything is bound."""
+        socket = context.socket(zmq.ROUTER)
+        socket.bind(PLACE)
+        self._thread = threading.Thread(target=self._run, args=(socket,), name="dcc-zap")
+        self._thread.daemon = True
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread. Idempotent."""
+        if self._ending:
+            return
+        self._ending = True
+        self.look()
+        if self._thread is not None:
+            self._thread.join()
+        self._inner.close()
+        self._outer.close()
+
+    def look(self) -> None:
+        """Look at the files now. From any thread, and from signal handlers."""
+        try:
+            self._outer.send(b"\0")
+        except OSError:  # Full: it will look. Closed: it has ended.
+            pass
+
+    def node_keys(self) -> frozenset[str]:
+        """Return the public keys of nodes."""
+        return frozenset(key for key, who in self.allowed.items() if who.role is Role.NODE)
+
+    # -------------------------------------------------------------- the thread
+
+    def _run(self, socket: zmq.Socket[bytes]) -> None:
+        due = 0
+        watched: list[tuple[Any, int]]
+        watched = [(socket, zmq.POLLIN), (self._inner.fileno(), zmq.POLLIN)]
+        try:
+            while not self._ending:
+                ready: list[tuple[Any, int]] = zmq.zmq_poll(watched, LOOK_MS)
+                for source, _ in ready:
+                    if source is socket:
+                        self._answer(socket)
+                    else:
+                        self._inner.recv(4096)
+                        due = 0
+                if time.monotonic_ns() >= due:
+                    self._read_again()
+                    due = time.monotonic_ns() + LOOK_MS * MILLISECOND
+        finally:
+            socket.close(0)
+
+    def _answer(self, socket: zmq.Socket[bytes]) -> None:
+        *envelope, version, request, domain, address, _, mechanism, key = socket.recv_multipart()
+        status, text, who = b"400", b"not allowed", ""
+        if version == b"1.0" and mechanism == b"CURVE" and len(key) == 32:
+            who = z85.encode(key).decode()
+            if self._admits(who, domain, address.decode(errors="replace")):
+                status, text = b"200", b""
+        socket.send_multipart([*envelope, version, request, status, text, who.encode(), b""])
+
+    def _admits(self, key: str, domain: bytes, address: str) -> bool:
+        found = self.allowed.get(key)
+        if found is None:
+            self.refusals.add("unknown_key", key, address=address)
+        elif domain == GOSSIP and found.role is not Role.NODE:
+            self.refusals.add("not_a_node", found.name, address=address)
+        else:
+            return True
+        return False
+
+    def _read_again(self) -> None:
+        signature = self._directory.signature()
+        if signature == self._signature:
+            return
+        try:
+            allowed = self._directory.allowed()
+        except ConfigError as error:  # Who was allowed still is: half of a change is none.
+            if str(error) != self._broken:
+                self._broken = str(error)
+                self.refusals.tell("keys_unreadable", {"text": self._broken})
+            return
+        added, removed = allowed.keys() - self.allowed.keys(), self.allowed.keys() - allowed.keys()
+        names = {"added": added, "removed": removed}
+        both = self.allowed | allowed
+        fields = {word: sorted({both[key].name for key in keys}) for word, keys in names.items()}
+        self.allowed, self.nodes = allowed, _nodes(allowed)
+        self._signature, self._broken = signature, ""
+        self.refusals.forget()
+        self.refusals.tell("keys_read", fields)
+
+
+def _nodes(allowed: dict[str, Identity]) -> frozenset[NodeKey]:
+    return frozenset(who.node for who in allowed.values() if who.role is Role.NODE)
