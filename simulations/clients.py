@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dcc.client.calls import Call, Operation
 from dcc.client.core import ClientCore
+from dcc.client.fastpath import Answer as PlainAnswer
 from dcc.client.fastpath import FastPath
-from dcc.effects import Effect, Send
+from dcc.effects import Effect, Notify, Send
 from dcc.errors import DccError
 from dcc.limits import INLINE_VALUE_BYTES_MAX
 from dcc.ring.hashing import slot_of
-from dcc.types import NodeKey, Now
+from dcc.types import NodeKey, Now, Stamp
 from dcc.units import MILLISECOND, NEVER
 from dcc.wire.messages import Get, GetReply, Write, WriteReply
 from simulations.answers import ANSWERING, Answer
@@ -44,6 +45,8 @@ class _Plain(NamedTuple):
     epoch: int
     boot: int
     seen: int
+    known: Stamp
+    "The newest stamp that the client knew of the key."
     sent: Now
     due: int
     "Monotonic ns until which the answer is waited for alone."
@@ -149,6 +152,7 @@ class ClientProcess:
         if isinstance(operation, Write) and core.is_quiet(address, now.mono):
             return False
         request, epoch, seen = core.next_request(), view.epoch, core.seen
+        known = core.outlived.known(operation.key)
         at = core.time_ms(now.mono + core.timeout_ns)
         if isinstance(operation, Get):
             wait_ms = core.hedging.wait_ms
@@ -160,7 +164,7 @@ class ClientProcess:
             self.world.counts["fast writes"] += 1
         due = now.mono + wait_ms * MILLISECOND
         boot = view.boot_of(address)
-        self._plain = _Plain(operation, address, request, epoch, boot, seen, now, due)
+        self._plain = _Plain(operation, address, request, epoch, boot, seen, known, now, due)
         self._send(connection, [frame])
         self._wake_at(due)
         return True
@@ -174,6 +178,7 @@ class ClientProcess:
         self.core.heard_at[plain.address] = plain.sent.mono
         self.core.learn_clock(self._fast.at, plain.sent.mono, now.mono)
         self.core.saw(reply.version.stamp)
+        self.core.outlived.note(plain.operation.key, reply.version.stamp)
         self._plain = None
         done, self._done = self._done, None
         assert done is not None
@@ -188,7 +193,7 @@ class ClientProcess:
             answer = self._fast.answer(frames[0], plain.request, plain.epoch)
         else:
             answer = self._fast.written(frames[0], plain.request, plain.epoch)
-        if answer is None:
+        if answer is None or _is_outlived(answer, plain.known):
             return None
         header, reply = self.core.codec.decode(frames)
         assert self._fast.at == header.at
@@ -206,7 +211,9 @@ class ClientProcess:
         core, operation = self.core, plain.operation
         if isinstance(operation, Get):
             under_way = [(plain.address, plain.request, [operation.key])]
-            self._call = core.resume(operation, under_way, plain.sent, core.codec)
+            self._call = core.resume(
+                operation, under_way, plain.sent, core.codec, known=plain.known
+            )
         else:
             self._call = core.resume_write(
                 operation, plain.address, plain.request, plain.boot, plain.seen, plain.sent,
@@ -287,6 +294,8 @@ class ClientProcess:
                     connection = network.connect(self, effect.to, REQUEST, effect.to)
                     self._to[effect.to] = connection
                 self._send(connection, effect.frames)
+            elif isinstance(effect, Notify):
+                self.world.counts[effect.event] += 1
 
     def _send(self, connection: Connection, frames: Frames) -> None:
         if self.world.observer is not None:
@@ -299,3 +308,9 @@ def _is_plain(operation: Get | Write) -> bool:
     if isinstance(operation, Get):
         return not operation.direct and operation.r == 1
     return operation.w == 1 and len(operation.value) < INLINE_VALUE_BYTES_MAX
+
+
+def _is_outlived(answer: PlainAnswer | WriteReply, known: Stamp) -> bool:
+    if isinstance(answer, WriteReply) or answer.value is None:
+        return False
+    return answer.stamp < known

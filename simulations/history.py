@@ -44,6 +44,8 @@ class Entry:
     verb: str
     "get, put, add, replace, delete, touch, incr; of all keys: clear, scan, converged, copies."
     key: bytes
+    life: int = 1
+    "Of the client's process; a new one has forgotten all."
     value: bytes = b""
     "What a write wanted to store; every value in a history is unique."
     w: int = 1

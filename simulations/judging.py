@@ -12,6 +12,7 @@ from simulations.checkers import (
     deadlines,
     gray,
     listing,
+    outlived,
     provenance,
     sendings,
     survival,
@@ -67,6 +68,7 @@ class Judge:
         )
         found += self._looking.timing.check(history, self._calm)
         found += clearing.check(history, self._calm)
+        found += outlived.check(history)
         if rested:
             found += survival.check_rest(history, losses, fewest, self._kept, end_ns)
         return found

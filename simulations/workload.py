@@ -141,6 +141,7 @@ class Workload:
         write = operation if isinstance(operation, Write) else None
         entry = Entry(
             client=client.name,
+            life=client.life,
             verb=VERBS[write.op] if write else VERBS.get(type(operation), "get"),
             key=b"" if isinstance(operation, Clear) else operation.key,
             value=write.value if write else b"",
@@ -158,8 +159,9 @@ class Workload:
         now_ns = self._world.now_ns
         deadline_ns = now_ns + self._settings.timeout_ns
         blank = Entry(
-            client=client.name, verb="", key=b"", invoked_ns=now_ns, deadline_ns=deadline_ns
-        )
+            client=client.name, life=client.life, verb="", key=b"", invoked_ns=now_ns,
+            deadline_ns=deadline_ns,
+        )  # fmt: skip
         begun = operations.entries(operation, blank)
         self.history += begun
 

@@ -23,7 +23,13 @@ README = (ROOT / "README.md").read_text("utf-8")
 README_LINES_MAX = 150
 GUARANTEES = (ROOT / "docs/guarantees.md").read_text("utf-8")
 DOCUMENTS = ("docs/quickstart.md", "docs/operations.md")
-PROGRAMS = ("README.md", "docs/quickstart.md", "docs/asyncio.md", "docs/coming-from-redis.md")
+PROGRAMS = (
+    "README.md",
+    "docs/quickstart.md",
+    "docs/asyncio.md",
+    "docs/coming-from-redis.md",
+    "docs/own-writes.md",
+)
 RUN_ELSEWHERE = {
     "docs/celery.md": "tests/contrib/test_sites.py",
     "docs/django.md": "tests/contrib/test_sites.py",

@@ -20,6 +20,7 @@ from simulations.checkers import (
     limits,
     listing,
     monotony,
+    outlived,
     provenance,
     sendings,
     silence,
@@ -596,3 +597,39 @@ def test_writes_that_wait_for_a_gray_node_once_it_was_found_out_are_seen() -> No
         (waited(30, 20), (loss,), 0),
     ):
         assert len(gray.check(history, faults, 3)) == count
+
+
+# ------------------------------------------------------------------ what a client has outlived
+
+
+def gone_back(first: Entry, then: Entry) -> int:
+    first.client = then.client
+    return len(outlived.check([first, then]))
+
+
+def test_a_client_that_reads_what_it_has_replaced_or_seen_replaced_is_seen() -> None:
+    assert gone_back(put(1, b"b", V2), get(2, b"a", V1)) == 1
+    assert gone_back(get(1, b"b", V2), get(2, b"a", V1)) == 1
+    assert gone_back(put(1, b"b", V2), get(2, b"b", V2)) == 0
+    assert gone_back(put(1, b"a", V1), get(2, b"b", V2)) == 0
+    assert gone_back(put(1, b"b", V2), get(2, None)) == 0, "a miss is always allowed"
+
+
+def test_only_what_ended_before_in_the_same_life_of_the_same_client_counts() -> None:
+    overlapping = put(1, b"b", V2)
+    overlapping.ended_ns = 3 * S
+    assert gone_back(overlapping, get(2, b"a", V1)) == 0
+    unknown = put(1, b"b", V2)
+    unknown.end = End.UNKNOWN
+    assert gone_back(unknown, get(2, b"a", V1)) == 0
+    later_life = get(2, b"a", V1)
+    later_life.life = 2
+    assert gone_back(put(1, b"b", V2), later_life) == 0
+    assert outlived.check([put(1, b"b", V2), get(2, b"a", V1)]) == [], "two clients"
+
+
+def test_a_client_that_reads_what_it_has_cleared_is_seen() -> None:
+    clear = put(1, b"", Version(V2.stamp + 1, 0, 0))
+    clear.verb, clear.key = "clear", b""
+    assert gone_back(clear, get(2, b"b", V2)) == 1
+    assert gone_back(clear, get(2, b"b", Version(V2.stamp + 1, 7, 1))) == 0

@@ -63,7 +63,13 @@ SAMPLES: tuple[m.Message, ...] = (
     m.WriteReply(outcome=m.Outcome.MAYBE, version=VERSION, number=-(1 << 63)),
     m.ErrorReply(code=m.Code.CLOCK_SKEW, text="too far ahead", stamp=9),
     m.GetMany(keys=(b"a", b"b")),
-    m.GetManyReply(first=3, statuses=b"\x00\x01\x02\x03\x00", values=(b"v", LARGE), last=True),
+    m.GetManyReply(
+        first=3,
+        statuses=b"\x00\x01\x02\x03\x00",
+        values=(b"v", LARGE),
+        last=True,
+        stamps=(1_700_000_000_000 << 16, 9),
+    ),
     m.WriteMany(
         op=m.Op.PUT,
         items=((b"a", b"1"), (b"b", LARGE)),
@@ -182,6 +188,7 @@ BY_SHAPE: dict[s.Shape, st.SearchStrategy[Any]] = {
 BY_NAME: dict[tuple[type[Any], str], st.SearchStrategy[Any]] = {
     (m.GetManyReply, "statuses"): st.lists(st.integers(1, 3), max_size=9).map(bytes),
     (m.GetManyReply, "values"): st.just(()),
+    (m.GetManyReply, "stamps"): st.just(()),
     (m.WriteMany, "op"): st.sampled_from([m.Op.PUT, m.Op.DELETE]),
     (m.WriteMany, "items"): tuples(st.tuples(keys, values)),
     (m.WriteManyReply, "outcomes"): st.lists(st.integers(0, 3), max_size=9).map(bytes),

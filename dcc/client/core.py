@@ -34,6 +34,7 @@ from dcc.client.asks import Learn
 from dcc.client.calls import Call, Operation
 from dcc.client.hedging import Hedging
 from dcc.client.many import ReadMany
+from dcc.client.outlived import Outlived
 from dcc.client.plans import plan_of
 from dcc.client.reads import Read
 from dcc.client.routing import Health, Target, View
@@ -41,7 +42,7 @@ from dcc.client.timings import Timings
 from dcc.client.writes import Change
 from dcc.effects import Effect, Notify, Send
 from dcc.errors import ForeignCluster, PeerError
-from dcc.types import Now
+from dcc.types import Now, Stamp
 from dcc.units import MILLISECOND, NEVER, SECOND
 from dcc.wire.codec import Codec, Header
 from dcc.wire.messages import Get, GetMany, Message, Topology, TopologyGet, Write
@@ -114,6 +115,7 @@ class ClientCore:
         self._lock = lock or nullcontext()
         self.hedging = Hedging(self.attempt_ns, self._lock)
         self.timings = Timings()
+        self.outlived = Outlived(self._lock)
         self._ids = itertools.count(1)
         self.next_request = self._ids.__next__
         self._provisional = False
@@ -151,16 +153,18 @@ class ClientCore:
         sent: Now,
         codec: Codec,
         deadline: int | None = None,
+        known: Stamp | None = None,
     ) -> Call:
         """Return the call that goes on where a hot path stands, with what that has sent.
 
         `under_way` has address, request id and keys of each question that was sent at `sent` and
-        has no answer yet. To be started like any other call.
+        has no answer yet. `known` is what was known of a lone key at that time. To be started like
+        any other call.
         """
         call = Call(self, sent.mono, deadline or sent.mono + self.timeout_ns, codec)
         plan: Read | ReadMany
         if isinstance(operation, Get):
-            plan = Read(call, operation.key)
+            plan = Read(call, operation.key, known=known)
         else:
             plan = ReadMany(call, operation.keys)
         for address, request, keys in under_way:
@@ -203,6 +207,7 @@ class ClientCore:
         )
         core.view, core.seen, core.due_at = self.view, self.seen, 0
         core.offset_ms, core._clock_known = self.offset_ms, self._clock_known
+        core.outlived = self.outlived.heir(lock)
         return core
 
     # -------------------------------------------------------------- time

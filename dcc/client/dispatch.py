@@ -285,11 +285,13 @@ class Dispatcher:
         keys = gets[0]
         if len(keys) == 1:
             frame = self._fast.question(keys[0], epoch, request, at)
+            known = core.outlived.known(keys[0])
             due = now.mono + core.hedging.wait_ms * MILLISECOND
         else:
             frame = self._fast.question_many(keys, epoch, request, at)
+            known = 0
             due = now.mono + core.attempt_ns
-        self._routes[request] = Question(address, request, gets, now, deadline)
+        self._routes[request] = Question(address, request, gets, now, deadline, known)
         self._due.set(request, min(due, deadline))
         self._effects.append(Send(address, [frame], request=request))
 
@@ -343,18 +345,22 @@ class Dispatcher:
         assert core.view is not None
         if len(keys) == 1:
             answer = self._fast.one_in(items, question.request, core.view.epoch)
-            if answer is None:
+            if answer is None or (answer.value is not None and answer.stamp < question.known):
                 return False
+            if answer.stamp > question.known:
+                core.outlived.note(keys[0], answer.stamp)
             core.hedging.answered(now.mono - question.sent.mono)
             core.saw(answer.stamp)
             settle(waiters[0], answer.value)
         else:
             hits = self._fast.many_in(items, keys, question.request, core.view.epoch)
-            if hits is None:
+            if hits is None or not core.outlived.admits(hits.keys, hits.stamps):
                 return False
+            core.saw(max(hits.stamps, default=0))
+            found = dict(zip(hits.keys, hits.values, strict=True))
             for key, waiter in zip(keys, waiters, strict=True):
                 if not waiter.done():
-                    waiter.set_result(hits.get(key))
+                    waiter.set_result(found.get(key))
         core.lost = False
         core.heard_at[address] = now.mono
         core.learn_clock(self._fast.at, question.sent.mono, now.mono)
@@ -402,7 +408,10 @@ class Dispatcher:
         operation = Get(key=keys[0]) if len(keys) == 1 else GetMany(keys=tuple(keys))
         under_way = [(question.address, question.request, keys)]
         core = self.core
-        call = core.resume(operation, under_way, question.sent, core.codec, question.deadline)
+        call = core.resume(
+            operation, under_way, question.sent, core.codec, question.deadline,
+            question.known if len(keys) == 1 else None,
+        )  # fmt: skip
         number = core.next_request()
         if len(keys) == 1:
             flight = Flight(call, number, waiter=waiters[0], outcome_of=value_of)

@@ -59,6 +59,8 @@ class AskAnyNode(OneByOne):
                 self._finish(message)
             case ClearReply() if isinstance(self._question, Clear):
                 self._call.core.saw(message.stamp)
+                if message.everywhere:
+                    self._call.core.outlived.cleared(message.stamp)
                 self._changed(message, everywhere=message.everywhere)
             case SettingsReply() if isinstance(self._question, SetReplicas):
                 self._call.core.want_refresh(now)

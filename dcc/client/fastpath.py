@@ -42,6 +42,7 @@ SETTLED = {int(one): one for one in (Outcome.DONE, Outcome.NOT_DONE)}
 HIT, MISS, UNSURE = int(Status.HIT), int(Status.MISS), int(Status.UNSURE)
 ITEMS = HEADER_FIELDS + len(GetReply.SHAPE)
 ITEMS_MANY = HEADER_FIELDS + len(GetManyReply.SHAPE)
+"With stamps, which are left out where nothing was found."
 ITEMS_WRITTEN = HEADER_FIELDS + len(WriteReply.SHAPE)
 
 ANSWER_BYTES_MAX = INLINE_VALUE_BYTES_MAX + 256
@@ -62,6 +63,15 @@ class Answer(NamedTuple):
     "None: absent."
     stamp: int
     "Of the value's version; 0 for a miss."
+
+
+class Hits(NamedTuple):
+    """What a read of many keys has found; a list for each field, in one order."""
+
+    keys: list[bytes]
+    values: list[bytes]
+    stamps: list[int]
+    "Of the values' versions."
 
 
 class FastPath:
@@ -117,9 +127,7 @@ class FastPath:
         packed: bytes = self._pack(items)
         return self._prefix + packed
 
-    def answer_many(
-        self, frame: bytes, keys: list[bytes], request: int, epoch: int
-    ) -> dict[bytes, bytes] | None:
+    def answer_many(self, frame: bytes, keys: list[bytes], request: int, epoch: int) -> Hits | None:
         """Return the hits in `frame`, or None: the ordinary path has to look.
 
         It must answer all of `keys` at once, with inline values.
@@ -137,15 +145,15 @@ class FastPath:
             return None
         return items if type(items) is list else None
 
-    def many_in(
-        self, items: list[Any], keys: list[bytes], request: int, epoch: int
-    ) -> dict[bytes, bytes] | None:
+    def many_in(self, items: list[Any], keys: list[bytes], request: int, epoch: int) -> Hits | None:
         """Do what `answer_many` does with a frame that is unpacked already."""
         if len(items) != ITEMS_MANY:
-            return None
+            if len(items) != ITEMS_MANY - 1:
+                return None
+            items = [*items, []]
         if items[5] != request or items[3] != epoch or items[0] != GET_MANY_REPLY:
             return None
-        first, statuses, values, last = items[HEADER_FIELDS:]
+        first, statuses, values, last, stamps = items[HEADER_FIELDS:]
         header = items[: HEADER_FIELDS + 1]
         if set(map(type, header)) != {int} or min(header) < 0 or max(header) > U64_MAX:
             return None
@@ -154,7 +162,7 @@ class FastPath:
         if len(statuses) != len(keys) or max(statuses, default=0) > UNSURE:
             return None
         self.at = items[6]
-        return _hits(keys, statuses, values)
+        return _hits(keys, statuses, values, stamps)
 
     def answer(self, frame: bytes, request: int, epoch: int) -> Answer | None:
         """Return the answer in `frame` to `request`, or None: the ordinary path has to look.
@@ -213,14 +221,18 @@ def plain_groups(
     return groups
 
 
-def _hits(keys: list[bytes], statuses: bytes, values: object) -> dict[bytes, bytes] | None:
+def _hits(keys: list[bytes], statuses: bytes, values: object, stamps: object) -> Hits | None:
     if type(values) is not list or len(values) != statuses.count(HIT):
+        return None
+    if type(stamps) is not list or len(stamps) != len(values):
+        return None
+    if stamps and (set(map(type, stamps)) != {int} or min(stamps) < 0):
         return None
     if values and (
         set(map(type, values)) != {bytes} or max(map(len, values)) >= INLINE_VALUE_BYTES_MAX
     ):
         return None
     if len(values) == len(keys):
-        return dict(zip(keys, values, strict=True))
+        return Hits(keys, values, stamps)
     hits = [key for key, status in zip(keys, statuses, strict=True) if status == HIT]
-    return dict(zip(hits, values, strict=True))
+    return Hits(hits, values, stamps)

@@ -18,7 +18,7 @@ from dcc.client.calls import Call, Operation
 from dcc.client.groups import WRITE_CHUNK_KEYS
 from dcc.errors import DccError
 from dcc.limits import BATCH_BYTES
-from dcc.types import Now
+from dcc.types import Now, Stamp
 from dcc.wire.messages import Status, Write
 
 
@@ -93,12 +93,15 @@ class Turn:
 class Question:
     """Plain gets on their way to one node, as one message."""
 
-    __slots__ = ("address", "deadline", "keys", "request", "sent", "waiters")
+    __slots__ = ("address", "deadline", "keys", "known", "request", "sent", "waiters")
 
-    def __init__(self, address: str, request: int, gets: Gets, sent: Now, deadline: int) -> None:
+    def __init__(
+        self, address: str, request: int, gets: Gets, sent: Now, deadline: int, known: Stamp
+    ) -> None:
         self.address, self.request = address, request
         self.keys, self.waiters = gets
-        self.sent, self.deadline = sent, deadline
+        self.sent, self.deadline, self.known = sent, deadline, known
+        "`known` is the newest stamp that was known of a lone key by then."
 
     @property
     def is_wanted(self) -> bool:

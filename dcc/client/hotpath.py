@@ -19,7 +19,7 @@ from dcc.errors import NodeUnavailable
 from dcc.limits import INLINE_VALUE_BYTES_MAX
 from dcc.ring.hashing import slot_of
 from dcc.sending import send
-from dcc.types import Now
+from dcc.types import Now, Stamp
 from dcc.units import MILLISECOND
 from dcc.wire.messages import Get, GetMany, GetReply, Status, Write, WriteReply
 
@@ -39,7 +39,7 @@ def get(channel: Channel, key: bytes, now: Now) -> bytes | None:
     if way is None:
         return _read(channel, key, now)
     view, address, link = way
-    request, epoch = core.next_request(), view.epoch
+    request, epoch, known = core.next_request(), view.epoch, core.outlived.known(key)
     at = core.time_ms(mono + core.timeout_ns)
     channel.at_rest = False
     try:
@@ -54,18 +54,19 @@ def get(channel: Channel, key: bytes, now: Now) -> bytes | None:
         pass
     else:
         answer = channel.fast.answer(frame, request, epoch)
-        if answer is not None:
+        if answer is not None and (answer.stamp >= known or answer.value is None):
             channel.at_rest = True
             core.lost = False
             core.heard_at[address] = mono
             heard_at = time.monotonic_ns()
             core.hedging.answered(heard_at - mono)
             core.learn_clock(channel.fast.at, mono, heard_at)
-            if answer.stamp > core.seen:
+            if answer.stamp > known:
+                core.outlived.note(key, answer.stamp)
                 core.saw(answer.stamp)
             return answer.value
         frames = link.rest([frame])
-    return _go_on(channel, key, address, request, frames, now)
+    return _go_on(channel, key, address, request, frames, now, known)
 
 
 def _way_to(channel: Channel, key: bytes, mono: int) -> tuple[View, str, Link] | None:
@@ -89,11 +90,17 @@ def _read(channel: Channel, key: bytes, now: Now) -> bytes | None:
 
 
 def _go_on(
-    channel: Channel, key: bytes, address: str, request: int, frames: list[bytes] | None, sent: Now
+    channel: Channel,
+    key: bytes,
+    address: str,
+    request: int,
+    frames: list[bytes] | None,
+    sent: Now,
+    known: Stamp,
 ) -> bytes | None:
     """Hand a get that was sent, and what came back if anything did, to an ordinary call."""
     under_way = [(address, request, [key])]
-    call = channel.core.resume(Get(key=key), under_way, sent, channel.codec)
+    call = channel.core.resume(Get(key=key), under_way, sent, channel.codec, known=known)
     arrived = [] if frames is None else [(address, frames)]
     return _value_of(channel.resume(call, [address], arrived, read_clocks()))
 
@@ -134,6 +141,7 @@ def change(channel: Channel, write: Write, now: Now) -> WriteReply:
             core.learn_clock(channel.fast.at, mono, time.monotonic_ns())
             if written.version[0] > core.seen:
                 core.saw(written.version[0])
+            core.outlived.note(write.key, written.version[0])
             return written
         arrived.append((address, link.rest([frame])))
     # By the view of the sending: the node at that address may be another life of it by now.
@@ -209,10 +217,11 @@ def _gather(
                 continue
             request, keys = asked[address]
             hits = channel.fast.answer_many(frame, keys, request, epoch)
-            if hits is None:
+            if hits is None or not core.outlived.admits(hits.keys, hits.stamps):
                 arrived.append((address, link.rest([frame])))
             else:
-                found.update(hits)
+                found.update(zip(hits.keys, hits.values, strict=True))
+                core.saw(max(hits.stamps, default=0))
                 settled.add(address)
                 core.heard_at[address] = sent_at
                 core.learn_clock(channel.fast.at, sent_at, time.monotonic_ns())

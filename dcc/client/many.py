@@ -125,18 +125,21 @@ class ReadMany(ManyKeys):
         part = keys[reply.first : reply.first + len(reply.statuses)]
         if len(part) != len(reply.statuses) or reply.statuses.count(0) != len(reply.values):
             return False
-        if len(part) == len(reply.values):
-            self.result.update(zip(part, reply.values, strict=True))
-            for key in part:
+        hits = [key for key, status in zip(part, reply.statuses, strict=True) if status == 0]
+        # A node that tells no stamps may serve what it likes of keys of which nothing is known.
+        stamps = reply.stamps or (0,) * len(hits)
+        core = self._call.core
+        core.saw(max(stamps, default=0))
+        for key, value, stamp in zip(hits, reply.values, stamps, strict=True):
+            if stamp >= core.outlived.known(key):
+                self.result[key] = value
                 self._open.pop(key, None)
-            return True
-        values = iter(reply.values)
+        core.outlived.note_all(zip(hits, stamps, strict=True))
         settled = Status.UNSURE if epoch == self._call.view.epoch else Status.MISS
         for key, status in zip(part, reply.statuses, strict=True):
             if status == 0:
-                self.result[key] = next(values)
-                self._open.pop(key, None)
-            elif status <= settled:
+                continue
+            if status <= settled:
                 self._open.pop(key, None)
         return True
 
@@ -199,6 +202,7 @@ class ChangeMany(ManyKeys):
                 self._close(attempt)
                 self._call.core.saw(message.stamp)
                 self._take(keys, message.outcomes, attempt.address)
+                self._call.core.outlived.note_all(zip(keys, message.stamps, strict=False))
                 if message.stamps:
                     versions = [Version(s, header.sender, header.boot) for s in message.stamps]
                     self._versions.update(zip(keys, versions, strict=True))

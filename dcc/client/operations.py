@@ -90,7 +90,8 @@ class Operations:
 
     def writing_many(self, op: Op, items: dict[bytes, bytes], ttl: int) -> WriteMany:
         """Return the operation that writes all of `items`."""
-        return WriteMany(op=op, items=tuple(items.items()), ttl_ms=ttl, w=self._w)
+        listed = tuple(items.items())
+        return WriteMany(op=op, items=listed, ttl_ms=ttl, w=self._w, versions=True)
 
     def ttl_ms(self, ttl: Ttl | Unset) -> int:
         """Return a ttl as it travels, the client's own if none was given."""

@@ -12,6 +12,9 @@ A read that waits longer than most do is asked of a second owner before the firs
 silent, as far as the budget of `hedging` goes. That owner's hit ends the call; its unsure miss
 does not, as long as the first may still answer.
 
+A hit that this client has outlived (`outlived`) is none: it makes the call ask the next owner, and
+if nobody has anything newer it ends as an unsure miss.
+
 A read of several owners (`r`) goes the same way. The node asked puts the question to the others
 and answers for all, or refuses; it may take its time, so nothing is hedged.
 """
@@ -25,21 +28,33 @@ from dcc.client.rounds import OneByOne
 from dcc.client.routing import Target
 from dcc.errors import ProtocolError
 from dcc.ring.hashing import slot_of
-from dcc.types import Now
+from dcc.types import NO_VERSION, Now, Stamp
 from dcc.units import NEVER
 from dcc.wire.codec import Header
 from dcc.wire.messages import Code, ErrorReply, Get, GetReply, Message, Status
+
+NOTHING = GetReply(status=Status.UNSURE, version=NO_VERSION, value=b"", expires_at_ms=0)
 
 
 class Read(OneByOne):
     """The plan of one get. Its result is a `GetReply`."""
 
-    def __init__(self, call: Call, key: bytes, *, spread: bool = False, r: int = 1) -> None:
+    def __init__(
+        self,
+        call: Call,
+        key: bytes,
+        *,
+        spread: bool = False,
+        r: int = 1,
+        known: Stamp | None = None,
+    ) -> None:
         super().__init__(call)
         self.address = ""
         "Who answered."
         self.confirmed = False
         self.key = key
+        self._known = call.core.outlived.known(key) if known is None else known
+        "The newest stamp that this client knew of the key as the read began."
         self._spread, self._r = spread, r
         self._targets: list[Target] = []
         self._resumed: set[str] = set()
@@ -64,6 +79,11 @@ class Read(OneByOne):
     def answered(self, attempt: Attempt, header: Header, message: Message, now: Now) -> None:
         """Take an answer: the end, or a reason to ask the next."""
         match message:
+            case GetReply(status=Status.HIT) if message.version.stamp < self._known:
+                self._call.notify("stale_refused", address=attempt.address)
+                self._unsure, self.address = NOTHING, attempt.address
+                if not self._call.fresh(self):
+                    self._next(now)
             case GetReply(status=Status.UNSURE) if (
                 attempt.direct
                 or self._call.fresh(self)
@@ -76,6 +96,8 @@ class Read(OneByOne):
             case GetReply(status=Status.HIT | Status.MISS | Status.UNSURE):
                 core = self._call.core
                 core.saw(message.version.stamp)
+                if message.version.stamp > self._known:
+                    core.outlived.note(self.key, message.version.stamp)
                 if self._r == 1:
                     core.hedging.answered(now.mono - attempt.sent_at)
                 self.address = attempt.address

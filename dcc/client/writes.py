@@ -61,6 +61,7 @@ class Change:
         match message:
             case WriteReply(outcome=Outcome.DONE | Outcome.NOT_DONE):
                 self._call.core.saw(message.version.stamp)
+                self._call.core.outlived.note(self.write.key, message.version.stamp)
                 self._finish(message)
             case WriteReply(outcome=Outcome.MAYBE):
                 self._call.core.saw(message.version.stamp)

@@ -164,12 +164,13 @@ class FastPath:
         self._sample(keys, entries, len(values))
         self._counters.hits += len(values)
         self._counters.misses += len(keys) - len(values)
-        packed: bytes = self._pack(
-            (
-                GET_MANY_REPLY, me, self._boot, self._view.slots.epoch, 0, request, ms,
-                0, bytes(statuses), values, True,
-            )
+        reply: tuple[object, ...] = (
+            GET_MANY_REPLY, me, self._boot, self._view.slots.epoch, 0, request, ms,
+            0, bytes(statuses), values, True,
         )  # fmt: skip
+        if values:
+            reply = (*reply, [entry.version[0] for entry in entries if entry is not None])
+        packed: bytes = self._pack(reply)
         return self._prefix + packed
 
     def _sample(self, keys: list[bytes], entries: list[Entry | None], hits: int) -> None:

@@ -33,6 +33,7 @@ class Listings:
         held, me, certainty = self._held, self._held.key, self._machines.certainty
         statuses = bytearray()
         values: list[bytes] = []
+        stamps: list[int] = []
         effects: list[Effect] = []
         first = size = large = hits = misses = 0
         for key in message.keys:
@@ -45,12 +46,14 @@ class Listings:
                 size += len(value) + 4
                 large += len(value) >= INLINE_VALUE_BYTES_MAX
                 if values and (size > BATCH_BYTES or large > EXTRA_FRAMES_MAX):
-                    effects.append(asker.answer(_many(first, statuses, values, last=False)))
+                    part = _many(first, statuses, values, stamps, last=False)
+                    effects.append(asker.answer(part))
                     first += len(statuses)
-                    statuses, values = bytearray(), []
+                    statuses, values, stamps = bytearray(), [], []
                     size, large = len(value) + 4, int(len(value) >= INLINE_VALUE_BYTES_MAX)
                 statuses.append(m.Status.HIT)
                 values.append(value)
+                stamps.append(entry.version.stamp)
                 hits += 1
                 if not (self._counters.hits + hits) % EVERY:
                     self._machines.staleness.served(key, entry.version, at.ms)
@@ -61,7 +64,7 @@ class Listings:
                 statuses.append(m.Status.ELSEWHERE)
         self._counters.hits += hits
         self._counters.misses += misses
-        effects.append(asker.answer(_many(first, statuses, values, last=True)))
+        effects.append(asker.answer(_many(first, statuses, values, stamps, last=True)))
         return effects
 
     def scan(self, request: Request, scan: m.Scan) -> list[Effect]:
@@ -105,5 +108,10 @@ class Listings:
         return [request.asker.answer(m.InspectReply(records=records, confirmed=confirmed))]
 
 
-def _many(first: int, statuses: bytearray, values: list[bytes], *, last: bool) -> m.GetManyReply:
-    return m.GetManyReply(first=first, statuses=bytes(statuses), values=tuple(values), last=last)
+def _many(
+    first: int, statuses: bytearray, values: list[bytes], stamps: list[int], *, last: bool
+) -> m.GetManyReply:
+    return m.GetManyReply(
+        first=first, statuses=bytes(statuses), values=tuple(values), last=last,
+        stamps=tuple(stamps),
+    )  # fmt: skip

@@ -187,7 +187,10 @@ class GetMany:
 class GetManyReply:
     """Answers `GetMany` in one or more messages, cut at BATCH_BYTES."""
 
-    SHAPE: ClassVar = (s.U32, s.FLAGS, s.tuple_of(s.VALUE, BATCH_KEYS_MAX), s.BOOL)
+    SHAPE: ClassVar = (
+        s.U32, s.FLAGS, s.tuple_of(s.VALUE, BATCH_KEYS_MAX), s.BOOL,
+        s.tuple_of(s.U64, BATCH_KEYS_MAX),
+    )  # fmt: skip
     first: int
     "Index into the request's keys of this message's first status."
     statuses: bytes
@@ -195,11 +198,14 @@ class GetManyReply:
     values: tuple[bytes, ...]
     "One for each HIT, in order."
     last: bool
+    stamps: tuple[int, ...] = ()
+    "The stamp of each hit's version, in order; none from an older node."
 
     def fits(self) -> bool:
-        """Return whether each byte is a status and each hit has its value."""
+        """Return whether each byte is a status and each hit has its value, and its stamp if any."""
         known = max(self.statuses, default=0) <= max(Status)
-        return known and self.statuses.count(Status.HIT) == len(self.values)
+        whole = self.statuses.count(Status.HIT) == len(self.values)
+        return known and whole and len(self.stamps) in (0, len(self.values))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

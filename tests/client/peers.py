@@ -93,7 +93,11 @@ class Peer:
                 hits = [key for key in message.keys if key in self.data]
                 statuses = bytes(Status.HIT if key in hits else Status.MISS for key in message.keys)
                 values = tuple(self.data[key] for key in hits)
-                return [GetManyReply(first=0, statuses=statuses, values=values, last=True)]
+                stamps = (self.stamp,) * len(hits)
+                reply = GetManyReply(
+                    first=0, statuses=statuses, values=values, last=True, stamps=stamps
+                )
+                return [reply]
             case Write():
                 return [self._write(message)]
             case WriteMany():

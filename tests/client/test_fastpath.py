@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcc.client.fastpath import PLAIN_KEYS_MAX, Answer, FastPath, plain_groups
+from dcc.client.fastpath import PLAIN_KEYS_MAX, Answer, FastPath, Hits, plain_groups
 from dcc.types import NO_VERSION, Version
 from dcc.wire.codec import PREFIX_BYTES, Codec
 from dcc.wire.messages import (
@@ -139,9 +139,9 @@ def meant(frame: bytes) -> object:
         hit = message.status is Status.HIT
         return Answer(message.value if hit else None, message.version.stamp if hit else 0)
     if isinstance(message, GetManyReply):
-        values = iter(message.values)
         statuses = zip(PAIR, message.statuses, strict=True)
-        return {key: next(values) for key, status in statuses if status == Status.HIT}
+        hits = [key for key, status in statuses if status == Status.HIT]
+        return Hits(hits, list(message.values), list(message.stamps))
     return message
 
 
@@ -187,6 +187,7 @@ def test_a_question_of_many_is_the_codecs_bytes(
 
 def reply_of_many(statuses: bytes, values: tuple[bytes, ...], **other: Any) -> bytes:
     fields: dict[str, Any] = {"first": 0, "last": True} | other
+    fields.setdefault("stamps", tuple(range(7, 7 + len(values))))
     message = GetManyReply(statuses=statuses, values=values, **fields)
     return NODE.encode(message, epoch=EPOCH, request=REQUEST, at=3)[0]
 
@@ -196,7 +197,9 @@ def test_an_answer_of_many_is_its_hits(keys: list[bytes], draw: random.Random) -
     statuses = bytes(draw.choice([Status.HIT, Status.MISS, Status.UNSURE]) for _ in keys)
     hits = {key: draw.randbytes(9) for key, one in zip(keys, statuses, strict=True) if not one}
     frame = reply_of_many(statuses, tuple(hits.values()))
-    assert FAST.answer_many(frame, keys, REQUEST, EPOCH) == hits
+    stamps = list(range(7, 7 + len(hits)))
+    found = FAST.answer_many(frame, keys, REQUEST, EPOCH)
+    assert found == Hits(list(hits), list(hits.values()), stamps)
 
 
 @pytest.mark.parametrize(
@@ -211,6 +214,7 @@ def test_an_answer_of_many_is_its_hits(keys: list[bytes], draw: random.Random) -
         reply_of_many(b"\0\1", (b"v", b"w")),
         reply_of_many(b"\0\1", (bytes(5000),)),
         reply_of_many(b"\0\1", (b"v",))[:-1],
+        reply_of_many(b"\0\1", (b"v",), stamps=()),
         b"",
     ],
 )
@@ -218,7 +222,7 @@ def test_an_answer_of_many_that_is_not_plain_takes_the_ordinary_path(frame: byte
     assert FAST.answer_many(frame, PAIR, REQUEST, EPOCH) is None
 
 
-@given(places=st.dictionaries(st.integers(0, 10), junk, max_size=2))
+@given(places=st.dictionaries(st.integers(0, 11), junk, max_size=2))
 def test_whatever_it_takes_of_many_the_codec_reads_in_the_same_way(places: dict[int, Any]) -> None:
     items = msgpack.unpackb(reply_of_many(b"\0\1", (b"v",))[PREFIX_BYTES:])
     for place, thing in places.items():
