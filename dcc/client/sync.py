@@ -361,7 +361,7 @@ class Client:
 
     def counts(self) -> dict[str, int]:
         """Return how often this client met what, in this process: events (late_reply, dropped,
-        hedged, stale_refused, topology_refresh, not_opened), and errors by the names of their classes."""
+        hedged, stale_refused, topology_refresh, not_opened), and errors by the names of classes."""
         return dict(self._pool.events.counts)
 
     def latencies(self) -> dict[str, Latency]:
