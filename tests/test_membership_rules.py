@@ -251,13 +251,15 @@ def test_packets_of_an_earlier_boot_are_dropped() -> None:
     bench = Bench("a")
     bench.push_pull(row("a", MS + 9, boot=(MS + 9) << 16))
     effects = bench.receive("a", Ping(seq=1, target=node_key("me")))
-    assert effects == [Notify("dropped", {"reason": "earlier_boot", "sender": node_key("a")})]
+    assert effects == [
+        Notify("message_dropped", {"reason": "earlier_boot", "sender": node_key("a")})
+    ]
 
 
 def test_packets_of_strangers_on_the_gossip_plane_earn_nothing() -> None:
     bench = Bench("a")
     ping = Ping(seq=1, target=node_key("me"), rumors=(row("x"),))
-    assert events(bench.receive("x", ping)) == ["dropped"]
+    assert events(bench.receive("x", ping)) == ["message_dropped"]
     assert node_key("x") not in bench.machine.members
 
 

@@ -146,7 +146,7 @@ class Call:
             self._refused(address, error, now)
             return self._taken()
         except MalformedMessage:
-            self.notify("dropped", address=address, reason="malformed")
+            self.notify("message_dropped", address=address, reason="malformed")
             return self._taken()
         return self.take(address, header, message, now)
 

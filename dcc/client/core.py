@@ -386,7 +386,7 @@ class ClientCore:
         except PeerError as error:
             if isinstance(error, ForeignCluster):
                 self.refused_by(address, now)
-            return [Notify("dropped", {"address": address, "reason": type(error).__name__})]
+            return [Notify("message_dropped", {"address": address, "reason": type(error).__name__})]
         return self.take(address, header, message, now)
 
     def take(self, address: str, header: Header, message: Message, now: Now) -> list[Effect]:

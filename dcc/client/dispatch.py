@@ -376,7 +376,9 @@ class Dispatcher:
             self._take_for_all(address, frames, now)
             return
         except MalformedMessage:
-            self._effects.append(Notify("dropped", {"address": address, "reason": "malformed"}))
+            self._effects.append(
+                Notify("message_dropped", {"address": address, "reason": "malformed"})
+            )
             return
         if not header.request and isinstance(message, ErrorReply):
             self._take_for_all(address, frames, now)

@@ -58,4 +58,4 @@ def notice(event: str, row: Member, **more: Any) -> Notify:
 
 def dropped(header: Header, reason: str) -> Notify:
     """Return the notice of a message that was not taken in."""
-    return Notify("dropped", {"reason": reason, "sender": header.sender})
+    return Notify("message_dropped", {"reason": reason, "sender": header.sender})

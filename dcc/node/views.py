@@ -68,20 +68,19 @@ class Views:
 
     def follow_settings(self) -> None:
         """Go by the settings that the members have agreed on, if they are new."""
-        if self._machines.membership.settings != self._settings:
-            self._take_settings()
-
-    def _take_settings(self) -> None:
-        self._settings = settings = self._machines.membership.settings
-        if settings.cleared > self._machines.held.store.cleared:
-            self._machines.held.store.clear(settings.cleared)
+        settings, store = self._machines.membership.settings, self._machines.held.store
+        if settings == self._settings:
+            return
+        self._settings = settings
+        if settings.cleared > store.cleared:
+            store.clear(settings.cleared)
             self._machines.clock.witness(settings.cleared)
         self._pace.changed()
 
     def change_settings(self, settings: Settings, at: Instant) -> list[Effect]:
         """Merge cluster settings, take them at once and spread them."""
         effects = self._machines.membership.change_settings(settings, at.mono)
-        self._take_settings()
+        self.follow_settings()
         return effects
 
     def settings_update(self, header: Header, message: SettingsUpdate, at: Instant) -> list[Effect]:
