@@ -22,7 +22,7 @@ only if it was answered as one that others hold.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from dcc.errors import PeerError
 from dcc.node.core import NodeCore
@@ -41,9 +41,7 @@ from dcc.wire.messages import (
     ScanReply,
     Status,
 )
-
-if TYPE_CHECKING:
-    from simulations.processes import NodeProcess
+from simulations.processes import NodeProcess
 
 ASKING = frozenset((TAG[Get], TAG[GetMany], TAG[Scan]))
 ANSWERING = frozenset((TAG[GetReply], TAG[GetManyReply], TAG[ScanReply]))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from dcc.client.calls import Call, Operation
 from dcc.client.core import ClientCore
@@ -28,9 +28,7 @@ from dcc.wire.messages import Get, GetReply, Write, WriteReply
 from simulations.answers import ANSWERING, Answer
 from simulations.network import REQUEST, Connection, Frames, State
 from simulations.observer import tag_of
-
-if TYPE_CHECKING:
-    from simulations.world import World
+from simulations.world import World
 
 Done = Callable[[Any, DccError | None], None]
 "Told how a call ended: the outcome, or the error."
@@ -141,7 +139,7 @@ class ClientProcess:
     def _ask_plainly(self, operation: Get | Write, now: Now) -> bool:
         """Return whether the fast path takes an operation; its message is sent then."""
         core, view = self.core, self.core.view
-        if view is None or now.mono >= core.due_at or not _is_plain(operation):
+        if view is None or now.mono >= core.chores.due_at or not _is_plain(operation):
             return False
         address = view.primary(slot_of(operation.key))
         connection = self._to.get(address) if address else None

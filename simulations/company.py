@@ -8,19 +8,17 @@ it, and of rows that were invented, is looked at once a second.
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from dcc.types import Member, NodeKey, Standing
 from dcc.units import MILLISECOND, SECOND
 from dcc.wire.codec import Codec
 from dcc.wire.messages import PushPull
 from simulations.checkers import company
+from simulations.clocks import ProcessClock
 from simulations.history import Violation
 from simulations.observer import core_of
-from simulations.processes import NodeProcess
-
-if TYPE_CHECKING:
-    from simulations.world import World
+from simulations.processes import NodeProcess, Surroundings
 
 PATIENCE_NS = 8 * SECOND
 "A second node of a name has found the first one by then, or it never will."
@@ -28,10 +26,17 @@ ADVERTISED_FROM = 60_000
 "Numbers of machines whose addresses nobody else has."
 
 
+class Cluster(Surroundings, Protocol):
+    """The world, as those see it who are no part of the cluster in it."""
+
+    def boot(self, node: NodeProcess) -> None: ...
+    def client_clock(self, name: str) -> ProcessClock: ...
+
+
 class Outsiders:
     """The outsiders of one world, and the rows that were invented in it."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Cluster) -> None:
         self._world = world
         self.machines: list[NodeProcess] = []
         self.invented: set[NodeKey] = set()

@@ -8,10 +8,10 @@ its turn was over.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from dcc.client.calls import Call, Operation
 from dcc.client.dispatch import Dispatcher
@@ -27,10 +27,7 @@ from simulations.clients import ClientProcess
 from simulations.history import End, Entry
 from simulations.network import Connection, Frames
 from simulations.observer import tag_of
-
-if TYPE_CHECKING:
-    from simulations.workload import Workload
-    from simulations.world import World
+from simulations.world import World
 
 BURST_MOST = 12
 IN_FLIGHT_MAX = 25
@@ -137,10 +134,24 @@ class Pending:
     caller: Caller
 
 
+class Work(Protocol):
+    """What a crowd is given to do, and what becomes of it: the workload."""
+
+    @property
+    def stopped(self) -> bool: ...
+    @property
+    def history(self) -> Iterable[Entry]: ...
+    def draw(self, client: ClientProcess, rng: Random) -> tuple[Operation, int]: ...
+    def entry(self, client: ClientProcess, operation: Operation, value_ttl_ms: int) -> Entry: ...
+    def ended(
+        self, client: ClientProcess, entry: Entry, result: Any, error: DccError | None
+    ) -> None: ...
+
+
 class Bursts:
     """Lets one crowd work: a pause, a burst of calls, a pause."""
 
-    def __init__(self, workload: Workload, crowd: Crowd, pause_ns: int) -> None:
+    def __init__(self, workload: Work, crowd: Crowd, pause_ns: int) -> None:
         self._workload, self._crowd, self._pause_ns = workload, crowd, pause_ns
         self._world = crowd.world
         self._rng = Random(f"{self._world.seed}/crowd/{crowd.name}")

@@ -13,13 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING
 
 from dcc.units import SECOND
 from simulations.network import BOTH_PLANES
-
-if TYPE_CHECKING:
-    from simulations.world import World
+from simulations.world import World
 
 Names = tuple[str, ...]
 

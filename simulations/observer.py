@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from dcc.errors import PeerError
 from dcc.node.core import NodeCore
@@ -32,10 +32,8 @@ from simulations.answers import ANSWERING, FETCH, Answers, Process
 from simulations.checkers import monotony
 from simulations.checkers.sendings import Link, Sendings
 from simulations.history import Violation
-
-if TYPE_CHECKING:
-    from simulations.network import Endpoint
-    from simulations.processes import NodeProcess
+from simulations.network import Endpoint
+from simulations.processes import NodeProcess
 
 CARRIERS = frozenset(TAG[kind] for kind in (Replicate, PullReply, FetchReply, InspectReply))
 WRITES = frozenset((TAG[Write], TAG[WriteMany]))

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from dcc.effects import Connect, Disconnect, Effect, Notify, Publish, Reply, Send
 from dcc.types import Boot, NodeKey, Now, node_key
 from dcc.units import MILLISECOND, NEVER
 from simulations.clocks import ProcessClock
 from simulations.inbox import Inbox
-from simulations.network import GOSSIP, REQUEST, Connection, Frames
-
-if TYPE_CHECKING:
-    from simulations.world import World
+from simulations.network import GOSSIP, REQUEST, Connection, Frames, Network
 
 TURN_MAX = 64
 "Messages that the loop drains before it lets the core do its timed work."
@@ -45,6 +42,27 @@ class Core(Protocol):
     def left(self) -> bool: ...
 
 
+class Surroundings(Protocol):
+    """What a process needs of the world, and what it tells it; see `World` for each."""
+
+    seed: str
+    now_ns: int
+    network: Network
+    nodes: dict[str, NodeProcess]
+
+    def living(self) -> list[NodeProcess]: ...
+    def at(self, time_ns: int, action: Callable[[Any], None], argument: Any) -> None: ...
+    def drops(self, node: NodeProcess, to: object, frames: Frames) -> bool: ...
+    def sent(self, node: NodeProcess, to: object, frames: Frames) -> None: ...
+    def answering(self, node: NodeProcess, route: bytes, frames: Frames) -> None: ...
+    def digest_input(self, index: int, kind: str, frames: Frames) -> None: ...
+    def before_input(self, node: NodeProcess, route: bytes, frames: Frames) -> None: ...
+    def after_input(self, node: NodeProcess) -> None: ...
+    def notified(self, node: NodeProcess, note: Notify) -> None: ...
+    def checked(self, node: NodeProcess) -> None: ...
+    def departed(self, node: NodeProcess, *, in_time: bool) -> None: ...
+
+
 CoreMaker = Callable[["NodeProcess", Boot, Random, Now], Core]
 "Builds the core of one life of a node."
 
@@ -56,7 +74,7 @@ class NodeProcess:
     """A node's name and addresses, and the lives of the process behind them."""
 
     def __init__(
-        self, world: World, index: int, name: str, clock: ProcessClock, called: str = ""
+        self, world: Surroundings, index: int, name: str, clock: ProcessClock, called: str = ""
     ) -> None:
         self.world, self.index, self.name, self.clock = world, index, name, clock
         self.called = called or name

@@ -94,6 +94,7 @@ class Stage:
             timeout_ns = self.scenario.workload.timeout_ns
             client = ClientProcess(self.world, name, self.seeds, timeout_ns)
             self.world.clients[name] = client
+        assert isinstance(client, ClientProcess)
         return client
 
     def call(self, client: str, operation: Operation) -> Any:

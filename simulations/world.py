@@ -11,11 +11,11 @@ their digests are.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from xxhash import xxh3_128
 
@@ -25,13 +25,8 @@ from dcc.wire.messages import TAG, Replicate
 from simulations.clocks import ProcessClock
 from simulations.company import Outsiders
 from simulations.network import Frames, LinkSettings, Network
-from simulations.observer import batch_of, tag_of
+from simulations.observer import Observer, batch_of, tag_of
 from simulations.processes import CoreMaker, NodeProcess
-
-if TYPE_CHECKING:
-    from simulations.clients import ClientProcess
-    from simulations.faults import Fault
-    from simulations.observer import Observer
 
 REPLICATE = TAG[Replicate]
 
@@ -51,6 +46,23 @@ class MemoryLoss(NamedTuple):
 
     at_ns: int
     node: str
+
+
+class Happening(Protocol):
+    """A fault, as the world sees it (`faults`)."""
+
+    @property
+    def at_ns(self) -> int: ...
+    @property
+    def lasts_ns(self) -> int: ...
+    def begin(self, world: World) -> None: ...
+    def end(self, world: World) -> None: ...
+
+
+class Caller(Protocol):
+    """A client, as the world sees it (`clients`)."""
+
+    def restart(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -81,7 +93,7 @@ class World:
         self.inputs = 0
         self.network = Network(self, self.seed, links or LinkSettings())
         self.nodes: dict[str, NodeProcess] = {}
-        self.clients: dict[str, ClientProcess] = {}
+        self.clients: dict[str, Caller] = {}
         self.losses: list[MemoryLoss] = []
         self.lives: list[Life] = []
         "Of all nodes, in order of their beginning."
@@ -105,7 +117,7 @@ class World:
         self._digest = xxh3_128()
         self._turns = 0
         self.outsiders = Outsiders(self)
-        self._active: list[Fault] = []
+        self._active: list[Happening] = []
         self._healed = False
         self._sent: dict[str, deque[tuple[NodeProcess, Frames]]] = {}
         self._by_key: dict[int, NodeProcess] = {}
@@ -220,12 +232,12 @@ class World:
 
     # -------------------------------------------------------------- faults
 
-    def schedule(self, faults: tuple[Fault, ...]) -> None:
+    def schedule(self, faults: Sequence[Happening]) -> None:
         """Let each of the faults begin and end at its time."""
         for fault in faults:
             self.at(fault.at_ns, self._begin, fault)
 
-    def _begin(self, fault: Fault) -> None:
+    def _begin(self, fault: Happening) -> None:
         if self._healed:
             return
         self.counts[type(fault).__name__] += 1
@@ -233,7 +245,7 @@ class World:
         fault.begin(self)
         self.at(self.now_ns + fault.lasts_ns, self._end, fault)
 
-    def _end(self, fault: Fault) -> None:
+    def _end(self, fault: Happening) -> None:
         if fault in self._active:
             self._active.remove(fault)
             fault.end(self)

@@ -10,6 +10,7 @@ import ast
 import io
 import re
 import tokenize
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -161,22 +162,42 @@ def wrong_layers(source: Source, layer_of: dict[str, int]) -> Iterator[str]:
 
 
 def circles(all_sources: list[Source]) -> Iterator[str]:
-    """Yield each package that reaches itself through imports of other packages."""
-    edges: dict[str, set[str]] = {}
-    for source in all_sources:
-        others = {other for _, other in own_imports(source) if other != source.package}
-        keep = {other for other in others if (source.package, other) not in TYPE_ONLY}
-        edges.setdefault(source.package, set()).update(keep)
+    """Yield each file that reaches itself through what files import, for annotations alone, too.
+
+    The public names are left out: whoever may import them (`wrong_layers`) does so as a user would.
+    """
+    files = {source.module: source for source in all_sources if source.module != "dcc"}
+    edges: dict[str, list[str]] = {}
+    for source in files.values():
+        found = (_file_of(name, files) for _, name in imports(source))
+        edges[source.module] = sorted({name for name in found if name and name != source.module})
     for start in sorted(edges):
-        seen: set[str] = set()
-        ahead = list(edges[start])
-        while ahead:
-            at = ahead.pop()
-            if at not in seen:
-                seen.add(at)
-                ahead += edges.get(at, set())
-        if start in seen:
-            yield f"package {start or 'dcc'} imports itself through others"
+        way = _way_back(start, edges)
+        if way:
+            yield f"{files[start].path} imports itself: {' -> '.join(way)}"
+
+
+def _file_of(name: str, files: dict[str, Source]) -> str:
+    """Return the module that an imported name is, or stands in."""
+    return next((one for one in (name, name.rpartition(".")[0]) if one in files), "")
+
+
+def _way_back(start: str, edges: dict[str, list[str]]) -> list[str]:
+    """Return a shortest way from a file over others back to itself; [] if there is none."""
+    came_from: dict[str, str] = {}
+    ahead = deque([start])
+    while ahead:
+        at = ahead.popleft()
+        for there in edges[at]:
+            if there == start:
+                way = [at]
+                while way[-1] != start:
+                    way.append(came_from[way[-1]])
+                return [*reversed(way), start]
+            if there not in came_from:
+                came_from[there] = at
+                ahead.append(there)
+    return []
 
 
 def core_imports_shell(source: Source, shell_paths: list[str]) -> Iterator[str]:

@@ -14,7 +14,7 @@ import pytest
 import zmq
 
 import dcc
-from dcc.client.core import QUIET_NS
+from dcc.client.shared import QUIET_NS
 from dcc.units import SECOND
 from dcc.wire.codec import Codec
 from dcc.wire.messages import Get, GetReply, Op, Write

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from dcc.client.core import QUIET_NS, ClientCore
+from dcc.client.core import ClientCore
+from dcc.client.shared import QUIET_NS
 from dcc.errors import MaybeStored, NodeUnavailable
 from dcc.units import MILLISECOND, SECOND
 from dcc.wire.messages import Op, Outcome, WriteMany

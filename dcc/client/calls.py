@@ -19,8 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from dcc.client.routing import View
+from dcc.client.shared import Shared
 from dcc.effects import Effect, Notify, Send
 from dcc.errors import (
     DccError,
@@ -44,6 +46,7 @@ from dcc.wire.messages import (
     GetManyReply,
     Inspect,
     Message,
+    Op,
     Scan,
     SetReplicas,
     StatsGet,
@@ -53,15 +56,13 @@ from dcc.wire.messages import (
     WriteMany,
 )
 
-if TYPE_CHECKING:
-    from dcc.client.core import ClientCore
-    from dcc.client.routing import View
-
 Operation = (
     Get | Write | GetMany | WriteMany | TopologyGet | StatsGet | Scan | Clear | Inspect
     | SetReplicas | ConvergedGet | AuditGet
 )  # fmt: skip
 "What a call can be begun with: the message whose answer is wanted."
+
+_OPS = {op: op.name.lower() for op in Op}
 
 
 SLOWEST_BYTES = 1 * MIB
@@ -107,7 +108,7 @@ class Plan(Protocol):
 class Call:
     """Drives one plan. The shell or the simulator carries out the effects."""
 
-    def __init__(self, core: ClientCore, began: int, deadline: int, codec: Codec) -> None:
+    def __init__(self, core: Shared, began: int, deadline: int, codec: Codec) -> None:
         self.core, self.began, self.deadline = core, began, deadline
         self.heard = False
         "Some node has answered something during this call."
@@ -135,7 +136,7 @@ class Call:
             self._after_learning(now)
         else:
             self._root.begin(now)
-            self._effects += self.core.chores(now, self._codec)
+            self._effects += self.core.do_chores(now, self._codec)
         return self._taken()
 
     def receive(self, address: str, frames: list[bytes], now: Now) -> list[Effect]:
@@ -208,7 +209,7 @@ class Call:
             plan.tick(now)
             self._after_learning(now)
         if not self.done:  # A long call must see how the ring has changed.
-            self._effects += self.core.chores(now, self._codec)
+            self._effects += self.core.do_chores(now, self._codec)
         return self._taken()
 
     def wake_at(self) -> int:
@@ -477,3 +478,14 @@ class Call:
     def _taken(self) -> list[Effect]:
         effects, self._effects = self._effects, []
         return effects
+
+
+def command_of(operation: Operation) -> str:
+    """Return the command that an operation is counted as, one of `timings.COMMANDS`."""
+    if isinstance(operation, Write):
+        return _OPS[operation.op]
+    if isinstance(operation, Get):
+        return "get"
+    if isinstance(operation, GetMany):
+        return "get_many"
+    return "write_many" if isinstance(operation, WriteMany) else "other"

@@ -14,21 +14,21 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import zmq
 
 from dcc import green
 from dcc.client.calls import Call
+from dcc.client.core import ClientCore
+from dcc.client.events import Events
 from dcc.client.fastpath import FastPath
 from dcc.client.link import DRAIN_MAX, Link, open_link, read_clocks, why_not
 from dcc.effects import Effect, Notify, Send
 from dcc.errors import ClientClosed
+from dcc.resolve import Resolver
 from dcc.types import Now
 from dcc.units import MILLISECOND, NEVER, SECOND
-
-if TYPE_CHECKING:
-    from dcc.client.pool import Pool
 
 OWED_NS = 2 * SECOND
 "How long a channel looks for late answers, which tell that a silent node is back."
@@ -37,10 +37,21 @@ LOOK_MS = 100
 "How often at least a call looks whether the client was closed."
 
 
+class Owner(Protocol):
+    """What the channels of one client have in common; the pool, which lends them."""
+
+    core: ClientCore
+    closed: bool
+    resolver: Resolver
+    events: Events
+
+    def socket(self) -> zmq.Socket[bytes]: ...
+
+
 class Channel:
     """Carries out the effects of one call at a time. Not safe to share between threads."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Owner) -> None:
         self.core = core = pool.core
         self._pool = pool
         self.lent = False
@@ -196,11 +207,11 @@ class Channel:
     def _part(self, call: Call, now: Now) -> None:
         """Leave the sockets to the next call; remember who still owes an answer."""
         core = self.core
-        late = dict.fromkeys(core.chore_addresses(), NEVER) | call.outstanding()
+        late = dict.fromkeys(core.chores.addresses(), NEVER) | call.outstanding()
         for address in sorted(self._active):
             link = self.links[address]
             # A call leaves nothing behind, but a refresh may take its time to go out.
-            link.queue = deque(frames for frames in link.queue if core.is_chore(frames))
+            link.queue = deque(frames for frames in link.queue if core.chores.owns(frames))
             if address in late:
                 link.owed_since = min(link.owed_since, late[address])
                 link.owed_until = now.mono + OWED_NS
@@ -226,7 +237,7 @@ class Channel:
             waited_for = (
                 link.owed_since < NEVER
                 or address in core.health.sick
-                or address in core.chore_addresses()
+                or address in core.chores.addresses()
             )
             if now.mono >= link.owed_until or not waited_for:
                 self.owed.discard(address)

@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from typing import Any
 
-from dcc.client.calls import Call, Operation
+from dcc.client.calls import Call, Operation, command_of
 from dcc.client.core import ClientCore
 from dcc.client.fastpath import PLAIN_KEYS_MAX, FastPath
 from dcc.client.flights import (
@@ -42,7 +42,6 @@ from dcc.client.flights import (
     value_of,
     version_of,
 )
-from dcc.client.timings import command_of
 from dcc.deadlines import Deadlines
 from dcc.effects import Effect, Notify, Send
 from dcc.errors import (
@@ -255,8 +254,8 @@ class Dispatcher:
             self._send_puts(turn.writes, turn.deadline, now)
         for operation, waiter in turn.operations:
             self._fly(operation, turn.deadline, now, waiter=waiter)
-        if now.mono >= self.core.due_at:
-            self._effects += self.core.chores(now, self.core.codec)
+        if now.mono >= self.core.chores.due_at:
+            self._effects += self.core.do_chores(now, self.core.codec)
 
     def _send_gets(self, gets: Gets, deadline: int, now: Now) -> None:
         view, sick = self.core.view, self.core.health.sick

@@ -73,7 +73,7 @@ def _way_to(channel: Channel, key: bytes, mono: int) -> tuple[View, str, Link] |
     """Return the ring, the key's primary and the link to it; None if anything is out of order."""
     core = channel.core
     view = core.view
-    if view is None or mono >= core.due_at or channel.owed:
+    if view is None or mono >= core.chores.due_at or channel.owed:
         return None
     slot = slot_of(key)
     address = view.primaries[slot] or view.primary(slot)
@@ -162,7 +162,7 @@ def get_many(channel: Channel, keys: Iterable[bytes], now: Now) -> dict[bytes, b
     core = channel.core
     view = core.view
     keys = list(dict.fromkeys(keys))
-    if view is None or now.mono >= core.due_at or channel.owed:
+    if view is None or now.mono >= core.chores.due_at or channel.owed:
         return _read_many(channel, keys, now)
     groups = plain_groups(view, core.health.sick, keys)
     if groups is None or not all(map(channel.is_ready, groups)):

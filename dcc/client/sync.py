@@ -37,7 +37,7 @@ from dcc.client.arguments import (
     value_bytes,
 )
 from dcc.client.audit import Audit
-from dcc.client.calls import Operation
+from dcc.client.calls import Operation, command_of
 from dcc.client.channel import Channel
 from dcc.client.core import ClientCore
 from dcc.client.events import EventHook, Events
@@ -59,7 +59,6 @@ from dcc.client.pool import Pool
 from dcc.client.results import ClusterStats, Convergence, Entry, Latency, Lookup, Topology
 from dcc.client.routing import View
 from dcc.client.sweeps import WHOLE, audited, scanned
-from dcc.client.timings import command_of
 from dcc.errors import ClientClosed, NodeUnavailable
 from dcc.keys import client_keys
 from dcc.types import Now, Version

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from dcc.client.calls import Operation
 from dcc.client.results import Latency
 from dcc.units import SECOND
-from dcc.wire.messages import Get, GetMany, Op, Write, WriteMany
 
 COMMANDS = (
     "get", "get_many", "put", "add", "replace", "delete", "touch", "incr", "write_many", "other",
@@ -22,7 +20,6 @@ FIRST_BOUND_BITS = 14
 BOUNDS_NS = tuple(1 << bits for bits in range(FIRST_BOUND_BITS, 35))
 "From 16 µs, less than any answer over a network takes, to 17 s, above all usual time-outs."
 
-_OPS = {op: op.name.lower() for op in Op}
 _LAST = len(BOUNDS_NS)
 
 
@@ -61,14 +58,3 @@ class Timings:
                     buckets=tuple((bound / SECOND, count) for bound, count in bounds),
                 )
         return found
-
-
-def command_of(operation: Operation) -> str:
-    """Return the command that an operation is counted as."""
-    if isinstance(operation, Write):
-        return _OPS[operation.op]
-    if isinstance(operation, Get):
-        return "get"
-    if isinstance(operation, GetMany):
-        return "get_many"
-    return "write_many" if isinstance(operation, WriteMany) else "other"

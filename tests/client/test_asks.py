@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dcc.client.asks import RINGS_MAX
-from dcc.client.core import ATTEMPT_MOST_NS
+from dcc.client.shared import ATTEMPT_MOST_NS
 from dcc.errors import MaybeStored, NodeUnavailable, OperationTimeout
 from dcc.limits import SLOT_COUNT
 from dcc.ring.hashing import slot_of

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dcc.client.core import SEEK_MOST_NS
+from dcc.client.shared import SEEK_MOST_NS
 from dcc.client.sync import Client
 from dcc.errors import DccError, NodeUnavailable
 from dcc.types import Standing

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import threading
 
-from dcc.client.core import CHORE_SPACING_NS, ClientCore
+from dcc.client.chores import CHORE_SPACING_NS
+from dcc.client.core import ClientCore
 from dcc.effects import Send
 from dcc.types import Now
 
@@ -15,13 +16,13 @@ def test_a_chore_that_nobody_answers_ends_under_a_lock_that_is_not_reentrant() -
     core = ClientCore(
         ["a:1", "b:1"], client_id=1, boot=1, rng=random.Random(1), lock=threading.Lock()
     )
-    core.due_at = 0
-    first = core.chores(Now(1, 1), core.codec)
+    core.chores.due_at = 0
+    first = core.do_chores(Now(1, 1), core.codec)
     assert isinstance(first[0], Send)
     later = Now(1 + 2 * CHORE_SPACING_NS, 1)
-    worker = threading.Thread(target=core.chores, args=(later, core.codec), daemon=True)
+    worker = threading.Thread(target=core.do_chores, args=(later, core.codec), daemon=True)
     worker.start()
     worker.join(5)
     assert not worker.is_alive(), "the second chore waits for a lock that it holds"
-    again = core.chores(Now(later.mono + 10 * CHORE_SPACING_NS, 1), core.codec)
+    again = core.do_chores(Now(later.mono + 10 * CHORE_SPACING_NS, 1), core.codec)
     assert isinstance(again[0], Send)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from dcc.client.core import ATTEMPT_MOST_NS, ClientCore
+from dcc.client.core import ClientCore
 from dcc.client.dispatch import Dispatcher
+from dcc.client.shared import ATTEMPT_MOST_NS
 from dcc.effects import Effect, Send
 from dcc.errors import DccError, MaybeStored, Overloaded
 from dcc.types import Now

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dcc.client.core import ATTEMPT_MOST_NS
+from dcc.client.shared import ATTEMPT_MOST_NS
 from dcc.errors import (
     ClockSkew,
     MaybeStored,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dcc.client.core import ATTEMPT_MOST_NS
 from dcc.client.hedging import BURST, DELAY_LEAST_NS, READS_PER_HEDGE, REVIEWED_EVERY, Hedging
+from dcc.client.shared import ATTEMPT_MOST_NS
 from dcc.types import NO_VERSION
 from dcc.units import MILLISECOND, SECOND
 from dcc.wire.codec import Header

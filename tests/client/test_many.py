@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dcc.client.core import ATTEMPT_MOST_NS
 from dcc.client.groups import CHUNK_BYTES, WRITE_CHUNK_KEYS, item_chunks
+from dcc.client.shared import ATTEMPT_MOST_NS
 from dcc.errors import MaybeStored, NodeUnavailable, Overloaded
 from dcc.limits import EXTRA_FRAMES_MAX, FRAME_BYTES_MAX, INLINE_VALUE_BYTES_MAX
 from dcc.types import NO_VERSION

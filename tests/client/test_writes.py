@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dcc.client.core import ATTEMPT_MOST_NS
+from dcc.client.shared import ATTEMPT_MOST_NS
 from dcc.errors import (
     ClockSkew,
     DccError,
