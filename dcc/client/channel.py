@@ -26,6 +26,7 @@ from dcc.client.fastpath import FastPath
 from dcc.client.link import DRAIN_MAX, Link, open_link, read_clocks, why_not
 from dcc.effects import Effect, Notify, Send
 from dcc.errors import ClientClosed
+from dcc.keys import Keys
 from dcc.resolve import Resolver
 from dcc.types import Now
 from dcc.units import MILLISECOND, NEVER, SECOND
@@ -44,6 +45,7 @@ class Owner(Protocol):
     closed: bool
     resolver: Resolver
     events: Events
+    keys: Keys
 
     def socket(self) -> zmq.Socket[bytes]: ...
 
