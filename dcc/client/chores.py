@@ -39,14 +39,13 @@ class Chores:
 
     def __init__(
         self,
-        nodes: Sequence[str],
         health: Health,
         rng: random.Random,
         lock: AbstractContextManager[object],
     ) -> None:
         self.due_at = NEVER
         "When there is something to do, at the earliest."
-        self._nodes, self._health, self._rng, self._lock = nodes, health, rng, lock
+        self._health, self._rng, self._lock = health, rng, lock
         self._provisional = False
         "The topology in use is that of a node that was not ready: others may know better."
         self._chore: _Chore | None = None
@@ -56,8 +55,11 @@ class Chores:
 
     # -------------------------------------------------------------- what is due
 
-    def whom_to_ask(self, view: View | None, now: Now) -> str:
-        """Return the address that a chore is due for, "" if none is. With the lock held."""
+    def whom_to_ask(self, view: View | None, nodes: Sequence[str], now: Now) -> str:
+        """Return the address that a chore is due for, "" if none is. With the lock held.
+
+        Of the configured `nodes` too if nobody of the ring is known to answer.
+        """
         chore = self._chore
         if chore is not None and now.mono >= chore.expires_at:
             # Not the node's failure: perhaps no call came by to carry the message, or the answer.
@@ -65,7 +67,7 @@ class Chores:
             self.due_at = self._next_at(now.mono)
         if now.mono < self.due_at or self._chore is not None:
             return ""
-        return self._choose(view, now.mono)
+        return self._choose(view, nodes, now.mono)
 
     def sent(self, request: int, address: str, frames: list[bytes], now: Now) -> None:
         """Note the chore that is sent now. With the lock held."""
@@ -125,7 +127,7 @@ class Chores:
 
     # -------------------------------------------------------------- inside
 
-    def _choose(self, view: View | None, now: int) -> str:
+    def _choose(self, view: View | None, nodes: Sequence[str], now: int) -> str:
         """Return whom to ask: an overdue sick address every other time, else anybody well."""
         probe = self._health.probe_due(now)
         if probe is not None and not self._probe_last:
@@ -136,7 +138,7 @@ class Chores:
         sick = self._health.sick
         known = set(view.alive.values()) if view is not None else set()
         if self._provisional or sick.keys() >= known:
-            known.update(self._nodes)
+            known.update(nodes)
         well = [address for address in sorted(known) if address not in sick]
         return self._rng.choice(well or sorted(known))
 

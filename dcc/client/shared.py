@@ -97,7 +97,7 @@ class Shared:
         self._ids = itertools.count(1)
         self.next_request = self._ids.__next__
         self._seek_at, self._seek_pause_ns = 0, SEEK_FIRST_NS
-        self.chores = Chores(self.nodes, self.health, rng, self._lock)
+        self.chores = Chores(self.health, rng, self._lock)
 
     def new_codec(self) -> Codec:
         """Return another encoder of this client; one may not be shared between threads."""
@@ -245,7 +245,7 @@ class Shared:
         if now.mono < chores.due_at:
             return []
         with self._lock:
-            address = chores.whom_to_ask(self.view, now)
+            address = chores.whom_to_ask(self.view, self.nodes, now)
             if not address:
                 return []
             request, epoch = self.next_request(), self.view.epoch if self.view is not None else 0
