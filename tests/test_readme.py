@@ -29,6 +29,7 @@ PROGRAMS = (
     "docs/asyncio.md",
     "docs/coming-from-redis.md",
     "docs/own-writes.md",
+    "docs/stampede.md",
 )
 RUN_ELSEWHERE = {
     "docs/celery.md": "tests/contrib/test_sites.py",

@@ -127,7 +127,7 @@ def value_bytes(value: object) -> bytes:
     return value
 
 
-def ttl_ms(ttl: Ttl) -> int:
+def ttl_ms(ttl: Ttl, name: str = "ttl") -> int:
     """Return `ttl` in whole milliseconds, rounded up; 0 for None, which is never.
 
     >>> ttl_ms(0.0001), ttl_ms(None), ttl_ms(timedelta(minutes=1))
@@ -137,9 +137,10 @@ def ttl_ms(ttl: Ttl) -> int:
         return 0
     if isinstance(ttl, timedelta):
         ttl = ttl.total_seconds()
-    seconds = _number("ttl", ttl)
+    seconds = _number(name, ttl)
     if not 0 < seconds * 1000 <= TTL_MAX_MS:
-        raise ValueError(f"ttl: above 0 seconds, at most {TTL_MAX_MS // 1000}, or None; got {ttl}")
+        most = TTL_MAX_MS // 1000
+        raise ValueError(f"{name}: above 0 seconds, at most {most}, or None; got {ttl}")
     return math.ceil(seconds * 1000)
 
 

@@ -47,6 +47,7 @@ from dcc.client.core import ClientCore
 from dcc.client.dispatch import IN_FLIGHT_MAX
 from dcc.client.events import EventHook, Events
 from dcc.client.link import read_clocks
+from dcc.client.making import AsyncMakesValues
 from dcc.client.many import Written
 from dcc.client.operations import (
     Operations,
@@ -87,7 +88,7 @@ from dcc.wire.messages import (
 D = TypeVar("D")
 
 
-class AsyncClient:
+class AsyncClient(AsyncMakesValues):
     """A connection to a dcc cluster, for the coroutines of one event loop.
 
     >>> AsyncClient("127.0.0.1:6740", timeout=0)
@@ -400,6 +401,9 @@ class AsyncClient:
         self._finalizer = weakref.finalize(self, _close_forgotten, self._driver)
         self._finalizer.atexit = False
         return self._driver
+
+    def _present_core(self) -> ClientCore:
+        return self._bound().core
 
     async def _ended(self, operation: Operation) -> Call:
         outcome = await self._bound().call(operation)

@@ -53,7 +53,7 @@ class Operations:
         self.cluster = cluster
         self._default_ttl_ms = ttl_ms(default_ttl)
         self._spread = _read_policy(read)
-        self._r, self._w = quorum("r", r), quorum("w", w)
+        self._r, self.w = quorum("r", r), quorum("w", w)
         if not isinstance(cluster, str) or not 0 < len(cluster.encode()) <= 128:
             raise ValueError("cluster: a name of 1..128 bytes")
         self.plain = not self._spread and self._r == 1
@@ -82,7 +82,7 @@ class Operations:
             key=key_bytes(key),
             value=value,
             ttl_ms=self.ttl_ms(ttl),
-            w=self._w if isinstance(w, Unset) else quorum("w", w),
+            w=self.w if isinstance(w, Unset) else quorum("w", w),
             expected=expected,
             delta=delta,
             initial=initial,
@@ -91,7 +91,7 @@ class Operations:
     def writing_many(self, op: Op, items: dict[bytes, bytes], ttl: int) -> WriteMany:
         """Return the operation that writes all of `items`."""
         listed = tuple(items.items())
-        return WriteMany(op=op, items=listed, ttl_ms=ttl, w=self._w, versions=True)
+        return WriteMany(op=op, items=listed, ttl_ms=ttl, w=self.w, versions=True)
 
     def ttl_ms(self, ttl: Ttl | Unset) -> int:
         """Return a ttl as it travels, the client's own if none was given."""

@@ -43,6 +43,7 @@ from dcc.client.core import ClientCore
 from dcc.client.events import EventHook, Events
 from dcc.client.lending import Lender
 from dcc.client.link import read_clocks
+from dcc.client.making import MakesValues
 from dcc.client.many import Written
 from dcc.client.operations import (
     Operations,
@@ -81,7 +82,7 @@ from dcc.wire.messages import (
 D = TypeVar("D")
 
 
-class Client:
+class Client(MakesValues):
     """A connection to a dcc cluster, safe to share between threads.
 
     >>> Client("127.0.0.1:6740", timeout=0)
@@ -403,6 +404,9 @@ class Client:
     @property
     def _core(self) -> ClientCore:
         return self._lender.pool().core
+
+    def _present_core(self) -> ClientCore:
+        return self._core
 
     def _call(self, operation: Operation) -> Any:
         """Return the outcome of `operation`, within one deadline."""

@@ -13,21 +13,19 @@ it knows is older than `clear_age` seconds: so long may others see what was ther
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from dcc.client.arguments import Ttl, Unset
+from dcc.client.memo import bounded
 from dcc.client.values import Values
 from dcc.errors import ValueTooLarge
-from dcc.limits import KEY_BYTES_MAX
 from dcc.types import Version
 
 CLEAR_AGE_SECONDS = 0.1
 "Ten small reads a second for each process; nobody waits longer for a clear than for a page."
 
 NAMESPACE_BYTES_MAX = 128
-_HASH_BYTES = 20
 _ABSENT = -(1 << 62)
 "Where a counter begins that must not begin: an increment of a key that has just gone."
 _ABSENT_TTL = 1.0
@@ -89,22 +87,6 @@ class Space:
         """Return the stamp, or None if it has to be asked for."""
         stamp, learned_at = self._learned
         return stamp if now - learned_at <= self.clear_age else None
-
-
-def bounded(name: str) -> str:
-    """Return `name`, or a hash of it behind its beginning if it is too long for a key.
-
-    >>> bounded("short"), len(bounded("x" * 600))
-    ('short', 512)
-    """
-    if name.isascii() and len(name) <= KEY_BYTES_MAX:
-        return name
-    raw = name.encode("utf-8", "surrogatepass")
-    # Half of a surrogate pair is no text that could travel.
-    if len(raw) <= KEY_BYTES_MAX and raw.decode("utf-8", "ignore") == name:
-        return name
-    mark = "#" + hashlib.blake2b(raw, digest_size=_HASH_BYTES).hexdigest()
-    return raw[: KEY_BYTES_MAX - len(mark)].decode("utf-8", "ignore") + mark
 
 
 class Plans:
