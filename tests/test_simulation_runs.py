@@ -368,7 +368,7 @@ APART_FOR_LONG = replace(
 CLEARED = replace(
     QUIET,
     nodes=2,
-    links=LinkSettings(delay_ns=MILLISECOND // 10, jitter_ns=MILLISECOND, loss_permille=60),
+    links=LinkSettings(delay_ns=MILLISECOND // 10, jitter_ns=MILLISECOND, loss_permille=120),
     workload=WorkloadSettings(
         clients=8, keys=30, clears_permille=30, pause_ns=20 * MILLISECOND, w=(1,)
     ),
