@@ -42,16 +42,17 @@ class Machines:
         self.key = node_key(config.name)
         self.clock = ClusterClock(now, max_skew_ms=config.max_skew_ms)
         self.codec = Codec(config.cluster, sender=self.key, boot=boot)
+        self.counters = Counters()
         self.held = Holdings(
-            config, key=self.key, boot=boot, clock=self.clock, requests_from=secret(rng)
-        )
+            config, key=self.key, boot=boot, clock=self.clock, requests_from=secret(rng),
+            refused=self.counters.drop,
+        )  # fmt: skip
         self.membership = Membership(
             _own_row(config, boot, self.clock.own_ms(now.mono)), config, rng=rng,
             settings=Settings(config.replicas, 0, 0), now=now.mono,
             cluster_ms=self.clock.cluster_ms(now.mono),
         )  # fmt: skip
         self.timekeeper = Timekeeper(self.clock, self.membership, config)
-        self.counters = Counters()
         self.sync = SyncTable(self.held.view, now.mono)
         self.questions, self.streams = Questions(self.held), Streams(self.held)
         self.exchange = Exchange(self.held, self.sync)

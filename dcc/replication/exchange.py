@@ -489,12 +489,11 @@ class Exchange:
             slot = slot_of(record.key)
             if not held.view.owns(slot):
                 continue  # It was lost since the question: a copy would be nobody's to release.
-            if held.clock.too_far_ahead(record.version.stamp, now.ms):
+            sender, is_owed = clocks.get(slot), slot in owed
+            if held.intake.apply(slot, record, now.ms, sender, owed=is_owed) is None:
                 refused.add(slot)
-                continue
-            held.clock.witness(record.version.stamp)
-            held.store.apply(slot, record, now.ms, clocks.get(slot), owed=slot in owed)
-            self.records_in += 1
+            else:
+                self.records_in += 1
         return refused
 
     def _bury(self, reply: PullReply, now: Instant) -> None:
@@ -506,7 +505,7 @@ class Exchange:
                 for name, *version in zip(
                     words[::4], words[1::4], words[2::4], words[3::4], strict=True
                 )
-                if not held.clock.too_far_ahead(version[0], now.ms)
+                if held.intake.believes(version[0], now.ms)
             ]
             if held.view.owns(slot):
                 held.store.bury(slot, graves)

@@ -6,6 +6,7 @@ slot map and the same store. `Instant` is one turn's time for all of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from xxhash import xxh3_64_intdigest
 from dcc.clock import ClusterClock
 from dcc.config import NodeConfig
 from dcc.effects import Answer, Effect, Tell
+from dcc.replication.intake import Intake, uncounted
 from dcc.replication.view import View
 from dcc.ring.hashing import slot_of
 from dcc.store.store import Store
@@ -61,6 +63,7 @@ class Holdings:
         boot: Boot,
         clock: ClusterClock,
         requests_from: int = 0,
+        refused: Callable[[str], None] = uncounted,
     ) -> None:
         self.config = config
         self.key, self.boot = key, boot
@@ -72,6 +75,7 @@ class Holdings:
             eviction=config.eviction,
             value_bytes_max=config.value_bytes_max,
         )
+        self.intake = Intake(self.view, self.store, clock, refused)
         # Ids of an earlier boot must not meet those of this one, and nobody is to guess what is
         # asked: an answer that names the right id is believed. So they begin anywhere.
         self._request = requests_from

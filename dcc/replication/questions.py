@@ -295,8 +295,8 @@ class Questions:
         return not expired and record.version.stamp > self._held.store.cleared
 
     def _believable(self, question: _Open, record: Record, now: Instant) -> bool:
-        ahead = self._held.clock.too_far_ahead(record.version.stamp, now.ms)
-        return record.key == question.fetch.key and not ahead
+        believed = self._held.intake.believes(record.version.stamp, now.ms)
+        return record.key == question.fetch.key and believed
 
     def _may_be_gone(self, record: Record) -> bool:
         """Return whether a value was seen here and may have been deleted by what is forgotten.
@@ -309,11 +309,7 @@ class Questions:
         return store.peek(slot, record.key) is None and store.covers(slot, record.version)
 
     def _take(self, question: _Open, record: Record, now: Instant) -> None:
-        held = self._held
-        held.clock.witness(record.version.stamp)
-        slot = slot_of(record.key)
-        if held.view.holds(slot):
-            held.store.install(slot, record, now.ms)
+        self._held.intake.install(slot_of(record.key), record, now.ms)
         known = question.newest
         if known is None or _rank(record) > _rank(known):
             self.bytes_used -= question.bytes
