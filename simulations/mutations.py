@@ -112,7 +112,7 @@ def forgotten_early(core: NodeCore) -> None:
     def mutant(now: Instant) -> None:
         if tidying.at <= now.mono:
             for slot in core.held.view.owned:
-                store.forget_covered(slot, ())
+                store.forgetting.forget_covered(slot, ())
         tick(now)
 
     _replace(tidying, "tick", mutant)
@@ -163,14 +163,18 @@ def sure_alone(core: NodeCore) -> None:
 def repair_resurrects(core: NodeCore) -> None:
     """Repair sends all that is held, and takes it, whatever was seen before."""
     store = core.held.store
-    apply, lacking = store.apply, store.lacking
+    apply, lacking = store.apply, store.comparison.lacking
 
     def mutant(slot: int, record: Record, now_ms: int, *more: Any, **named: Any) -> Applied:
         applied = apply(slot, record, now_ms, *more, **named)
         return store.install(slot, record, now_ms) if applied is Applied.COVERED else applied
 
     _replace(store, "apply", mutant)
-    _replace(store, "lacking", lambda slot, clock, after=(0, 0, 0), *_: lacking(slot, {}, after))
+    _replace(
+        store.comparison,
+        "lacking",
+        lambda slot, clock, after=(0, 0, 0), *_: lacking(slot, {}, after),
+    )
 
 
 def refill_without_mark(core: NodeCore) -> None:
@@ -188,12 +192,12 @@ def refill_without_list(core: NodeCore) -> None:
 def evictions_believed(core: NodeCore) -> None:
     """What a holder has evicted is taken for evicted here, whoever else may have it."""
     _replace(core.exchange, "_unheard", lambda slot, now: [])
-    _replace(core.held.store, "owed", lambda slot: NOTHING_OWED)
+    _replace(core.held.store.comparison, "owed", lambda slot: NOTHING_OWED)
 
 
 def released_unpaid(core: NodeCore) -> None:
     """A former owner releases a slot to owners that have only seen it, and hold nothing."""
-    _replace(core.held.store, "owes", lambda slot, owed: False)
+    _replace(core.held.store.comparison, "owes", lambda slot, owed: False)
 
 
 def no_retargeting(core: NodeCore) -> None:

@@ -458,7 +458,7 @@ def test_holders_of_the_same_versions_have_the_same_content(three: Cores) -> Non
     assert first == audit(three, "b", slot)
     assert first.items == (1,)
     assert first.content != (0,)
-    assert first.seen == (three["a"].held.store.digest(slot),)
+    assert first.seen == (three["a"].held.store.comparison.digest(slot),)
     assert audit(three, "c", slot).items == (0,)
     three.run(0.1)
     three.put("a", key, b"v", w=2)

@@ -212,8 +212,8 @@ def test_cleared_versions_are_absent_at_once_and_freed_by_sweeps() -> None:
     assert store.get(300, b"1", 0) is None
     assert store.peek(300, b"1") is None
     assert store.keys(300, 0) == []
-    assert store.hashes(300) == ()
-    assert store.lacking(300, {}, NO_VERSION) == []
+    assert store.comparison.hashes(300) == ()
+    assert store.comparison.lacking(300, {}, NO_VERSION) == []
     assert value_of(store) == b"v"
     while store.next_sweep_ms() == 0:
         assert store.sweep(0, limit=500) <= 500
@@ -334,7 +334,7 @@ def test_a_refill_takes_what_the_other_has_seen_and_lists_no_more() -> None:
     for stamp, key in ((5, b"both"), (6, b"gone"), (9, b"unknown")):
         store.apply(SLOT, put(stamp, key), 0)
     full.apply(SLOT, put(5, b"both"), 0)
-    store.refill(SLOT, [Listing({OTHER: 8}, (), 0, full.hashes(SLOT))])
+    store.refill(SLOT, [Listing({OTHER: 8}, (), 0, full.comparison.hashes(SLOT))])
     kinds = {key: held(store, key).kind for key in (b"both", b"gone", b"unknown")}
     assert kinds == {b"both": Kind.VALUE, b"gone": Kind.EVICTED, b"unknown": Kind.VALUE}
     assert store.evicted_total == 0
@@ -377,27 +377,27 @@ def test_lacking_names_what_a_clock_does_not_cover_in_ascending_order() -> None:
     store.apply(SLOT, put(5, b"a", prev=0), 0)
     store.apply(SLOT, delete(8, b"d", prev=7), 0)
     store.apply(SLOT, put(6, b"b", origin=ME), 0)
-    stamps = [r.version.stamp for r in store.lacking(SLOT, {OTHER: 5}, NO_VERSION)]
+    stamps = [r.version.stamp for r in store.comparison.lacking(SLOT, {OTHER: 5}, NO_VERSION)]
     assert stamps == [6, 7, 8]
-    behind = store.lacking(SLOT, {OTHER: 5}, Version(6, *ME))
+    behind = store.comparison.lacking(SLOT, {OTHER: 5}, Version(6, *ME))
     assert [r.key for r in behind] == [b"c", b"d"]
     assert [r.kind for r in behind] == [Kind.VALUE, Kind.TOMBSTONE]
-    assert store.is_ahead(SLOT, {OTHER: 5})
-    assert store.is_ahead(SLOT, {OTHER: 8})
-    assert not store.is_ahead(SLOT, {OTHER: 8, ME: 6})
+    assert store.comparison.is_ahead(SLOT, {OTHER: 5})
+    assert store.comparison.is_ahead(SLOT, {OTHER: 8})
+    assert not store.comparison.is_ahead(SLOT, {OTHER: 8, ME: 6})
 
 
 def test_lacking_passes_on_the_predecessor_of_what_is_noted_only() -> None:
     store = make()
     for record in (put(5, b"a", prev=0), put(8, b"b", prev=6), put(9, b"c", prev=8)):
         store.apply(SLOT, record, 0)
-    prevs = [r.prev for r in store.lacking(SLOT, {}, NO_VERSION)]
+    prevs = [r.prev for r in store.comparison.lacking(SLOT, {}, NO_VERSION)]
     assert prevs == [PREV_UNKNOWN, 6, 8]
     assert store.has_gaps(SLOT)
     store.merge_clock(SLOT, {OTHER: 6})
     assert store.clock(SLOT) == {OTHER: 9}
     assert not store.has_gaps(SLOT)
-    assert {r.prev for r in store.lacking(SLOT, {}, NO_VERSION)} == {PREV_UNKNOWN}
+    assert {r.prev for r in store.comparison.lacking(SLOT, {}, NO_VERSION)} == {PREV_UNKNOWN}
 
 
 def test_records_of_a_pull_that_broke_off_are_known_to_be_ahead() -> None:
@@ -405,23 +405,25 @@ def test_records_of_a_pull_that_broke_off_are_known_to_be_ahead() -> None:
     store = make()
     store.apply(SLOT, put(5), 0)
     assert store.clock(SLOT) == {}
-    assert store.is_ahead(SLOT, {})
-    assert [r.version.stamp for r in store.lacking(SLOT, {}, NO_VERSION)] == [5]
-    assert not store.is_ahead(SLOT, {OTHER: 5})
+    assert store.comparison.is_ahead(SLOT, {})
+    assert [r.version.stamp for r in store.comparison.lacking(SLOT, {}, NO_VERSION)] == [5]
+    assert not store.comparison.is_ahead(SLOT, {OTHER: 5})
 
 
 def test_digests_tell_apart_nodes_that_hold_unlike_loose_writes() -> None:
     """Two pulls that broke off, at different records: one node has something for the other."""
     one, two = make(), make()
-    assert one.digest(SLOT) == 0
+    assert one.comparison.digest(SLOT) == 0
     for stamp in (5, 9):
         one.apply(SLOT, put(stamp, b"%d" % stamp), 0)
     two.apply(SLOT, put(9, b"9"), 0)
-    assert one.digest(SLOT) != two.digest(SLOT)
+    assert one.comparison.digest(SLOT) != two.comparison.digest(SLOT)
     two.apply(SLOT, put(5, b"5"), 0)
-    assert one.digest(SLOT) == two.digest(SLOT)
+    assert one.comparison.digest(SLOT) == two.comparison.digest(SLOT)
     two.merge_clock(SLOT, {}, mark=3)
-    assert one.digest(SLOT) == two.digest(SLOT), "what one has forgotten is its own affair"
+    assert one.comparison.digest(SLOT) == two.comparison.digest(SLOT), (
+        "what one has forgotten is its own affair"
+    )
 
 
 def test_pulling_both_ways_makes_two_stores_equal_and_silent() -> None:
@@ -434,12 +436,12 @@ def test_pulling_both_ways_makes_two_stores_equal_and_silent() -> None:
             last = stamp
     for asker, answerer in ((one, two), (two, one), (one, two)):
         clock = dict(answerer.clock(SLOT))
-        for record in answerer.lacking(SLOT, asker.clock(SLOT), NO_VERSION):
+        for record in answerer.comparison.lacking(SLOT, asker.clock(SLOT), NO_VERSION):
             asker.apply(SLOT, record, 0)
         asker.merge_clock(SLOT, clock)
     assert one.clock(SLOT) == two.clock(SLOT)
-    assert not one.is_ahead(SLOT, two.clock(SLOT))
-    assert one.digest(SLOT) == two.digest(SLOT)
+    assert not one.comparison.is_ahead(SLOT, two.clock(SLOT))
+    assert one.comparison.digest(SLOT) == two.comparison.digest(SLOT)
     assert [value_of(one, b"%d" % n) for n in range(5)] == [
         value_of(two, b"%d" % n) for n in range(5)
     ]
@@ -464,12 +466,12 @@ def test_records_without_values_are_forgotten_once_all_holders_cover_them() -> N
     store = make()
     store.apply(SLOT, put(5, b"a", prev=0), 0)
     store.apply(SLOT, delete(6, b"b", prev=5), 0)
-    store.note_covered(SLOT, 1, {OTHER: 6})
-    assert store.forget_covered(SLOT, [1, 2]) == 0
-    store.note_covered(SLOT, 2, {OTHER: 5})
-    assert store.forget_covered(SLOT, [1, 2]) == 0
-    store.note_covered(SLOT, 2, {OTHER: 7})
-    assert store.forget_covered(SLOT, [1, 2]) == 1
+    store.forgetting.note_covered(SLOT, 1, {OTHER: 6})
+    assert store.forgetting.forget_covered(SLOT, [1, 2]) == 0
+    store.forgetting.note_covered(SLOT, 2, {OTHER: 5})
+    assert store.forgetting.forget_covered(SLOT, [1, 2]) == 0
+    store.forgetting.note_covered(SLOT, 2, {OTHER: 7})
+    assert store.forgetting.forget_covered(SLOT, [1, 2]) == 1
     assert (store.tombstones, store.items, store.mark(SLOT)) == (0, 1, 0)
     assert store.apply(SLOT, delete(6, b"b", prev=5), 0) is Applied.COVERED
     store.check()
@@ -481,8 +483,8 @@ def test_forgetting_keeps_up_in_a_slot_that_is_always_written() -> None:
     most = 0
     for stamp in range(1, 200):
         store.apply(SLOT, delete(stamp, b"%d" % stamp, prev=stamp - 1), 0)
-        store.note_covered(SLOT, stamp % 2, {OTHER: max(0, stamp - 3)})
-        store.forget_covered(SLOT, [0, 1])
+        store.forgetting.note_covered(SLOT, stamp % 2, {OTHER: max(0, stamp - 3)})
+        store.forgetting.forget_covered(SLOT, [0, 1])
         most = max(most, store.tombstones)
     assert most < 20
     store.check()
@@ -491,16 +493,16 @@ def test_forgetting_keeps_up_in_a_slot_that_is_always_written() -> None:
 def test_a_holder_that_lost_its_memory_holds_forgetting_up() -> None:
     store = make()
     store.apply(SLOT, delete(6, prev=0), 0)
-    store.note_covered(SLOT, 1, {OTHER: 6})
-    store.note_covered(SLOT, 1, {})
-    assert store.forget_covered(SLOT, [1]) == 0
+    store.forgetting.note_covered(SLOT, 1, {OTHER: 6})
+    store.forgetting.note_covered(SLOT, 1, {})
+    assert store.forgetting.forget_covered(SLOT, [1]) == 0
 
 
 def test_alone_nothing_needs_to_be_remembered() -> None:
     store = make()
     store.apply(SLOT, delete(6, prev=0), 0)
     store.apply(SLOT, delete(9, b"noted", prev=8), 0)
-    assert store.forget_covered(SLOT, []) == 1
+    assert store.forgetting.forget_covered(SLOT, []) == 1
     assert store.peek(SLOT, b"noted") is not None
 
 
@@ -521,7 +523,7 @@ def test_a_released_slot_is_gone_without_a_trace_in_the_counts() -> None:
     store.apply(SLOT, put(5, b"a", expires_at_ms=1000, prev=3), 0)
     store.apply(SLOT, delete(6, b"b"), 0)
     store.merge_clock(SLOT, {ME: 3}, mark=2)
-    store.note_covered(SLOT, 1, {})
+    store.forgetting.note_covered(SLOT, 1, {})
     store.drop_slot(SLOT)
     assert store.slots_held() == []
     assert (store.clock(SLOT), store.mark(SLOT), store.has_gaps(SLOT)) == ({}, 0, False)
@@ -618,7 +620,7 @@ def test_a_table_that_shrank_gives_its_memory_back() -> None:
     for n in range(5000):
         store.apply(SLOT, delete(5 + n, b"%d" % n, prev=4 + n if n else 0), 0)
     store.apply(SLOT, put(9999, prev=5004), 0)
-    store.forget_covered(SLOT, [])
+    store.forgetting.forget_covered(SLOT, [])
     assert store.items == 1
     assert store.bytes_used - store.graves.bytes_used < 2 * KIB
     store.check()
@@ -629,22 +631,22 @@ def test_clock_and_notes_together_may_have_seen_all_that_was_seen_here() -> None
     store = make()
     store.apply(SLOT, put(8, prev=5), 0)
     assert store.spans(SLOT) == [(OTHER, 5, 8)]
-    assert not store.is_within(SLOT, {}, [])
-    assert not store.is_within(SLOT, {}, [(OTHER, 6, 8)])
-    assert not store.is_within(SLOT, {}, [(ME, 5, 8)])
-    assert store.is_within(SLOT, {}, [(OTHER, 5, 8)])
-    assert store.is_within(SLOT, {OTHER: 8}, [])
+    assert not store.comparison.is_within(SLOT, {}, [])
+    assert not store.comparison.is_within(SLOT, {}, [(OTHER, 6, 8)])
+    assert not store.comparison.is_within(SLOT, {}, [(ME, 5, 8)])
+    assert store.comparison.is_within(SLOT, {}, [(OTHER, 5, 8)])
+    assert store.comparison.is_within(SLOT, {OTHER: 8}, [])
     store.write(SLOT, put(9, b"own", prev=0, origin=ME), 0)
-    assert not store.is_within(SLOT, {OTHER: 8}, [])
-    assert store.is_within(SLOT, {OTHER: 8, ME: 9}, [])
+    assert not store.comparison.is_within(SLOT, {OTHER: 8}, [])
+    assert store.comparison.is_within(SLOT, {OTHER: 8, ME: 9}, [])
 
 
 def test_a_write_that_is_loose_here_is_within_others_who_have_seen_just_that() -> None:
     store = make()
     store.apply(SLOT, put(5), 0)
     assert store.spans(SLOT) == []
-    assert store.points(SLOT) == [(OTHER, 4, 5)]
+    assert store.comparison.points(SLOT) == [(OTHER, 4, 5)]
     for spans in ([], [(OTHER, 5, 9)], [(OTHER, 2, 4)], [(ME, 4, 5)]):
-        assert not store.is_within(SLOT, {}, spans)
-    assert store.is_within(SLOT, {}, [(OTHER, 4, 5)])
-    assert store.is_within(SLOT, {OTHER: 5}, [])
+        assert not store.comparison.is_within(SLOT, {}, spans)
+    assert store.comparison.is_within(SLOT, {}, [(OTHER, 4, 5)])
+    assert store.comparison.is_within(SLOT, {OTHER: 5}, [])

@@ -29,7 +29,7 @@ def test_a_write_names_its_slot_and_a_repetition_or_a_read_does_not() -> None:
     assert taken(store) == [SLOT]
     assert store.apply(SLOT, put(5, b"k", 1, prev=0), 0) is Applied.COVERED
     store.get(SLOT, b"k", 0)
-    store.digest(SLOT)
+    store.comparison.digest(SLOT)
     store.merge_clock(SLOT, {(1, 1): 5})
     assert taken(store) == []
 
@@ -39,10 +39,10 @@ def test_a_read_that_replaces_a_loose_write_by_one_seen_before_names_the_slot() 
     store = Store(memory_limit_bytes=1 * MIB)
     store.apply(SLOT, put(5, b"k", 1), 0)
     store.merge_clock(SLOT, {(2, 1): 6})
-    before = store.digest(SLOT)
+    before = store.comparison.digest(SLOT)
     taken(store)
     assert store.install(SLOT, put(6, b"k", 2), 0) is Applied.NEWER
-    assert store.digest(SLOT) != before
+    assert store.comparison.digest(SLOT) != before
     assert taken(store) == [SLOT]
 
 
@@ -50,11 +50,11 @@ def test_clearing_names_the_slots_with_loose_writes_only() -> None:
     store = Store(memory_limit_bytes=1 * MIB)
     store.apply(SLOT, put(5, b"k", 1), 0)
     store.apply(SLOT + 1, put(6, b"l", 1, prev=0), 0)
-    before = [store.digest(SLOT), store.digest(SLOT + 1)]
+    before = [store.comparison.digest(SLOT), store.comparison.digest(SLOT + 1)]
     taken(store)
     store.clear(7)
-    assert store.digest(SLOT) != before[0]
-    assert store.digest(SLOT + 1) == before[1]
+    assert store.comparison.digest(SLOT) != before[0]
+    assert store.comparison.digest(SLOT + 1) == before[1]
     assert taken(store) == [SLOT]
 
 

@@ -322,7 +322,7 @@ class Peers:
         """One complete exchange in one direction, for both twins."""
         for one, two in zip(asker.stores, answerer.stores, strict=True):
             clock, spans = dict(two.clock(SLOT)), two.spans(SLOT)
-            for record in two.lacking(SLOT, one.clock(SLOT), NO_VERSION):
+            for record in two.comparison.lacking(SLOT, one.clock(SLOT), NO_VERSION):
                 one.apply(SLOT, record, 0)
             one.merge_clock(SLOT, clock, two.mark(SLOT))
             one.merge_spans(SLOT, spans)
@@ -393,8 +393,8 @@ def finish(peers: Peers) -> None:
         assert (peer.folding.bytes_used < before) == bool(pruned)
         assert set(peer.folding.clock_origins()) <= live
         peer.folding.check()
-    assert len({peer.folding.digest(SLOT) for peer in peers.peers}) == 1
-    assert len({peer.plain.digest(SLOT) for peer in peers.peers}) == 1
+    assert len({peer.folding.comparison.digest(SLOT) for peer in peers.peers}) == 1
+    assert len({peer.plain.comparison.digest(SLOT) for peer in peers.peers}) == 1
     peers.check()
 
 
@@ -410,4 +410,4 @@ def test_a_pull_between_a_folded_and_an_unfolded_store_brings_nothing_back(one: 
     assert folded.clock(SLOT) == before
     plain.merge_clock(SLOT, before)
     assert plain.clock(SLOT) == before
-    assert plain.digest(SLOT) == folded.digest(SLOT)
+    assert plain.comparison.digest(SLOT) == folded.comparison.digest(SLOT)

@@ -134,6 +134,6 @@ def test_the_limit_holds_after_every_call(limit_bytes: int, eviction: str, seed:
         store.apply(slot, record, stamp)
         assert store.bytes_used <= limit_bytes
         store.get(slot, b"%d" % rng.randrange(300), stamp)
-        store.note_covered(slot, 1, {origin: stamp})
+        store.forgetting.note_covered(slot, 1, {origin: stamp})
         assert store.bytes_used <= limit_bytes
     store.check()

@@ -181,14 +181,14 @@ class StoreModel(RuleBasedStateMachine):
             r for s, r in self.sent if s == slot and not self.store.covers(slot, r.version)
         ]
         if not under_way:
-            self.store.note_covered(slot, 7, clock)
-            self.store.forget_covered(slot, [7])
+            self.store.forgetting.note_covered(slot, 7, clock)
+            self.store.forgetting.forget_covered(slot, [7])
 
     @rule(slot=slots)
     def a_holder_is_behind(self, slot: int) -> None:
-        self.store.note_covered(slot, 8, {})
+        self.store.forgetting.note_covered(slot, 8, {})
         tombstones = self.store.tombstones
-        self.store.forget_covered(slot, [7, 8])
+        self.store.forgetting.forget_covered(slot, [7, 8])
         assert self.store.tombstones == tombstones
 
     @rule()
@@ -202,7 +202,7 @@ class StoreModel(RuleBasedStateMachine):
         self.store.drop_slot(slot)
         self.forget_what_was_seen((slot,))
         assert self.store.clock(slot) == {}
-        assert self.store.digest(slot) == 0
+        assert self.store.comparison.digest(slot) == 0
 
     # ---------------------------------------------------------- what must hold
 
@@ -233,13 +233,17 @@ class StoreModel(RuleBasedStateMachine):
         if not hasattr(self, "store"):
             return
         for slot in SLOTS:
-            lacking = self.store.lacking(slot, {})
+            lacking = self.store.comparison.lacking(slot, {})
             versions = [record.version for record in lacking]
             assert versions == sorted(versions)
-            assert not lacking or self.store.is_ahead(slot, {})
-            assert not lacking or self.store.digest(slot) != 0
-            assert len(self.store.hashes(slot)) == sum(not self.barren(slot, r) for r in lacking)
-            assert not self.store.lacking(slot, dict.fromkeys((*ORIGINS, ME), self.stamp))
+            assert not lacking or self.store.comparison.is_ahead(slot, {})
+            assert not lacking or self.store.comparison.digest(slot) != 0
+            assert len(self.store.comparison.hashes(slot)) == sum(
+                not self.barren(slot, r) for r in lacking
+            )
+            assert not self.store.comparison.lacking(
+                slot, dict.fromkeys((*ORIGINS, ME), self.stamp)
+            )
             prevs = {r.version: r.prev for s, r in self.sent if s == slot}
             assert all(r.prev in (PREV_UNKNOWN, prevs[r.version]) for r in lacking)
 
@@ -253,7 +257,7 @@ class StoreModel(RuleBasedStateMachine):
         if not hasattr(self, "store"):
             return
         for slot in SLOTS:
-            digest = self.store.digest(slot)
+            digest = self.store.comparison.digest(slot)
             assert digest == self.digests.get(slot, 0) or slot in self.store.changed
             self.digests[slot] = digest
         assert self.store.changed <= set(SLOTS)

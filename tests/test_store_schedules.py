@@ -26,13 +26,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from dcc.replication.answerer import (
-    answer_pull,
-    pack_clock,
-    unpack_clock,
-    unpack_spans,
-)
+from dcc.replication.answerer import answer_pull
 from dcc.replication.claims import Claim, Claims
+from dcc.replication.packing import pack_clock, unpack_clock, unpack_spans
 from dcc.store import Applied, Store
 from dcc.store import store as store_module
 from dcc.store.doubt import NOTHING_OWED, Listing
@@ -212,7 +208,7 @@ class World:
         asks: list[SlotAsk] = []
         owing: list[SlotOwed] = []
         for slot in SLOTS:
-            owed = asker.store.owed(slot)
+            owed = asker.store.comparison.owed(slot)
             if asker.pulled.get((slot, answerer.node), -1) >= asker.owed_since.get(slot, 0):
                 owed = NOTHING_OWED
             if owed.high:
@@ -220,7 +216,7 @@ class World:
             clock = pack_clock(asker.store.clock(slot), origins)
             asks.append(SlotAsk(slot, NO_VERSION, clock, asker.store.mark(slot)))
         for slot in SLOTS:
-            answerer.store.note_covered(slot, asker.boot, asker.store.clock(slot))
+            answerer.store.forgetting.note_covered(slot, asker.boot, asker.store.clock(slot))
         pull = Pull(origins=tuple(origins), slots=tuple(asks), owed=tuple(owing))
         reply = answer_pull(answerer.store, pull)
         assert all(answer.complete for answer in reply.slots)
@@ -239,7 +235,9 @@ class World:
             slot = answer.slot
             spans = unpack_spans(answer.spans, reply.origins)
             listing = Listing(clocks[slot], spans, answer.mark, answer.refill)
-            if store.is_below(slot, listing) or store.misses(slot, listing.clock):
+            if store.comparison.is_below(slot, listing) or store.comparison.misses(
+                slot, listing.clock
+            ):
                 asker.claims.add(slot, answerer.node, Claim(listing, began, True))
             else:
                 self._take_over(asker, slot, answerer.node, Claim(listing, began, True), 0)
@@ -260,12 +258,14 @@ class World:
             if node != asker.node and self.linked(node, asker.node) and not heard:
                 return
         store, claims = asker.store, asker.claims.take(slot)
-        below = [node for node, claim in claims.items() if store.is_below(slot, claim.listing)]
+        below = [
+            node for node, claim in claims.items() if store.comparison.is_below(slot, claim.listing)
+        ]
         if store.refill(slot, [claims[node].listing for node in below]):
             since = self.turn
         for node, claim in claims.items():
             self._take_over(asker, slot, node, claim, claim.listing.mark if node in below else 0)
-        if store.owed(slot).high:
+        if store.comparison.owed(slot).high:
             asker.owed_since[slot] = since
 
     def records(self) -> Iterator[tuple[int, Record]]:
@@ -332,7 +332,7 @@ class World:
             return
         store = replica.store
         for slot in SLOTS:
-            store.forget_covered(slot, [other.boot for other in others])
+            store.forgetting.forget_covered(slot, [other.boot for other in others])
             gaps = store.gap_origins(slot)
             if not gaps:
                 replica.missed_since.pop(slot, None)
@@ -393,7 +393,7 @@ class World:
                 self.tidy(self.replicas[node], 0, 0)
                 self.check()
         for slot in SLOTS:
-            digests = {r.store.digest(slot) for r in self.replicas.values()}
+            digests = {r.store.comparison.digest(slot) for r in self.replicas.values()}
             assert len(digests) == 1, f"slot {slot}: {digests}"
         for slot, key in self.written:
             known = max(r.known.get((slot, key), NO_VERSION) for r in self.replicas.values())

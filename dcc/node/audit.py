@@ -57,7 +57,7 @@ def content_of(store: Store, slot: int, now_ms: int, above: Stamp = 0) -> SlotCo
     )
     mark = store.evicted_marks[slot]
     forgotten = mark if mark > store.cleared else 0
-    return SlotContent(content, store.digest(slot), len(words), ghosts, forgotten)
+    return SlotContent(content, store.comparison.digest(slot), len(words), ghosts, forgotten)
 
 
 @dataclass(slots=True)

@@ -92,7 +92,7 @@ class Footprint:
 
     def settle(self) -> None:
         """Let values make room for what has grown beside the store."""
-        self._store.reserve(self._sum())
+        self._store.room.reserve(self._sum())
 
     def wake_at(self, turn_at: int) -> int:
         """Return `turn_at` if `settle` is due, else NEVER."""

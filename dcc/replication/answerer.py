@@ -8,7 +8,6 @@ about it, covers its tombstones, and may let a former owner release it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import islice
 
 from dcc.effects import Effect, Tell
 from dcc.limits import BATCH_BYTES, EXTRA_FRAMES_MAX, INLINE_VALUE_BYTES_MAX
@@ -17,9 +16,17 @@ from dcc.replication.holdings import Holdings, Instant
 from dcc.replication.lane import record_bytes
 from dcc.replication.merkle import NOT_KNOWN, Trees
 from dcc.replication.pace import Pace
+from dcc.replication.packing import (
+    owed_to,
+    pack_clock,
+    pack_graves,
+    pack_spans,
+    unpack_clock,
+    unpack_spans,
+)
 from dcc.ring.hashing import slot_of
-from dcc.store.doubt import NOTHING_OWED, Owed, is_below
-from dcc.store.notes import SPANS_MAX
+from dcc.store.comparison import Ending
+from dcc.store.doubt import NOTHING_OWED
 from dcc.store.store import Store
 from dcc.types import NodeKey, Origin, Record, Stamp
 from dcc.wire.codec import Header
@@ -33,71 +40,6 @@ from dcc.wire.messages import (
     PullReply,
 )
 from dcc.wire.shapes import GRAVES_MAX, SlotAnswer, SlotAsk, SlotGraves
-
-
-def pack_clock(clock: Mapping[Origin, Stamp], origins: dict[Origin, int]) -> tuple[int, ...]:
-    """Return `clock` as flat pairs (index, stamp), adding unknown origins to the table.
-
-    >>> table = {}
-    >>> pack_clock({(7, 1): 90}, table), table
-    ((0, 90), {(7, 1): 0})
-    """
-    flat: list[int] = []
-    for origin, stamp in sorted(clock.items()):
-        flat.append(origins.setdefault(origin, len(origins)))
-        flat.append(stamp)
-    return tuple(flat)
-
-
-def unpack_clock(flat: tuple[int, ...], origins: tuple[Origin, ...]) -> dict[Origin, Stamp]:
-    """Return the clock behind flat pairs; pairs that name no origin of the table are left out.
-
-    >>> unpack_clock((0, 90, 5, 1), ((7, 1),))
-    {(7, 1): 90}
-    """
-    return {
-        origins[index]: stamp
-        for index, stamp in zip(flat[::2], flat[1::2], strict=False)
-        if index < len(origins)
-    }
-
-
-def pack_spans(
-    spans: Iterable[tuple[Origin, Stamp, Stamp]], origins: dict[Origin, int]
-) -> tuple[int, ...]:
-    """Return notes as flat triples (index, low, high), adding unknown origins to the table.
-
-    `SPANS_MAX` at most; what is left out travels when these have closed.
-
-    >>> table = {}
-    >>> pack_spans([((7, 1), 3, 9)], table), table
-    ((0, 3, 9), {(7, 1): 0})
-    """
-    return tuple([
-        word
-        for origin, low, high in islice(spans, SPANS_MAX)
-        for word in (origins.setdefault(origin, len(origins)), low, high)
-    ])  # fmt: skip
-
-
-def unpack_spans(
-    flat: tuple[int, ...], origins: tuple[Origin, ...]
-) -> list[tuple[Origin, Stamp, Stamp]]:
-    """Return the notes behind flat triples; those that name no origin or are empty are left out.
-
-    >>> unpack_spans((0, 3, 9, 7, 1, 2), ((7, 1),))
-    [((7, 1), 3, 9)]
-    """
-    return [
-        (origins[index], low, high)
-        for index, low, high in zip(flat[::3], flat[1::3], flat[2::3], strict=False)
-        if index < len(origins) and low < high
-    ]
-
-
-def owed_to(pull: Pull) -> dict[int, Owed]:
-    """Return what an asker says to be owed, by slot."""
-    return {one.slot: Owed(one.low, one.high, one.held) for one in pull.owed}
 
 
 def answer_pull(
@@ -122,6 +64,8 @@ def answer_pull(
     return batch.reply(serving=serving)
 
 
+NO_ENDING = Ending((), [])
+
 RECORDS_MAX = 32
 "Small records cost time rather than bytes: so many keep a turn of the asker to milliseconds."
 
@@ -139,32 +83,22 @@ class _Batch:
 
     def add(self, store: Store, ask: SlotAsk) -> bool:
         """Answer one slot; return whether there is room for more."""
+        comparison, slot = store.comparison, ask.slot
         theirs = unpack_clock(ask.clock, self._asked_origins)
-        ours, spans = store.clock(ask.slot), store.spans(ask.slot)
-        complete = True
-        owed = self._owed.get(ask.slot, NOTHING_OWED)
-        if not store.owes(ask.slot, owed):
-            owed = NOTHING_OWED
-        if owed.high or store.is_ahead(ask.slot, theirs):
-            for record in store.lacking(ask.slot, theirs, ask.after, owed):
-                if not self._fits(record):
-                    complete = False
-                    break
-        mark = store.mark(ask.slot)
-        refill: tuple[int, ...] = ()
-        if complete and is_below(theirs, ours, mark, spans):
-            refill = store.hashes(ask.slot)
-        clock = pack_clock(ours, self._origins)
-        if ask.slot in self._leftovers:
-            spans += store.points(ask.slot)
-        noted = pack_spans(spans, self._origins)
-        self._bytes += 16 + 6 * len(clock) + 6 * len(noted) + 9 * len(refill)
-        graves = store.graves.lacking(ask.slot, theirs)[-GRAVES_MAX:] if complete else []
-        if graves:
-            flat = tuple([word for name, version in graves for word in (name, *version)])
-            self._buried.append(SlotGraves(ask.slot, flat))
+        owed = self._owed.get(slot, NOTHING_OWED)
+        difference = comparison.difference(slot, theirs, ask.after, owed)
+        complete = all(map(self._fits, difference.records))
+        ending = comparison.ending(slot, theirs, difference) if complete else NO_ENDING
+        clock = pack_clock(difference.clock, self._origins)
+        points = comparison.points(slot) if slot in self._leftovers else []
+        noted = pack_spans(difference.spans + points, self._origins)
+        self._bytes += 16 + 6 * len(clock) + 6 * len(noted) + 9 * len(ending.listed)
+        if ending.graves:
+            flat = pack_graves(ending.graves[-GRAVES_MAX:])
+            self._buried.append(SlotGraves(slot, flat))
             self._bytes += 9 * len(flat)
-        self._slots.append(SlotAnswer(ask.slot, complete, clock, mark, refill, noted))
+        answer = SlotAnswer(slot, complete, clock, difference.mark, ending.listed, noted)
+        self._slots.append(answer)
         return complete and self._bytes < BATCH_BYTES
 
     def reply(self, *, serving: bool) -> PullReply:
@@ -205,17 +139,9 @@ class Answerer:
         self._agreed.pop(peer, None)
 
     def knows_gone(self, fetch: Fetch) -> bool:
-        """Return whether a value that the asker holds, and this node does not, was deleted.
-
-        Or replaced by what has expired: whatever it was, its record is forgotten here under the
-        mark, and the asker has not seen it. If the asker had, the value was merely evicted here.
-        """
-        slot, store = slot_of(fetch.key), self._held.store
-        mark = store.mark(slot)
-        if fetch.version.stamp > mark or not store.covers(slot, fetch.version):
-            return False
+        """Return whether a value that the asker holds, and this node does not, was deleted."""
         theirs = dict(zip(fetch.origins, fetch.stamps, strict=True))
-        return is_below(theirs, store.clock(slot), mark, store.spans(slot))
+        return self._held.store.comparison.knows_gone(slot_of(fetch.key), fetch.version, theirs)
 
     def receive_pull(self, header: Header, pull: Pull, now: Instant) -> list[Effect]:
         """Answer with what the asker lacks; learn from its clocks what it has seen."""
@@ -226,10 +152,11 @@ class Answerer:
             clock = unpack_clock(ask.clock, pull.origins)
             if epoch == held.view.epoch:
                 spans = unpack_spans(ask.spans, pull.origins)
-                everything = held.store.is_within(ask.slot, clock, spans)
                 # What is only covered there is not in good hands yet.
-                owes = held.store.owes(ask.slot, owed.get(ask.slot, NOTHING_OWED))
-                self._seen_by(peer, ask.slot, clock, everything=everything and not owes)
+                everything = held.store.comparison.has_everything(
+                    ask.slot, clock, spans, owed.get(ask.slot, NOTHING_OWED)
+                )
+                self._seen_by(peer, ask.slot, clock, everything=everything)
         serving = self._pace.serves(now.mono)
         reply = answer_pull(held.store, pull, serving=serving, leftovers=self._leftovers)
         return [Tell(peer, reply, request, bulk=True)]
@@ -238,7 +165,7 @@ class Answerer:
         """Answer which slots this node sees differently."""
         peer, request, epoch = header.sender, header.request, header.epoch
         held = self._held
-        digest = held.store.digest
+        digest = held.store.comparison.digest
         same_view = epoch == held.view.epoch
         differ: list[int] = []
         for slot, theirs in zip(compare.slots, compare.digests, strict=False):
@@ -277,6 +204,6 @@ class Answerer:
         if peer not in held.view.alive or peer not in owners:
             return
         if slot not in self._leftovers:
-            held.store.note_covered(slot, held.view.boots[peer], clock)
+            held.store.forgetting.note_covered(slot, held.view.boots[peer], clock)
         elif everything:
             self._leftovers.covered(slot, peer, owners)

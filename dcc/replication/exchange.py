@@ -53,19 +53,20 @@ from itertools import islice
 from dcc.effects import Effect, Tell
 from dcc.limits import BATCH_BYTES, GROUP_COUNT
 from dcc.replication.agenda import MUTE_NS, Agenda, Wants
-from dcc.replication.answerer import (
-    Answerer,
-    pack_clock,
-    pack_spans,
-    unpack_clock,
-    unpack_spans,
-)
+from dcc.replication.answerer import Answerer
 from dcc.replication.claims import Claim, Claims
 from dcc.replication.handover import Leftovers
 from dcc.replication.holdings import Holdings, Instant
 from dcc.replication.lane import record_bytes
 from dcc.replication.merkle import Trees, differing
 from dcc.replication.pace import Pace
+from dcc.replication.packing import (
+    pack_clock,
+    pack_spans,
+    unpack_clock,
+    unpack_graves,
+    unpack_spans,
+)
 from dcc.replication.sync import SyncTable
 from dcc.replication.tidying import Tidying
 from dcc.replication.view import ViewChange
@@ -436,7 +437,7 @@ class Exchange:
         for slot in sorted(owed):  # What was seen is not what is held.
             wants.differ[slot] = None
         talk.asked = tuple([slot for slot in asked if slot not in owed]) if owed else asked
-        digest = self._held.store.digest
+        digest = self._held.store.comparison.digest
         digests = tuple([digest(slot) for slot in talk.asked])
         return Compare(slots=talk.asked, digests=digests) if asked else None
 
@@ -462,7 +463,7 @@ class Exchange:
             after = partial.after if partial else NO_VERSION
             asks.append(SlotAsk(slot, after, clock, self._held.store.mark(slot), spans))
             if self._sync.owes(slot, key):
-                low, high, held = self._held.store.owed(slot)
+                low, high, held = self._held.store.comparison.owed(slot)
                 owing += [SlotOwed(slot, low, high, held)] if high else []
         if not asks:
             return None
@@ -501,14 +502,12 @@ class Exchange:
         held = self._held
         for slot, words in reply.buried:
             graves = [
-                (name, Version(*version))
-                for name, *version in zip(
-                    words[::4], words[1::4], words[2::4], words[3::4], strict=True
-                )
-                if held.intake.believes(version[0], now.ms)
+                (name, version)
+                for name, version in unpack_graves(words)
+                if held.intake.believes(version.stamp, now.ms)
             ]
             if held.view.owns(slot):
-                held.store.bury(slot, graves)
+                held.store.forgetting.bury(slot, graves)
 
     def _take(
         self, peer: NodeKey, talk: _Talk, answer: SlotAnswer, reply: PullReply, now: Instant,
@@ -538,7 +537,7 @@ class Exchange:
         if not told:
             self.agenda.again(peer, slot, now.mono + OWED_AGAIN_NS)
         store = self._held.store
-        if store.is_below(slot, listing) or store.misses(slot, listing.clock):
+        if store.comparison.is_below(slot, listing) or store.comparison.misses(slot, listing.clock):
             self.claims.add(slot, peer, claim)
             for other in self._unheard(slot, now):
                 self.agenda.peers[other].wanted[slot] = None
@@ -556,7 +555,7 @@ class Exchange:
         held = self._held
         if slot not in talk.owed or peer not in held.view.slots.owners(slot):
             return True
-        return held.store.trusts(slot, listing.clock)
+        return held.store.comparison.trusts(slot, listing.clock)
 
     def _take_over(self, slot: int, peer: NodeKey, claim: Claim, mark: Stamp) -> None:
         """Become the maximum of both: everything came, but for what is hidden under `mark`."""
@@ -591,12 +590,14 @@ class Exchange:
             return
         store, sync = self._held.store, self._sync
         since, claims = self.claims.since(slot), self.claims.take(slot)
-        below = [peer for peer, one in claims.items() if store.is_below(slot, one.listing)]
+        below = [
+            peer for peer, one in claims.items() if store.comparison.is_below(slot, one.listing)
+        ]
         if store.refill(slot, [claims[peer].listing for peer in below]):
             since = now.mono  # Somebody may know better of what is gone: all are asked again.
         for peer, claim in claims.items():
             self._take_over(slot, peer, claim, claim.listing.mark if peer in below else 0)
-        if store.owed(slot).high:
+        if store.comparison.owed(slot).high:
             sync.owed(slot, since)
             self._want_owed(slot)
 

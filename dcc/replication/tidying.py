@@ -77,7 +77,7 @@ class Tidying:
 
     def _tidy(self, slot: int, now: Instant) -> None:
         held, sync = self._held, self._sync
-        if not held.view.complete or not (self._fold or held.store.needs_tidying(slot)):
+        if not held.view.complete or not (self._fold or held.store.forgetting.needs_tidying(slot)):
             return
         if not held.view.owns(slot) or sync.unsynced(slot) is not IN_SYNC:
             return
@@ -105,7 +105,7 @@ class Tidying:
         held = self._held
         owners = held.view.slots.owners(slot)
         others = [held.view.boots[key] for key in owners if key != held.key]
-        held.store.forget_covered(slot, others)
+        held.store.forgetting.forget_covered(slot, others)
 
     def _close_gaps(self, slot: int, now: Instant) -> None:
         """Give up writes that nobody has: all holders were pulled from since they were missed."""

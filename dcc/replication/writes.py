@@ -235,7 +235,7 @@ class Writes:
                 continue
             if clock.is_ahead(now.ms) and self.better_stamped_by(route, now) is not None:
                 continue
-            if not store.fits(len(value)):
+            if not store.room.fits(len(value)):
                 continue
             inquiry = self._certainty.of_write(slot, many.op, key)
             if inquiry.peers:
@@ -327,9 +327,9 @@ class Writes:
     def _unfit(self, length: int) -> ErrorReply | None:
         """Return the refusal of a value that this node can never hold, or cannot now."""
         store = self._held.store
-        if store.fits(length):
+        if store.room.fits(length):
             return None
-        if not store.can_hold(length):
+        if not store.room.can_hold(length):
             text = f"{length} bytes, more than this node can hold beside its bookkeeping"
             return ErrorReply(code=Code.VALUE_TOO_LARGE, text=text)
         return ErrorReply(code=Code.OVERLOADED, text="no memory for so large a value just now")

@@ -70,6 +70,43 @@ class Coverage:
         return own + INT_BYTES * (len(self.snapshot) + len(self._covered_by))
 
 
+class Coverages:
+    """The coverages of a store by slot, and what they cost."""
+
+    def __init__(self) -> None:
+        self._by_slot: dict[int, Coverage] = {}
+        self.bytes_used = 0
+
+    def __contains__(self, slot: int) -> bool:
+        return slot in self._by_slot
+
+    def of(self, slot: int, clock: Clock) -> Coverage:
+        """Return the coverage of `slot`, begun with its `clock` now if there is none."""
+        coverage = self._by_slot.get(slot)
+        if coverage is None:
+            coverage = self._by_slot[slot] = Coverage(clock)
+            self.bytes_used += coverage.growth_bytes()
+        return coverage
+
+    def note(self, slot: int, peer: int, clock: Clock, own: Clock) -> None:
+        """Take in a clock received from `peer`, beside the slot's `own` clock now."""
+        coverage = self.of(slot, own)
+        coverage.note(peer, clock, own)
+        self.bytes_used += coverage.growth_bytes()
+
+    def drop(self, slot: int) -> bool:
+        """Let go of a slot's coverage; return whether there was one."""
+        coverage = self._by_slot.pop(slot, None)
+        if coverage is None:
+            return False
+        self.bytes_used -= coverage.counted_bytes
+        return True
+
+    def check(self) -> None:
+        """Assert that the bytes are the sum."""
+        assert self.bytes_used == sum(one.bytes_used() for one in self._by_slot.values())
+
+
 def clock_bytes(clock: Clock) -> int:
     """Return what a clock received from another node costs; its origins were decoded with it."""
     return getsizeof(clock) + len(clock) * (block(getsizeof(BASE)) + 3 * INT_BYTES)

@@ -26,7 +26,7 @@ from dcc.store.accounting import block, bytes_cost, entry_cost
 from dcc.store.entry import HEARD, Chain, Entry, unlink
 from dcc.store.eviction import POLICIES
 from dcc.store.expiry import ExpiryIndex
-from dcc.types import Kind, Record
+from dcc.types import Kind, Record, Stamp
 
 Table = dict[bytes, Entry]
 
@@ -59,6 +59,10 @@ class Memory:
         "Forget marks by slot: records stamped up to here may have been forgotten; 0 = none."
         self.evicted_marks = array("Q", bytes(8 * SLOT_COUNT))
         "The same of values that were evicted here and whose ghosts were forgotten since."
+        self.agreed_marks = array("Q", bytes(8 * SLOT_COUNT))
+        "Records stamped up to here may have been forgotten because every holder had seen them."
+        self.cleared: Stamp = 0
+        "Versions at or below are absent, though some may still be here."
         self.entry_bytes = 0
         "Entries, keys, values and tables."
         self.other_bytes = 0

@@ -30,31 +30,24 @@ follow from the key) and never checked here.
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
 
 from xxhash import xxh3_64_intdigest
 
 from dcc.limits import SLOT_COUNT, VALUE_BYTES_MAX
-from dcc.store.accounting import bytes_cost
-from dcc.store.clocks import (
-    BASE,
-    Clock,
-    Clocks,
-    clock_covers,
-    clock_exceeds,
-    clock_seen,
-    digest_of,
-)
-from dcc.store.coverage import Coverage
-from dcc.store.doubt import NOTHING_OWED, Listing, Owed, content, is_below
+from dcc.store.clocks import BASE, Clock, Clocks
+from dcc.store.comparison import Comparison
+from dcc.store.coverage import Coverages
+from dcc.store.doubt import Listing
 from dcc.store.entry import BARREN, DOUBTED, HEARD, Entry
+from dcc.store.forgetting import Forgetting
 from dcc.store.graves import BUDGET_SHARE, Graves
 from dcc.store.interning import Origins
 from dcc.store.memory import Memory
 from dcc.store.notes import NOTES_MAX, SPANS_MAX, UNBOUNDED
-from dcc.types import NO_VERSION, PREV_UNKNOWN, Kind, Origin, Record, Stamp, Version
+from dcc.store.room import Room
+from dcc.types import PREV_UNKNOWN, Kind, Origin, Record, Stamp, Version
 
 
 class Applied(IntEnum):
@@ -87,18 +80,21 @@ class Store:
         "By slot: key -> entry, whatever its kind. To read only; a slot's table may be replaced."
         self.evicted_marks = self._memory.evicted_marks
         "Stamps by slot, to be read: up to there it may be forgotten what was evicted; 0 = nothing."
-        self.cleared: Stamp = 0
-        "Versions at or below are absent."
         self._hit = self._memory.policy.hit
-        self._value_bytes_max = value_bytes_max
-        self._agreed_marks = array("Q", bytes(8 * SLOT_COUNT))
-        "Records stamped up to here may have been forgotten because every holder had seen them."
         self.graves = Graves(memory_limit_bytes // BUDGET_SHARE)
-        "To read only: `bury` adds."
-        self._coverage: dict[int, Coverage] = {}
-        self._coverage_bytes = 0
-        self._reserved_bytes = 0
+        "To read only: `forgetting` adds."
         self._origins = Origins()
+        coverages = Coverages()
+        self.room = Room(
+            self._memory, self._clocks, coverages, self.graves, value_bytes_max=value_bytes_max
+        )
+        "What of the limit is left for values."
+        self.comparison = Comparison(self._memory, self._clocks, self.graves)
+        "What this node and another holder have to tell each other of a slot."
+        self.forgetting = Forgetting(
+            self._memory, self._clocks, coverages, self.graves, self._origins, self.room
+        )
+        "Lets go of what all holders have seen."
         self._me: Origin | None = None
         "The origin of this node's own writes, once there was one."
         self._left_behind: dict[int, Stamp] = {}
@@ -119,7 +115,7 @@ class Store:
             self._memory.expire(entry)
             self._memory.make_room()
             return None
-        if self._reclaiming and entry.version[0] <= self.cleared:
+        if self._reclaiming and entry.version[0] <= self._memory.cleared:
             return None
         self._hit(entry)
         return entry
@@ -143,7 +139,7 @@ class Store:
     def peek(self, slot: int, key: bytes) -> Entry | None:
         """Return what is held of `key`, of any kind, even expired; nothing is touched."""
         entry = self.tables[slot].get(key)
-        return None if entry is None or entry.version[0] <= self.cleared else entry
+        return None if entry is None or entry.version[0] <= self._memory.cleared else entry
 
     def keys(self, slot: int, now_ms: int) -> list[bytes]:
         """Return the keys that a get would find. O(entries of the slot)."""
@@ -152,14 +148,8 @@ class Store:
             for entry in self.tables[slot].values()
             if entry.kind is Kind.VALUE
             and not 0 < entry.expires_at_ms <= now_ms
-            and entry.version[0] > self.cleared
+            and entry.version[0] > self._memory.cleared
         ]
-
-    def hashes(self, slot: int) -> tuple[int, ...]:
-        """Return the xxh3_64 of every key of which a record is held, barren ghosts left out."""
-        held = [e for e in self.tables[slot].values() if e.version[0] > self.cleared]
-        useful = [e for e in held if e.kind is not Kind.EVICTED or not e.asked & BARREN]
-        return tuple([xxh3_64_intdigest(e.key) for e in useful])
 
     def slots_held(self) -> list[int]:
         """Return the slots with an entry or a clock, ascending. O(slots)."""
@@ -180,7 +170,7 @@ class Store:
         applied = self._merge(slot, record, origin, now_ms, mark=0)
         self._clocks.witness(slot, origin, record.prev, version[0], UNBOUNDED)
         self._left_behind.pop(slot, None)
-        self._count()
+        self.room.count()
         return applied
 
     def own_prev(self, slot: int, origin: Origin) -> Stamp:
@@ -202,12 +192,12 @@ class Store:
         origin = self._origins.origin(version)
         held = self.tables[slot].get(record.key)
         if clocks.covers(slot, version):
-            taken = owed and self._is_owed(slot, record) and self.trusts(slot, sender)
+            taken = owed and self._is_owed(slot, record) and self.comparison.trusts(slot, sender)
             return self._take_owed(slot, record, now_ms) if taken else Applied.COVERED
         if origin == BASE:
             return Applied.COVERED  # Nobody writes under that name: malformed.
         mark = self._memory.marks[slot]
-        if version[0] <= mark and self.trusts(slot, sender):
+        if version[0] <= mark and self.comparison.trusts(slot, sender):
             mark = self._memory.evicted_marks[slot]
         if (
             held is not None
@@ -221,7 +211,7 @@ class Store:
             applied = self._merge(slot, record, origin, now_ms, mark=mark)
         if prev == PREV_UNKNOWN or not clocks.witness(slot, origin, prev, version[0], NOTES_MAX):
             clocks.hold_loose(slot, origin, version[0])
-        self._count()
+        self.room.count()
         return applied
 
     def answers_for(self, slot: int, record: Record, now_ms: int) -> bool:
@@ -234,7 +224,7 @@ class Store:
         if held is not None:
             return held.version >= record.version
         expired = 0 < record.expires_at_ms <= now_ms
-        return expired or record.version[0] <= max(self._memory.marks[slot], self.cleared)
+        return expired or record.version[0] <= max(self._memory.marks[slot], self._memory.cleared)
 
     def install(self, slot: int, record: Record, now_ms: int) -> Applied:
         """Take a record that a read found at another holder, even if it was seen here before."""
@@ -248,7 +238,7 @@ class Store:
         if applied is not Applied.OLDER:
             self.changed.add(slot)  # What it replaces may have been loose.
             self._clocks.hold_loose(slot, origin, record.version[0])
-            self._count()
+            self.room.count()
         return applied
 
     # -------------------------------------------------------------- clocks
@@ -265,10 +255,6 @@ class Store:
         """Return the slot's forget mark; 0 = none."""
         return self._memory.marks[slot]
 
-    def is_below(self, slot: int, holder: Listing) -> bool:
-        """Return whether writes may be missing here that a holder has seen and forgotten."""
-        return is_below(self.clock(slot), holder.clock, holder.mark, holder.spans)
-
     def floor(self, slot: int) -> Stamp:
         """Return what new stamps must be above: up to here others may ignore a write."""
         return max(self._memory.marks[slot], self._clocks.seen(slot, BASE))
@@ -282,7 +268,7 @@ class Store:
         last = self._own_last(slot)
         self._clocks.merge(slot, {self._origins.intern(o): stamp for o, stamp in other.items()})
         self._keep_own_last(slot, last)
-        self._count()
+        self.room.count()
 
     def close_gaps(self, slot: int, origin: Origin) -> None:
         """Give up the writes missing before noted ones of `origin`: no holder has them.
@@ -291,7 +277,7 @@ class Store:
         included, was pulled from since; then their clocks need not differ for ever.
         """
         self._clocks.close_gaps(slot, origin)
-        self._count()
+        self.room.count()
 
     def clock_origins(self) -> tuple[Origin, ...]:
         """Return the origins of which any slot's clock may have an entry, ascending."""
@@ -309,7 +295,7 @@ class Store:
         folded = self._clocks.fold(slot, lambda o: o != me and gone(o), older_than)
         if folded:
             self._keep_own_last(slot, last)
-            self._count()
+            self.room.count()
         return folded
 
     def prune_clocks(self) -> int:
@@ -318,7 +304,7 @@ class Store:
         O(origins * slots held), a third of a millisecond for each that is freed.
         """
         pruned = self._clocks.prune()
-        self._count()
+        self.room.count()
         return pruned
 
     def spans(self, slot: int) -> list[tuple[Origin, Stamp, Stamp]]:
@@ -331,7 +317,7 @@ class Store:
             if origin == BASE:
                 continue
             self._clocks.witness(slot, self._origins.intern(origin), low, high, SPANS_MAX)
-        self._count()
+        self.room.count()
 
     def gap_origins(self, slot: int) -> tuple[Origin, ...]:
         """Return the origins of which writes are missing before noted ones, ascending."""
@@ -340,113 +326,6 @@ class Store:
     def has_gaps(self, slot: int) -> bool:
         """Return whether writes are held whose predecessors, as far as known, were not seen."""
         return self._clocks.has_notes(slot)
-
-    def is_ahead(self, slot: int, clock: Clock) -> bool:
-        """Return whether `lacking` may have something for `clock`, or this clock to add to it."""
-        return self._clocks.exceeds(slot, clock)
-
-    def is_within(
-        self, slot: int, clock: Clock, spans: Sequence[tuple[Origin, Stamp, Stamp]]
-    ) -> bool:
-        """Return whether `clock` and `spans` beside it have seen all that was seen here.
-
-        O(origins + spans here * spans there); O(entries of the slot) while some are loose.
-        """
-        if clock_exceeds(self.clock(slot), clock):
-            return False
-        loose = self._loose(slot)
-        mine = self.spans(slot) + [((v.node, v.boot), v.stamp - 1, v.stamp) for v in loose]
-        return all(
-            high <= clock_seen(clock, origin)
-            or any(origin == o and lo <= low and high <= hi for o, lo, hi in spans)
-            for origin, low, high in mine
-        )
-
-    def points(self, slot: int) -> list[tuple[Origin, Stamp, Stamp]]:
-        """Return what is held that neither clock nor spans cover: a span for each single write.
-
-        Those up to the forget mark are left out: as a span they would call it in doubt what else
-        of their origins was forgotten. O(1), or O(entries of the slot) while some are loose.
-        """
-        mark = self._memory.marks[slot]
-        loose = [version for version in self._loose(slot) if version.stamp > mark]
-        return [((v.node, v.boot), v.stamp - 1, v.stamp) for v in loose]
-
-    def digest(self, slot: int) -> int:
-        """Return 64 bits: equal at two nodes that have nothing to tell each other of the slot.
-
-        0 = nothing was ever seen. O(origins) after a change, else O(1); O(entries of the slot)
-        while some of them are loose.
-        """
-        # Their largest stamp would not do: another node may hold that one alone.
-        loose, seen = self._loose(slot), self._clocks.digest(slot)
-        return digest_of([seen, *(word for one in loose for word in one)]) if loose else seen
-
-    def _loose(self, slot: int) -> list[Version]:
-        """Return the versions held whose writes the clock does not cover, ascending."""
-        if not self._clocks.has_loose(slot):
-            return []
-        held = [entry.version for entry in self.tables[slot].values()]
-        return sorted(v for v in held if v[0] > self.cleared and not self.covers(slot, v))
-
-    def owed(self, slot: int) -> Owed:
-        """Return which records other holders owe: values that the clock covers without them.
-
-        O(entries of the slot) where a mark was taken over, else O(1).
-        """
-        low, high = self._memory.evicted_marks[slot], self._memory.marks[slot]
-        for version in self._heard(slot):
-            low, high = min(low, version[0] - 1), max(high, version[0])
-        if high <= low:
-            return NOTHING_OWED
-        return Owed(low, high, content(self.tables[slot].values(), low, high))
-
-    def misses(self, slot: int, clock: Clock) -> bool:
-        """Return whether values that `clock` covers, not yet the one here, were only heard of.
-
-        O(entries of the slot) where any are without a value.
-        """
-        heard = self._heard(slot)
-        return any(clock_covers(clock, one) and not self.covers(slot, one) for one in heard)
-
-    def _heard(self, slot: int) -> list[Version]:
-        if not self._memory.valueless_in[slot]:
-            return []
-        held = self.tables[slot].values()
-        return [e.version for e in held if e.kind is Kind.EVICTED and e.asked & HEARD]
-
-    def owes(self, slot: int, owed: Owed) -> bool:
-        """Return whether something is held here that somebody is `owed`.
-
-        O(entries of the slot) if anything is owed at all.
-        """
-        low, high, held = owed
-        return high > low and content(self.tables[slot].values(), low, high) != held
-
-    def lacking(
-        self, slot: int, clock: Clock, after: Version = NO_VERSION, owed: Owed = NOTHING_OWED
-    ) -> list[Record]:
-        """Return the records above `after` that `clock` does not cover, ascending by version.
-
-        And the values that it covers, but are `owed`. O(entries of the slot).
-        """
-        floor = max(after, Version(self.cleared + 1, 0, 0))
-        low, high, _ = owed
-        entries = [
-            entry
-            for entry in self.tables[slot].values()
-            if entry.version > floor
-            and (
-                (low < entry.version[0] <= high and entry.kind is Kind.VALUE)
-                or not clock_covers(clock, entry.version)
-            )
-        ]
-        entries.sort(key=lambda entry: entry.version)
-        seen = self.clock(slot)
-        return [
-            entry.record(PREV_UNKNOWN if clock_covers(seen, entry.version) else entry.prev)
-            for entry in entries
-        ]
 
     def refill(self, slot: int, listings: Sequence[Listing]) -> int:
         """Take the value of every entry that a holder has seen and no longer lists; say how many.
@@ -479,68 +358,14 @@ class Store:
         last = self._own_last(slot)
         for entry in list(self.tables[slot].values()):
             self._memory.remove(entry)
-        self._memory.marks[slot] = self._memory.evicted_marks[slot] = self._agreed_marks[slot] = 0
-        self.graves.drop(slot)
+        self._memory.marks[slot] = self._memory.evicted_marks[slot] = 0
         self.changed.add(slot)
         self._clocks.drop(slot)
         self._keep_own_last(slot, last)
-        self._drop_coverage(slot)
-        self._count()
+        self.forgetting.drop(slot)
+        self.room.count()
 
     # -------------------------------------------------------------- forgetting
-
-    def note_covered(self, slot: int, peer: int, clock: Clock) -> None:
-        """Take in a clock received from `peer`.
-
-        `peer` should name one life of a node, such as its boot: a node that started anew has
-        seen nothing.
-        """
-        if self._memory.valueless_in[slot]:
-            coverage = self._coverage_of(slot)
-            coverage.note(peer, clock, self.clock(slot))
-            self._coverage_bytes += coverage.growth_bytes()
-            self._count()
-
-    def forget_covered(self, slot: int, holders: Collection[int]) -> int:
-        """Forget the records without values that all `holders` have seen; return how many.
-
-        Nothing is forgotten until this node has seen, too, what they had seen by then.
-        O(entries of the slot) when something can be forgotten, else O(holders).
-        """
-        if not self._memory.valueless_in[slot]:
-            self._drop_coverage(slot)
-            return 0
-        coverage = self._coverage_of(slot)
-        if not coverage.by_all(holders, self.clock(slot) if holders else {}):
-            self._count()
-            return 0
-        entries = [
-            entry
-            for entry in self.tables[slot].values()
-            if entry.kind is not Kind.VALUE and clock_covers(coverage.snapshot, entry.version)
-        ]
-        for entry in entries:
-            self._memory.note_lost(entry)
-            self._agreed_marks[slot] = max(self._agreed_marks[slot], entry.version[0])
-            self.graves.add(slot, xxh3_64_intdigest(entry.key), entry.version)
-            self._memory.remove(entry)
-        self._drop_coverage(slot)
-        return len(entries)
-
-    def bury(self, slot: int, graves: Iterable[tuple[int, Version]]) -> None:
-        """Take over graves of another holder: what is older goes. O(entries of the slot)."""
-        for name, version in graves:
-            self.graves.add(slot, name, Version(version[0], *self._origins.origin(version)))
-        held = list(self.tables[slot].values())
-        for entry in [e for e in held if self.graves.hide(slot, e.key, e.version)]:
-            self._memory.remove(entry)
-        self._count()
-
-    def needs_tidying(self, slot: int) -> bool:
-        """Return whether `forget_covered` or `close_gaps` may have something to do."""
-        return (
-            bool(self._memory.valueless_in[slot]) or slot in self._coverage or self.has_gaps(slot)
-        )
 
     def valueless(self, slot: int) -> int:
         """Return the number of records without a value in the slot."""
@@ -548,8 +373,8 @@ class Store:
 
     def clear(self, stamp: Stamp) -> None:
         """Make all versions up to `stamp` absent at once; `sweep` frees them."""
-        if stamp > self.cleared:
-            self.cleared = stamp
+        if stamp > self._memory.cleared:
+            self._memory.cleared = stamp
             self.changed.update(self._clocks.slots_with_loose())
             self._reclaiming, self._reclaim_from = True, 0
 
@@ -567,25 +392,12 @@ class Store:
         """Return when `sweep` has work: 0 = now, NEVER = nothing expires."""
         return 0 if self._reclaiming else self._memory.expiry.next_ms()
 
-    # -------------------------------------------------------------- room
-
-    def reserve(self, size: int) -> None:
-        """Leave `size` bytes of the limit to what grows beside the store; values make room."""
-        self._reserved_bytes = size
-        self._count()
-
-    def can_hold(self, length: int) -> bool:
-        """Return whether a value of `length` bytes could be kept if all others made room for it."""
-        memory = self._memory
-        taken = memory.valueless_bytes_max + memory.other_bytes - self._reserved_bytes
-        return length <= self._value_bytes_max and bytes_cost(length) <= memory.limit_bytes - taken
-
-    def fits(self, length: int) -> bool:
-        """Return whether a value of `length` bytes can be kept now, with what is reserved."""
-        memory = self._memory
-        return length <= self._value_bytes_max and bytes_cost(length) <= memory.room_bytes
-
     # -------------------------------------------------------------- figures
+
+    @property
+    def cleared(self) -> Stamp:
+        """Versions at or below are absent."""
+        return self._memory.cleared
 
     @property
     def bytes_used(self) -> int:
@@ -595,7 +407,7 @@ class Store:
     @property
     def reserved_bytes(self) -> int:
         """What is left to others of the limit."""
-        return self._reserved_bytes
+        return self.room.reserved_bytes
 
     @property
     def memory_limit_bytes(self) -> int:
@@ -650,7 +462,7 @@ class Store:
         """Keep the newer of `record` and what is held; no clock is looked at."""
         version = record.version
         entry = self.tables[slot].get(record.key)
-        if version[0] <= self.cleared or (entry is not None and entry.version >= version):
+        if version[0] <= self._memory.cleared or (entry is not None and entry.version >= version):
             return Applied.OLDER
         if self.graves.hide(slot, record.key, version):
             return Applied.OLDER
@@ -678,17 +490,6 @@ class Store:
         room = self._memory.make_room(entry)
         return Applied.NEWER if room and not lost else Applied.GHOST
 
-    def trusts(self, slot: int, sender: Clock | None) -> bool:
-        """Return whether a holder with that clock has seen all that may be forgotten here.
-
-        So it holds nothing that a forgotten record hides. O(origins).
-        """
-        if sender is None:
-            return False
-        mark = max(self._memory.marks[slot], self._agreed_marks[slot])
-        loose = [(origin, 0, stamp) for origin, stamp in self._clocks.loose(slot)]
-        return not is_below(sender, self.clock(slot), mark, self.spans(slot) + loose)
-
     def _is_owed(self, slot: int, record: Record) -> bool:
         """Return whether a record that the clock covers was neither here nor evicted here."""
         if record.kind is not Kind.VALUE:
@@ -711,16 +512,13 @@ class Store:
         kind = record.kind
         if 0 < record.expires_at_ms <= now_ms and kind is not Kind.TOMBSTONE:
             return Kind.EXPIRED
-        if kind is Kind.VALUE:
-            length, memory = len(record.value), self._memory
-            # Not worth evicting everything else for what would not fit even then.
-            if length > self._value_bytes_max or bytes_cost(length) > memory.room_bytes:
-                return Kind.EVICTED
+        if kind is Kind.VALUE and not self.room.fits(len(record.value)):
+            return Kind.EVICTED  # Not worth evicting everything else: it would not fit even then.
         return kind
 
     def _complete(self, entry: Entry, record: Record, now_ms: int) -> Applied:
         """Add to a ghost what another holder knows of the same version."""
-        if entry.kind is not Kind.EVICTED or entry.version[0] <= self.cleared:
+        if entry.kind is not Kind.EVICTED or entry.version[0] <= self._memory.cleared:
             return Applied.OLDER
         if entry.asked & BARREN and entry.version[0] <= self._memory.marks[entry.slot]:
             return Applied.OLDER
@@ -732,34 +530,13 @@ class Store:
             self._memory.strip(entry, kind)
         return Applied.OLDER
 
-    def _coverage_of(self, slot: int) -> Coverage:
-        coverage = self._coverage.get(slot)
-        if coverage is None:
-            coverage = self._coverage[slot] = Coverage(self.clock(slot))
-            self._coverage_bytes += coverage.growth_bytes()
-        return coverage
-
-    def _drop_coverage(self, slot: int) -> None:
-        coverage = self._coverage.pop(slot, None)
-        if coverage is not None:
-            self._coverage_bytes -= coverage.counted_bytes
-            self._count()
-
-    def _count(self) -> None:
-        """Count clocks that may have grown, and make the room that takes."""
-        used = self._clocks.bytes_used + self._coverage_bytes + self._reserved_bytes
-        used += self.graves.bytes_used
-        if used != self._memory.other_bytes:
-            self._memory.other_bytes = used
-            self._memory.make_room()
-
     def _reclaim(self, limit: int) -> int:
         """Go on removing what was cleared; return how many slots and entries were looked at."""
         met = 0
         while self._reclaiming and met < limit:
             table = self.tables[self._reclaim_from]
             met += 1 + len(table)
-            for entry in [e for e in table.values() if e.version[0] <= self.cleared]:
+            for entry in [e for e in table.values() if e.version[0] <= self._memory.cleared]:
                 self._memory.remove(entry)
             self._reclaim_from += 1
             self._reclaiming = self._reclaim_from < SLOT_COUNT
@@ -770,7 +547,4 @@ class Store:
         self._memory.check()
         self._clocks.check()
         self.graves.check()
-        assert self._coverage_bytes == sum(one.bytes_used() for one in self._coverage.values())
-        used = self._clocks.bytes_used + self._coverage_bytes + self._reserved_bytes
-        used += self.graves.bytes_used
-        assert self._memory.other_bytes == used, "clocks are counted after each change"
+        self.room.check()
