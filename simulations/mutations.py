@@ -191,7 +191,7 @@ def refill_without_list(core: NodeCore) -> None:
 
 def evictions_believed(core: NodeCore) -> None:
     """What a holder has evicted is taken for evicted here, whoever else may have it."""
-    _replace(core.exchange, "_unheard", lambda slot, now: [])
+    _replace(core.exchange.settling, "unheard", lambda slot, now: [])
     _replace(core.held.store.comparison, "owed", lambda slot: NOTHING_OWED)
 
 

@@ -68,7 +68,7 @@ class Copies:
             if applied is Applied.OLDER:
                 self._lost(slot, record)
             elif applied is Applied.GHOST and held.store.doubts(slot, record.key):
-                machines.exchange.doubted(slot, at)
+                machines.exchange.settling.doubted(slot, at)
             if not held.view.holds(slot):
                 moved.append(index)
                 machines.exchange.leftovers.written(slot)

@@ -3,18 +3,13 @@
 What is worth comparing comes from events: a changed view, an own standstill, a gap in a stream, an
 announcement of somebody who holds what it does not own, roots on pings and acks that differ for
 longer than writes are under way; and from a timer. Here it is gathered by peer; what is then said
-to each of them is `exchange`'s.
-
-    wanted    slots worth comparing, in order of arrival
-    differ    those of them that the peer is known to see differently: they are pulled
-    descents  the root comes first: equal trees make all of `wanted` superfluous
+to each of them is `exchange`'s. `wants` has what is wanted of one peer, and in which stage that is.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 
 from dcc.effects import Effect
@@ -24,6 +19,7 @@ from dcc.replication.merkle import NOT_KNOWN, Trees
 from dcc.replication.pace import Pace
 from dcc.replication.sync import SyncTable
 from dcc.replication.view import ViewChange
+from dcc.replication.wants import Stage, Wants
 from dcc.types import NodeKey
 from dcc.units import MILLISECOND, NEVER, SECOND
 from dcc.wire.codec import Header
@@ -43,33 +39,6 @@ LASTING_NS = 1 * SECOND
 
 DOUBTS_PAUSE_NS = 5 * SECOND
 "Between two descents into one peer's tree that roots heard on gossip have caused."
-
-DESCENTS_MAX = 3
-"Roots compared in vain, the views being unequal, before the slots are compared one by one."
-
-
-@dataclass(slots=True)
-class Wants:
-    """What is to be compared with, and pulled from, one member."""
-
-    wanted: dict[int, None] = field(default_factory=dict)  # slots, in order of arrival
-    differ: dict[int, None] = field(default_factory=dict)  # those of them known to differ
-    gaps: dict[int, int] = field(default_factory=dict)  # slot -> when to look again
-    refused: set[int] = field(default_factory=set)  # those of them to be pulled in any case
-    silent_since: int = NEVER
-    "When the first question was put that nothing has answered since."
-    not_before: int = 0
-    in_vain: int = 0
-    "Questions whose answers came from another view, since one came from the same."
-    round_at: int = 0
-    "When the roots are compared again, whatever was heard."
-    descents: int = 0
-    "Tries left to begin at the root, before slots are compared; 0 = none is wanted."
-    doubted: bool = False
-    "The descent follows from a root heard on gossip."
-    doubt_at: int = NEVER
-    "When a difference of roots is looked into."
-    calm_until: int = 0
 
 
 class Agenda:
@@ -133,13 +102,6 @@ class Agenda:
             wants.gaps.setdefault(slot, now.mono + GAP_GRACE_NS)
             if refused:
                 wants.refused.add(slot)
-
-    def again(self, peer: NodeKey, slot: int, at: int) -> None:
-        """Pull a slot again from `peer`, `at` the earliest."""
-        wants = self.peers[peer]
-        wants.wanted.pop(slot, None)
-        wants.gaps[slot] = at
-        wants.refused.add(slot)
 
     def root_heard(self, peer: NodeKey, root: int, now: Instant) -> bool:
         """Compare a root that came with a ping or ack, at equal epochs; doubt what differs.
@@ -205,14 +167,15 @@ class Agenda:
 
     def ask_at(self, wants: Wants) -> int:
         """Return when the next question to this peer may go out."""
-        if wants.differ:
-            return max(wants.not_before, self._pace.free_at)
-        if wants.wanted and not wants.descents:
-            return wants.not_before
-        if not wants.descents:
-            return NEVER
-        # A tree that is not up to date yet would only say: I do not know.
-        return NEVER if self._pieces else wants.not_before
+        match wants.stage:
+            case Stage.CALM:
+                return NEVER
+            case Stage.ROOT:  # A tree that is not up to date yet would only say: I do not know.
+                return NEVER if self._pieces else wants.not_before
+            case Stage.DIGESTS:
+                return wants.not_before
+            case Stage.CLOCKS:
+                return max(wants.not_before, self._pace.free_at)
 
     def check(self) -> None:
         """Assert that plans are only made for live members."""
@@ -240,17 +203,16 @@ class Agenda:
         if seen < SLOTS_PER_PLAN:
             self._plans.popleft()
 
-    def _descend(self, wants: Wants) -> None:
+    def _descend(self, wants: Wants, *, doubted: bool = False) -> None:
         """Begin at the root before slots are compared one by one."""
-        wants.descents, wants.doubted = DESCENTS_MAX, False
+        wants.descend(doubted=doubted)
         self._pieces = max(self._pieces, self._trees.pieces())
 
     def _look_at_doubt(self, wants: Wants, now: Instant) -> None:
         if wants.doubt_at <= now.mono:
             wants.doubt_at, wants.calm_until = NEVER, now.mono + DOUBTS_PAUSE_NS
             if not wants.descents:
-                self._descend(wants)
-                wants.doubted = True
+                self._descend(wants, doubted=True)
 
     def _look_at_gaps(self, wants: Wants, now: Instant) -> None:
         for slot, at in sorted(wants.gaps.items()):

@@ -59,6 +59,10 @@ class Claims:
         """Whether no other slot is to be asked for before these are settled."""
         return self.bytes_used >= self._bytes_max
 
+    def holds_back(self, slot: int, peer: NodeKey) -> bool:
+        """Return whether `slot` is not to be asked of `peer`: for the others' sake, or for room."""
+        return peer in self.of(slot) or (self.full and slot not in self)
+
     def slots(self) -> tuple[int, ...]:
         """Return the slots with claims, in order of arrival."""
         return tuple(self._waiting)
