@@ -53,6 +53,7 @@ def test_the_core_iterates_no_set_in_its_own_order() -> None:
 
 def test_files_and_functions_keep_their_size() -> None:
     assert all_of(rules.oversized, EVERYTHING) == []
+    assert list(rules.needless_exceptions(EVERYTHING)) == []
 
 
 def test_every_file_says_what_it_is() -> None:
@@ -194,9 +195,24 @@ def test_a_set_whose_order_cannot_show_passes(code: str) -> None:
 
 
 def test_a_file_that_is_too_long_is_seen() -> None:
-    assert list(rules.oversized(Source("dcc/a.py", "x = 1\n" * 501)))
-    prose = '"""' + "a\n" * 600 + '"""\n' + "# why\n\n" * 300 + "x = 1\n" * 500
+    assert list(rules.oversized(Source("dcc/a.py", "x = 1\n" * 401)))
+    assert list(rules.oversized(Source("tests/a.py", "x = 1\n" * 501)))
+    assert list(rules.oversized(Source("tests/a.py", "x = 1\n" * 500))) == []
+    prose = '"""' + "a\n" * 600 + '"""\n' + "# why\n\n" * 300 + "x = 1\n" * 400
     assert list(rules.oversized(Source("dcc/a.py", prose))) == []
+
+
+def test_a_class_with_too_many_methods_is_seen() -> None:
+    def methods(count: int) -> str:
+        return "class A:\n" + "".join(f"    def m{i}(self): ...\n" for i in range(count))
+
+    assert list(rules.oversized(Source("dcc/a.py", methods(26))))
+    assert list(rules.oversized(Source("dcc/a.py", methods(25)))) == []
+    assert list(rules.oversized(Source("tests/a.py", methods(26)))) == []
+
+
+def test_an_exception_that_nothing_needs_is_seen() -> None:
+    assert "Client is small" in rules.needless_exceptions([Source("dcc/a.py", "class Client: ...")])
 
 
 def test_a_function_that_is_too_long_is_seen() -> None:

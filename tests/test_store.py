@@ -387,67 +387,6 @@ def test_lacking_names_what_a_clock_does_not_cover_in_ascending_order() -> None:
     assert not store.comparison.is_ahead(SLOT, {OTHER: 8, ME: 6})
 
 
-def test_lacking_passes_on_the_predecessor_of_what_is_noted_only() -> None:
-    store = make()
-    for record in (put(5, b"a", prev=0), put(8, b"b", prev=6), put(9, b"c", prev=8)):
-        store.apply(SLOT, record, 0)
-    prevs = [r.prev for r in store.comparison.lacking(SLOT, {}, NO_VERSION)]
-    assert prevs == [PREV_UNKNOWN, 6, 8]
-    assert store.has_gaps(SLOT)
-    store.merge_clock(SLOT, {OTHER: 6})
-    assert store.clock(SLOT) == {OTHER: 9}
-    assert not store.has_gaps(SLOT)
-    assert {r.prev for r in store.comparison.lacking(SLOT, {}, NO_VERSION)} == {PREV_UNKNOWN}
-
-
-def test_records_of_a_pull_that_broke_off_are_known_to_be_ahead() -> None:
-    """Held without a clock that covers them: others must still be able to get them from here."""
-    store = make()
-    store.apply(SLOT, put(5), 0)
-    assert store.clock(SLOT) == {}
-    assert store.comparison.is_ahead(SLOT, {})
-    assert [r.version.stamp for r in store.comparison.lacking(SLOT, {}, NO_VERSION)] == [5]
-    assert not store.comparison.is_ahead(SLOT, {OTHER: 5})
-
-
-def test_digests_tell_apart_nodes_that_hold_unlike_loose_writes() -> None:
-    """Two pulls that broke off, at different records: one node has something for the other."""
-    one, two = make(), make()
-    assert one.comparison.digest(SLOT) == 0
-    for stamp in (5, 9):
-        one.apply(SLOT, put(stamp, b"%d" % stamp), 0)
-    two.apply(SLOT, put(9, b"9"), 0)
-    assert one.comparison.digest(SLOT) != two.comparison.digest(SLOT)
-    two.apply(SLOT, put(5, b"5"), 0)
-    assert one.comparison.digest(SLOT) == two.comparison.digest(SLOT)
-    two.merge_clock(SLOT, {}, mark=3)
-    assert one.comparison.digest(SLOT) == two.comparison.digest(SLOT), (
-        "what one has forgotten is its own affair"
-    )
-
-
-def test_pulling_both_ways_makes_two_stores_equal_and_silent() -> None:
-    one, two = make(), make()
-    for n, store in enumerate((one, two)):
-        last = 0
-        for stamp in range(10 + n, 40, 2):
-            record = put(stamp, b"%d" % (stamp % 5), b"%d" % stamp, origin=(n, 1), prev=last)
-            store.write(SLOT, record, 0)
-            last = stamp
-    for asker, answerer in ((one, two), (two, one), (one, two)):
-        clock = dict(answerer.clock(SLOT))
-        for record in answerer.comparison.lacking(SLOT, asker.clock(SLOT), NO_VERSION):
-            asker.apply(SLOT, record, 0)
-        asker.merge_clock(SLOT, clock)
-    assert one.clock(SLOT) == two.clock(SLOT)
-    assert not one.comparison.is_ahead(SLOT, two.clock(SLOT))
-    assert one.comparison.digest(SLOT) == two.comparison.digest(SLOT)
-    assert [value_of(one, b"%d" % n) for n in range(5)] == [
-        value_of(two, b"%d" % n) for n in range(5)
-    ]
-    assert value_of(one, b"4") == b"39"
-
-
 def test_a_lost_write_of_a_boot_that_is_gone_can_be_given_up() -> None:
     store = make()
     store.apply(SLOT, put(5, b"a", prev=0), 0)
