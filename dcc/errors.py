@@ -55,6 +55,10 @@ class AuthenticationFailed(DccError, PermissionError):
     """The node refused this client's key, or the client the node's. Nothing happened."""
 
 
+class NotAllowed(AuthenticationFailed):
+    """This client's key is known, and does not allow this operation. Nothing happened."""
+
+
 class InvalidKey(DccError, ValueError):
     """A key is empty or longer than 512 bytes as UTF-8. Nothing was sent."""
 

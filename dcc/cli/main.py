@@ -70,6 +70,7 @@ def _run(options: argparse.Namespace) -> int:
         Client,
         DccError,
         NodeUnavailable,
+        NotAllowed,
         OperationTimeout,
         WrongCluster,
     )
@@ -86,6 +87,8 @@ def _run(options: argparse.Namespace) -> int:
         with client:
             command: Command = options.command
             return command(client, options)
+    except NotAllowed as error:
+        return _fail(error, DEGRADED)
     except (NodeUnavailable, WrongCluster, AuthenticationFailed) as error:
         return _fail(error, UNREACHABLE)
     except OperationTimeout as error:

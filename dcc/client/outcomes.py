@@ -11,6 +11,7 @@ from dcc.errors import (
     InvalidKey,
     MaybeStored,
     NodeUnavailable,
+    NotAllowed,
     NotANumber,
     OperationTimeout,
     Overloaded,
@@ -35,6 +36,7 @@ _ERRORS: dict[Code, type[DccError]] = {
     Code.NOT_OWNER: NodeUnavailable,
     Code.MAYBE: MaybeStored,
     Code.MALFORMED: ProtocolError,
+    Code.NOT_ALLOWED: NotAllowed,
 }
 assert set(_ERRORS) == set(Code), "every code has its error"
 
@@ -47,7 +49,12 @@ CORRECTIONS_MAX = 2
 TOLD_MAX = 8
 "Addresses that the text of an error names."
 
-DECIDED = frozenset({Code.NOT_A_NUMBER, Code.VALUE_TOO_LARGE, Code.INVALID_KEY, Code.MALFORMED})
+DECIDED = frozenset(
+    {
+        Code.NOT_A_NUMBER, Code.VALUE_TOO_LARGE, Code.INVALID_KEY, Code.MALFORMED,
+        Code.NOT_ALLOWED,
+    }
+)  # fmt: skip
 "Refusals of the request itself: every sending of it is refused alike."
 
 

@@ -41,6 +41,7 @@ from dcc.node.listings import Listings
 from dcc.node.machines import Machines
 from dcc.node.outgoing import Outgoing
 from dcc.node.requests import Requests
+from dcc.node.rights import Rights
 from dcc.node.routes import Handler, Sender, table
 from dcc.node.stats import Statistics
 from dcc.node.views import Views
@@ -75,7 +76,7 @@ class NodeCore:
             machines, self.company, self.lifecycle, self.converging, self.footprint
         )
         self._copies = Copies(machines, self._door, self._views)
-        self._admission = Admission(machines)
+        self._admission, self._rights = Admission(machines), Rights(machines)
         self.requests = Requests(machines, self._admission)
         self.listings = Listings(machines, self._admission)
         self.administration = Administration(
@@ -144,7 +145,8 @@ class NodeCore:
         `who` sent it, where that is known: on the ROUTER of a node with keys.
         """
         at = self.turn(now)
-        many = self._fast.serve_many(frames[0], now) if len(frames) == 1 and route else None
+        plain = len(frames) == 1 and route and (who is None or not who.limited)
+        many = self._fast.serve_many(frames[0], now) if plain else None
         if many == DROPPED:
             return []
         if many is not None:
@@ -152,13 +154,17 @@ class NodeCore:
         try:
             header, message = self.codec.decode(frames)
         except PeerError as error:
-            return self._salvage(frames, at) or self._drop(error, route)
+            return self._salvage(frames, at, who) or self._drop(error, route)
         row = self._routes.get(type(message))
         if row is None:
             self.counters.drop("unexpected")
             return [Notify("message_dropped", {"reason": "unexpected", "tag": header.tag})]
+        if who is not None:
+            why = self._rights.refusal(who, row.sender, header, message)
+            if why:
+                return self._emit(self._rights.refuse(who, why, route, header, message))
         match row.sender:
-            case Sender.CLIENT:
+            case Sender.CLIENT | Sender.ADMIN:
                 request = self._admission.admit(route, frames, header, message, at)
                 if isinstance(request, Request):
                     return self._emit(row.handler()(request, message))
@@ -343,12 +349,14 @@ class NodeCore:
         self._views.follow_settings()
         return out
 
-    def _salvage(self, frames: list[bytes], at: Instant) -> list[Effect]:
+    def _salvage(self, frames: list[bytes], at: Instant, who: Identity | None) -> list[Effect]:
         """Take the rest of a member's message of which single records cannot be read."""
         saved = self._door.salvage(frames)
         if saved is None:
             return []
         header, message = saved
+        if who is not None and self._rights.refusal(who, Sender.MEMBER, header, message):
+            return []
         handler = self._routes[type(message)].handler()
         return self._emit(self._members.admit(header, message, handler, at))
 

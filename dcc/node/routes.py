@@ -8,12 +8,16 @@ way: what is checked of its sender, and what is sifted out of it.
                                    joins is no member yet
     CLIENT    admission.Admission  a client, or the member that passes  request, message
                                    a client's request on
+    ADMIN     admission.Admission  likewise; where keys are used, not every  request, message
+                                   client may
     MEMBER    gates.MemberGate     a member of this node's ring, in     header, message, time
                                    the boot that the ring knows
     ASKED     none                 the node that was asked under this   header, message, time
                                    number: the handler compares both
 
-The gossip plane carries what ANYBODY may send and nothing else. A message without a row is dropped.
+At a node with keys each message on the request plane must first be one that its sender's key allows
+(`rights`). The gossip plane carries what ANYBODY may send and nothing else. A message without a row
+is dropped.
 
 A handler is looked up at each message, so that a test or a planted bug may replace it.
 """
@@ -44,6 +48,7 @@ class Sender(Enum):
 
     ANYBODY = "anybody"
     CLIENT = "client"
+    ADMIN = "admin"
     MEMBER = "member"
     ASKED = "asked"
 
@@ -78,8 +83,8 @@ def table(
         m.Inspect: Row(Sender.CLIENT, lambda: listings.inspect),
         m.TopologyGet: Row(Sender.CLIENT, lambda: administration.topology),
         m.StatsGet: Row(Sender.CLIENT, lambda: administration.stats),
-        m.Clear: Row(Sender.CLIENT, lambda: administration.clear),
-        m.SetReplicas: Row(Sender.CLIENT, lambda: administration.set_replicas),
+        m.Clear: Row(Sender.ADMIN, lambda: administration.clear),
+        m.SetReplicas: Row(Sender.ADMIN, lambda: administration.set_replicas),
         m.ConvergedGet: Row(Sender.CLIENT, lambda: administration.converged),
         m.AuditGet: Row(Sender.CLIENT, lambda: administration.audit),
         m.GetReply: Row(Sender.ASKED, lambda: requests.answered),

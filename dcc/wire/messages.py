@@ -87,6 +87,8 @@ class Code(IntEnum):
     MAYBE = 12
     "The node restarted since the request was first sent: nobody knows."
     MALFORMED = 13
+    NOT_ALLOWED = 14
+    "Where keys are used: the sender's does not allow this."
 
 
 # ------------------------------------------------------------------ client and node
