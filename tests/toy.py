@@ -8,6 +8,7 @@ from typing import Any
 
 from dcc.config import NodeConfig
 from dcc.effects import Effect, Reply
+from dcc.node.access import Access
 from dcc.node.counters import Load
 from dcc.node.loop import Loop
 from dcc.node.options import Address
@@ -29,6 +30,7 @@ class ToyCore:
         self.ready = self.slots_ready = True
         self.left = False
         self.received: list[list[bytes]] = []
+        self.access = Access()
         self.gossip: list[list[bytes]] = []
         self.undelivered: list[tuple[NodeKey | str, list[bytes]]] = []
         self.ticks = 0

@@ -259,6 +259,9 @@ class ListKeys:
         else:
             if isinstance(message, ErrorReply):
                 self._refusal = error_of(message, attempt.address)
+                if message.code is Code.NOT_ALLOWED:  # By every other node, too.
+                    self.expired(now)
+                    return
             self._ask(self._close(attempt).slots, now)
         self._settle(now)
 

@@ -20,7 +20,7 @@ from dcc.client.groups import ManyKeys, item_chunks, key_chunks
 from dcc.client.outcomes import DECIDED, error_of
 from dcc.client.reads import Read
 from dcc.client.writes import Change
-from dcc.errors import DccError, MaybeStored, NodeUnavailable, OperationTimeout
+from dcc.errors import DccError, MaybeStored, NodeUnavailable, NotAllowed, OperationTimeout
 from dcc.types import NO_VERSION, Now, Version
 from dcc.wire.codec import Header
 from dcc.wire.messages import (
@@ -169,9 +169,13 @@ class ReadMany(ManyKeys):
     def _end(self) -> None:
         self.done = True
         if self._failed:
-            first = next(iter(self._failed.values()))
-            self.error = NodeUnavailable(f"{len(self._failed)} keys could not be read: {first}")
-            self.error.partial = self.result
+            errors = list(self._failed.values())
+            self.error = next((one for one in errors if isinstance(one, NotAllowed)), None)
+            if self.error is not None:  # It does not pass with time, unlike all others.
+                return
+            text = f"{len(errors)} keys could not be read: {errors[0]}"
+            self.error = missing = NodeUnavailable(text)
+            missing.partial = self.result
 
 
 class ChangeMany(ManyKeys):

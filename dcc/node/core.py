@@ -66,6 +66,7 @@ class NodeCore:
         self.streams = machines.streams
         self.reads, self.writes, self.lateness = machines.reads, machines.writes, machines.lateness
         self.load, self.timekeeper = machines.load, machines.timekeeper
+        self.access = machines.access
         self._door, self._outgoing = Door(machines), Outgoing(machines)
         self._views = Views(machines, self._door)
         self.company = Company(machines)
@@ -159,6 +160,11 @@ class NodeCore:
         if row is None:
             self.counters.drop("unexpected")
             return [Notify("message_dropped", {"reason": "unexpected", "tag": header.tag})]
+        if who is None and self.access.nodes is not None and row.sender is not Sender.ANYBODY:
+            # A seed's connection shows that somebody of the cluster is there, not who.
+            self.counters.drop("not_allowed")
+            fields = {"reason": "not_allowed", "sender": header.sender}
+            return [Notify("message_dropped", fields)]
         if who is not None:
             why = self._rights.refusal(who, row.sender, header, message)
             if why:

@@ -82,6 +82,10 @@ class AnybodyGate:
     ) -> list[Effect]:
         """Hand a message to its handler, without what it claims of the future."""
         machines, door = self._machines, self._door
+        if not machines.access.admits(header.sender):
+            machines.counters.drop("unknown_node")
+            return [Notify("message_dropped", {"reason": "unknown_node", "sender": header.sender})]
+        message = machines.access.admitted(message)
         known = door.knows_clock(header, at)
         machines.timekeeper.observe(header, message, at, known=known)
         if isinstance(message, m.Ping | m.Ack) and header.epoch == machines.held.view.epoch:

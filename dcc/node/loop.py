@@ -37,6 +37,7 @@ import zmq
 from dcc.config import NodeConfig
 from dcc.effects import Connect, Disconnect, Effect, Notify, Publish, Reply, Send
 from dcc.limits import EXTRA_FRAMES_MAX
+from dcc.node.access import Access
 from dcc.node.binding import expand_seeds
 from dcc.node.core import NodeCore
 from dcc.node.counters import Load
@@ -75,6 +76,7 @@ LEAVE_GRACE_NS = 5 * SECOND
 class Core(Protocol):
     """What the loop needs of `NodeCore`; see docs/architecture.md for the contract."""
 
+    access: Access
     load: Load
 
     @property
@@ -144,6 +146,7 @@ class Loop:
         self._closed = transport.security if isinstance(transport.security, Closed) else None
         "Where keys are used: who is allowed."
         transport.security.refusals.on_news = partial(self._wish, "keys")
+        self._tell_access()
         self._wishes: SimpleQueue[str] = SimpleQueue()
         self._asked: SimpleQueue[Future[dict[str, Any]]] = SimpleQueue()
         self._snapshot: dict[str, Any] = {}
@@ -509,7 +512,12 @@ class Loop:
         for event, fields in _drained(self._transport.security.refusals.told):
             self._log(event, fields)
             if event == "keys_read":
+                self._tell_access()
                 self._transport.enforce()
+
+    def _tell_access(self) -> None:
+        security, access = self._transport.security, self._core.access
+        access.nodes, access.refused = security.nodes, security.refusals.counts
 
     def read_keys(self) -> None:
         """Look at the key files now, if there are any. From signal handlers, too."""
@@ -624,4 +632,5 @@ def open_loop(options: Options, *, log: Log, on_ready: Callable[[], None], **tun
         transport.close()
         raise
     core = NodeCore(config, boot=new_boot(rng), rng=rng, now=read_clocks())
+    core.access.mode = options.security
     return Loop(core, transport, config, log=log, on_ready=on_ready)

@@ -13,6 +13,7 @@ from dcc.clock import ClusterClock
 from dcc.config import NodeConfig
 from dcc.effects import Effect
 from dcc.gossip.membership import Membership
+from dcc.node.access import Access
 from dcc.node.audit import Audits
 from dcc.node.counters import Counters, Load
 from dcc.node.forwards import Forwards
@@ -68,7 +69,7 @@ class Machines:
         self.lateness = Lateness(self.clock)
         self.view_pace = ViewPace(self.membership)
         self.started_at = now.mono
-        self.load = Load()
+        self.load, self.access = Load(), Access()
         self.notices: list[Effect] = []
         "What leaves with the effects of this turn, without being anybody's result."
 

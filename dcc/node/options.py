@@ -270,6 +270,14 @@ class Options:
     log_format: str
     log_level: str
 
+    @property
+    def security(self) -> str:
+        """How others are kept out: by keys, not at all ("insecure"), or by the address alone."""
+        if self.keys:
+            return "keys"
+        reachable = not (self.bind.loopback and self.gossip_bind.loopback)
+        return "insecure" if reachable else "open"
+
     def node_config(
         self, request: Address, gossip: Address, seeds: Sequence[str], **tuning: Any
     ) -> NodeConfig:

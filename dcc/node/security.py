@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket as net
-from typing import Any
+from typing import Any, NamedTuple
 
 import zmq
 
@@ -23,6 +23,14 @@ NOTED_MAX = 65_536
 HANDSHAKE_BYTES_MAX = 512
 "The longest message of CURVE's handshake has some 330 bytes."
 SocketOptions = dict[zmq.SocketOption, Any]
+
+
+class Changes(NamedTuple):
+    """What has changed in the key files that existing connections do not follow by themselves."""
+
+    nodes_removed: bool
+    server: bool
+    own: bool
 
 
 class Open:
@@ -48,12 +56,16 @@ class Open:
         """Return what is shown to those that are connected to."""
         return None
 
-    def admits(self, node: NodeKey) -> bool:
-        """Return whether `node` may be connected to."""
-        return True
+    @property
+    def changing(self) -> bool:
+        """Whether servers may have either of two keys, as while theirs is being changed."""
+        credentials = self.credentials()
+        return credentials is not None and len(credentials.servers) > 1
 
-    def refuse_node(self, node: NodeKey, address: str) -> None:
-        """Count and tell that `node` was not connected to."""
+    @property
+    def nodes(self) -> frozenset[NodeKey] | None:
+        """Who may be a member; None: everybody."""
+        return None
 
     def turned_away(self, failures: list[Failure]) -> None:
         """Count those that this node's sockets did not let in."""
@@ -67,9 +79,9 @@ class Open:
     def hang_up(self) -> None:
         """End the connections by which requests came of those who may send none any more."""
 
-    def nodes_removed(self) -> bool:
-        """Return whether a node's key was removed since the last call."""
-        return False
+    def changes(self) -> Changes:
+        """Return what has changed since the last call that the sockets must follow."""
+        return Changes(False, False, False)
 
 
 class Closed(Open):
@@ -89,6 +101,7 @@ class Closed(Open):
         self._server = self._directory.server()
         self.authenticator = Authenticator(self._directory, self.refusals)
         self._nodes = self.authenticator.node_keys()
+        self._own = self._keyring.credentials().own
         self._noted: set[bytes] = set()
         "Routing ids whose connections are in `_on`."
         self._on: dict[int, str] = {}
@@ -119,17 +132,14 @@ class Closed(Open):
             options[zmq.MAXMSGSIZE] = HANDSHAKE_BYTES_MAX
         return options
 
-    def credentials(self) -> Credentials | None:
+    def credentials(self) -> Credentials:
         """Return what is shown to those that are connected to."""
         return self._keyring.credentials()
 
-    def admits(self, node: NodeKey) -> bool:
-        """Return whether `node` may be connected to: as long as it has a key that is allowed."""
-        return node in self.authenticator.nodes
-
-    def refuse_node(self, node: NodeKey, address: str) -> None:
-        """Count and tell that `node` was not connected to."""
-        self.refusals.add("unknown_node", f"{node:016x}", address=address)
+    @property
+    def nodes(self) -> frozenset[NodeKey]:
+        """Who may be a member: who has a key that is allowed."""
+        return self.authenticator.nodes
 
     def who_sent(self, head: Any, route: bytes) -> Identity | None:
         """Return who is on the connection that the first frame of a message came on.
@@ -155,10 +165,20 @@ class Closed(Open):
                 del self._on[fd]
                 _hang_up(fd)
 
-    def nodes_removed(self) -> bool:
-        """Return whether a node's key was removed since the last call."""
-        before, self._nodes = self._nodes, self.authenticator.node_keys()
-        return not before <= self._nodes
+    def changes(self) -> Changes:
+        """Return what has changed since the last call that the sockets must follow."""
+        nodes, own = self._nodes, self._own
+        self._nodes, self._own = self.authenticator.node_keys(), self.credentials().own
+        return Changes(not nodes <= self._nodes, self._server_changed(), own != self._own)
+
+    def _server_changed(self) -> bool:
+        try:
+            server = self._directory.server()
+        except ConfigError as error:  # Serve with the one that there was.
+            self.refusals.tell("keys_unreadable", {"text": str(error)})
+            return False
+        before, self._server = self._server, server
+        return before != server
 
 
 def _hang_up(fd: int) -> None:

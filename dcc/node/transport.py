@@ -75,6 +75,8 @@ LOOK_NS = 1 * SECOND
 "How often connections to names, and the descriptors that are left, are looked after."
 AGAIN_NS = 3 * SECOND
 "With keys: after so long without a connection it is made anew. Not sooner: a slow one takes time."
+CHANGING_NS = 300 * MILLISECOND
+"The same while servers may have either of two keys."
 SHARED_BYTES_MIN = 32 * KIB
 "Frames from here on are sent without a copy: below, the bookkeeping costs more than memcpy."
 FILES_PER_MEMBER = 7
@@ -198,8 +200,9 @@ class Transport:
         "Members for whose DEALER there was no descriptor."
         self._resolver = Resolver()
         self._listeners = descriptors.Listeners()
+        self._requested_at: list[net.socket] = []
         self._subscribed_at: list[net.socket] = []
-        "Where PUB accepts from; of those in `_listeners`."
+        "Where ROUTER and PUB accept from; of those in `_listeners`."
         self._look_closely_until = 0
         self.look_at = 0
         "When `look` is due."
@@ -230,12 +233,15 @@ class Transport:
             ConfigError: an address is in use or not this machine's. The transport must be closed.
         """
         bound = []
-        planes = ((self.router, request, "bind"), (self._pub, gossip, "gossip-bind"))
-        for socket, address, option in planes:
+        planes = (
+            (self.router, request, "bind", self._requested_at),
+            (self._pub, gossip, "gossip-bind", self._subscribed_at),
+        )
+        for socket, address, option, places in planes:
             taken, listeners = binding.bind(socket, address, option)
             bound.append(taken)
             self._listeners.add(listeners)
-            self._subscribed_at = listeners
+            places += listeners
         return bound[0], bound[1]
 
     def subscribe(self, topic: bytes) -> None:
@@ -255,8 +261,7 @@ class Transport:
         if peer is not None and (peer.address, peer.gossip) == (request, gossip):
             return
         self.disconnect(key)
-        if not self.security.admits(key):  # It would hear all that members hear.
-            self.security.refuse_node(key, request)
+        if not self._admits(key):  # It would hear all that members hear.
             return
         peer = self._open_peer(request, gossip, now)
         if peer is not None:
@@ -460,10 +465,29 @@ class Transport:
     def enforce(self) -> None:
         """End all connections with those whose keys are not allowed any more."""
         self.security.hang_up()
-        for node in [key for key in self._peers if not self.security.admits(key)]:
+        for node in [key for key in self._peers if not self._admits(key)]:
             self.disconnect(node)
-        if self.security.nodes_removed():  # Who subscribes is known to libzmq alone.
-            binding.rebind(self._pub, self._subscribed_at)
+        changes = self.security.changes()
+        if changes.server:
+            self._rebind(self.router, self._requested_at, REQUESTS)
+        if changes.server or changes.nodes_removed:  # Who subscribes is known to libzmq alone.
+            self._rebind(self._pub, self._subscribed_at, GOSSIP)
+        if changes.own:
+            for peer in (*self._peers.values(), *self._bulk.values(), *self._seeds.values()):
+                peer.dial.again()
+            for publisher in list(self._publishers):
+                self._subscribe_again(publisher)
+
+    def _admits(self, node: NodeKey) -> bool:
+        return self.security.nodes is None or node in self.security.nodes
+
+    def _rebind(
+        self, socket: zmq.Socket[bytes], listeners: list[net.socket], domain: bytes
+    ) -> None:
+        """End all connections to `socket`, and go on with the present key of the servers."""
+        for option, value in self.security.serving(domain).items():
+            socket.setsockopt(option, value)
+        binding.rebind(socket, listeners)
 
     # ------------------------------------------------------------ the loop's part
 
@@ -528,7 +552,8 @@ class Transport:
 
     def look(self, now: int) -> bool:
         """Look after names and descriptors; return whether these have just run out."""
-        self.look_at = now + (LOOK_NS if now > self._look_closely_until else CLOSELY_NS)
+        closely = now <= self._look_closely_until or self.security.changing
+        self.look_at = now + (CLOSELY_NS if closely else LOOK_NS)
         self.names_answered(now)
         self._look_at_handshakes(now)
         short = self._listeners.look()
@@ -551,9 +576,8 @@ class Transport:
         for failure in self._subscribing.failures():
             if self.security.keyed and failure.address in self._publishers:
                 self._subscribe_again(failure.address)
-        credentials = self.security.credentials()
-        if credentials is not None:
-            patience_ns = AGAIN_NS if len(credentials.servers) == 1 else LOOK_NS
+        if self.security.keyed:
+            patience_ns = CHANGING_NS if self.security.changing else AGAIN_NS
             for peer in (*self._peers.values(), *self._bulk.values(), *self._seeds.values()):
                 self._dial_again(peer, now, patience_ns)
 

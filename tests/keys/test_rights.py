@@ -6,7 +6,7 @@ import pytest
 
 from dcc.effects import Effect, Notify, Reply
 from dcc.node.routes import Sender
-from dcc.types import Identity, Kind, Record, Role, Version
+from dcc.types import Identity, Kind, Record, Role, Version, topic_of
 from dcc.wire import messages as m
 from dcc.wire.codec import Codec
 from dcc.wire.shapes import MS_MAX
@@ -149,3 +149,54 @@ def test_a_refusal_is_counted_each_time_and_told_once(cores: Cores) -> None:
         told += sum(isinstance(one, Notify) and one.event == "not_allowed" for one in effects)
     assert told == 1
     assert cores["a"].counters.errors["not_allowed"] == 5
+
+
+# ------------------------------------------------------------------ who may be a member
+
+
+def test_a_row_of_somebody_without_a_key_is_left_out(cores: Cores) -> None:
+    a, b = cores["a"], cores["b"]
+    a.access.nodes = frozenset({a.key, b.key})
+    row = a.membership.members[b.key]
+    uninvited = row._replace(name="uninvited", request="127.0.0.1:1", gossip="127.0.0.1:2")
+    settings = a.membership.settings
+    for message in (
+        m.PushPull(members=(row, uninvited), settings=settings, joining=False),
+        m.PushPullReply(members=(uninvited,), settings=settings),
+        m.Rumors(rumors=(uninvited,), settings=settings),
+    ):
+        codec = b.codec
+        frames = codec.encode(message, epoch=a.held.view.epoch, request=5, at=cores.ms)
+        cores.feed("a", frames, route=ROUTE)
+    cores.run(3)
+    assert uninvited.key not in a.membership.members
+    assert b.key in a.membership.alive()
+
+
+def test_who_has_no_key_any_more_is_not_heard_on_either_plane(cores: Cores) -> None:
+    a, b = cores["a"], cores["b"]
+    a.access.nodes = frozenset({a.key})
+    ping = b.codec.encode(
+        m.PushPull(members=(b.membership.me,), settings=b.membership.settings), at=cores.ms
+    )
+    for effects in (
+        a.receive(b"", list(ping), cores.now),
+        a.receive(ROUTE, list(ping), cores.now, node(cores, "b")),
+        a.receive_gossip([topic_of(a.key), *ping], cores.now),
+    ):
+        assert [one.fields["reason"] for one in effects if isinstance(one, Notify)] == [
+            "unknown_node"
+        ]
+        assert not any(isinstance(one, Reply) for one in effects)
+
+
+def test_what_a_seed_answers_is_about_membership_alone(cores: Cores) -> None:
+    """Its connection shows that it is of the cluster, not which node it is."""
+    a, b = cores["a"], cores["b"]
+    a.access.nodes = frozenset({a.key, b.key})
+    for message, sender in routed(cores):
+        before = a.counters.dropped.get("not_allowed", 0)
+        frames = b.codec.encode(message, epoch=a.held.view.epoch, request=5)
+        a.receive(b"", frames, cores.now)
+        refused = a.counters.dropped.get("not_allowed", 0) - before
+        assert bool(refused) is not (sender is Sender.ANYBODY), message
