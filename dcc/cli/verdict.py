@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dcc.cli import tables
 
 if TYPE_CHECKING:
-    from dcc import ClusterStats, Topology
+    from dcc import ClusterStats, NodeStats, Topology
     from dcc.client.results import Convergence
 
 
@@ -64,7 +65,15 @@ def verdict(
     )
     if len(alive) < copies:
         judged.line += f" wanted, {len(alive)} possible"
+    if any("insecure" in _modes(mine) for mine in found.nodes.values()):
+        judged.line += ", INSECURE"
     return judged
+
+
+def _modes(mine: NodeStats) -> Collection[object]:
+    """Return how a node says that it keeps others out."""
+    modes = mine.detail.get("security")
+    return list(modes.values()) if isinstance(modes, dict) else []
 
 
 def _judge_room(alive: int, copies: int, judged: Verdict) -> None:

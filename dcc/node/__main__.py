@@ -72,7 +72,12 @@ class Process:
                 from dcc.node.http import HttpServer
 
                 self._http = HttpServer(self._options.http, self._loop)
-            self._log("node_starting", self._fields() | {"pid": os.getpid()})
+            mode = self._options.security
+            self._log("node_starting", self._fields() | {"pid": os.getpid(), "security": mode})
+            if mode == "insecure":
+                self._log(
+                    "insecure", {"hint": "anybody who reaches it may do anything; use --keys"}
+                )
             tune_collector()
             self._loop.run()
             if self._loop.displaced:

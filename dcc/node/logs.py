@@ -35,6 +35,10 @@ EVENTS_MAX = 256
 LEVELS = {
     "bug": "error",
     "name_conflict": "error",
+    "keys_unreadable": "error",
+    "insecure": "warning",
+    "connection_refused": "warning",
+    "not_allowed": "warning",
     "clock_skew": "warning",
     "member_not_reached": "warning",
     "not_ready": "warning",

@@ -117,6 +117,7 @@ class Statistics:
             "owned_ratio": owned,
             "errors": dict(machines.counters.errors),
             "dropped": dict(machines.counters.dropped),
+            **_kept_out(machines),
             "queues": _named(names, machines.streams.queued()),
             "hints": _named(names, machines.exchange.leftovers.hints),
             "replication_dropped": machines.streams.dropped,
@@ -167,6 +168,12 @@ def _staleness(sample: Staleness) -> dict[str, Any]:
             if ages
         },
     }
+
+
+def _kept_out(machines: Machines) -> dict[str, Any]:
+    """Return how others are kept out here, and how often they were."""
+    access = machines.access
+    return {"security": {machines.config.name: access.mode}, "refused": dict(access.refused)}
 
 
 def _named(names: Mapping[NodeKey, str], figures: Mapping[NodeKey, int]) -> dict[str, int]:
