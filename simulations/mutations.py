@@ -278,7 +278,7 @@ def late_read(core: NodeCore) -> None:
 
 def gray_leads(core: NodeCore) -> None:
     """A node that the others find slow leads its slots all the same."""
-    _replace(core.membership._pace, "is_slow", lambda alive, now, slow: False)
+    _replace(core.membership._claims._pace, "is_slow", lambda alive, now, slow: False)
 
 
 def one_stamp(core: NodeCore) -> None:
@@ -301,14 +301,14 @@ def no_exchange(core: NodeCore) -> None:
 def forgets_unseen(core: NodeCore) -> None:
     """That a member is forgotten is told to nobody who judges by the members."""
     membership = core.membership
-    forget = membership._forget
+    claims, forget = membership._claims, membership._claims.forget
 
     def mutant() -> None:
         before = membership._table.changes
         forget()
         membership._table.changes = before
 
-    _replace(membership, "_forget", mutant)
+    _replace(claims, "forget", mutant)
 
 
 def twin_unasked(core: NodeCore) -> None:

@@ -27,6 +27,8 @@ class OwnTime:
         "Own time of this turn."
         self.due = NEVER
         "When the next turn was asked for, in own time."
+        self.cluster_ms = 0
+        "Cluster time of this turn: what is told to all is dated in it."
         self._late_max_ns = late_max_ns
         self._slept_ns = 0
 
