@@ -32,7 +32,6 @@ LIMITED = ("dcc/", "simulations/", "benchmarks/")
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 LONGER = {
-    "dcc/gossip/membership.py": (500, "composes all parts of membership; to be split by them"),
     "dcc/node/loop.py": (500, "the turn, reception and other threads' wishes; to be split so"),
     "dcc/node/transport.py": (500, "sockets, their options and names; to be split so"),
     "dcc/client/dispatch.py": (450, "many calls over one connection each; to be split"),
@@ -49,11 +48,9 @@ MORE_METHODS = {
     "ClusterClock": (30, "one clock; half of the methods judge other clocks"),
     "Writes": (30, "a write's whole life, which crosses all of them"),
     "NodeCore": (30, "the contract with the shell, and properties that name the parts"),
-    "Membership": (60, "composes all parts of membership; to be split by them"),
     "Prober": (30, "three roles of a probe; to be split by them"),
     "Loop": (40, "the turn, reception and other threads' wishes; to be split so"),
     "Transport": (45, "sockets, their options and names; to be split so"),
-    "Call": (40, "one call's state machine; to be split"),
     "Dispatcher": (40, "many calls over one connection each; to be split"),
     "Network": (40, "every kind of message and connection that a simulated network knows"),
     "World": (30, "what a simulated world is asked for by all of its parts"),

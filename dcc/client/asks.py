@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import zip_longest
 from typing import NamedTuple
 
-from dcc.client.calls import Attempt, Call
+from dcc.client.attempts import Attempt, Attempts
 from dcc.client.outcomes import error_of, nobody
 from dcc.client.rounds import OneByOne, Rounds
 from dcc.client.routing import Target
@@ -43,7 +43,7 @@ both list is all there is."""
 class Learn(OneByOne):
     """Ask for the topology until a ready node tells it; a node not ready yet is second best."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Attempts) -> None:
         super().__init__(call)
         self._addresses: list[str] = []
         self._unready: tuple[int, Header, Topology] | None = None
@@ -131,7 +131,7 @@ class Gather:
     to an answer or to the text of the error.
     """
 
-    def __init__(self, call: Call, question: StatsGet | Inspect | AuditGet) -> None:
+    def __init__(self, call: Attempts, question: StatsGet | Inspect | AuditGet) -> None:
         self.wake_at = NEVER
         self.done = False
         self.result: dict[str, Told | Audited | str] = {}
@@ -216,7 +216,7 @@ class ListKeys:
     So where one sees another ring, the unsure slots are listed once more by that one.
     """
 
-    def __init__(self, call: Call, scan: Scan) -> None:
+    def __init__(self, call: Attempts, scan: Scan) -> None:
         self.wake_at = NEVER
         self.done = False
         self.result: list[bytes] = []

@@ -209,7 +209,7 @@ class Channel:
     def _part(self, call: Call, now: Now) -> None:
         """Leave the sockets to the next call; remember who still owes an answer."""
         core = self.core
-        late = dict.fromkeys(core.chores.addresses(), NEVER) | call.outstanding()
+        late = dict.fromkeys(core.chores.addresses(), NEVER) | call.attempts.outstanding()
         for address in sorted(self._active):
             link = self.links[address]
             # A call leaves nothing behind, but a refresh may take its time to go out.

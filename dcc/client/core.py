@@ -42,7 +42,9 @@ class ClientCore(Shared):
         deadline = now.mono + (self.timeout_ns if timeout_ns is None else timeout_ns)
         call = Call(self, now.mono, deadline, codec or self.codec)
         learns = not isinstance(operation, TopologyGet) and self.learns_first(now)
-        return call.bind(plan_of(call, operation), Learn(call) if learns else None)
+        return call.bind(
+            plan_of(call.attempts, operation), Learn(call.attempts) if learns else None
+        )
 
     def resume(
         self,
@@ -62,11 +64,11 @@ class ClientCore(Shared):
         call = Call(self, sent.mono, deadline or sent.mono + self.timeout_ns, codec)
         plan: Read | ReadMany
         if isinstance(operation, Get):
-            plan = Read(call, operation.key, known=known)
+            plan = Read(call.attempts, operation.key, known=known)
         else:
-            plan = ReadMany(call, operation.keys)
+            plan = ReadMany(call.attempts, operation.keys)
         for address, request, keys in under_way:
-            plan.resume(call.adopt(plan, address, request, sent.mono), keys)
+            plan.resume(call.attempts.adopt(plan, address, request, sent.mono), keys)
         return call.bind(plan, None)
 
     def resume_write(
@@ -84,8 +86,8 @@ class ClientCore(Shared):
         It was sent at `sent` to the life `boot` of the node at `address`, and named `seen`.
         """
         call = Call(self, sent.mono, sent.mono + self.timeout_ns, codec)
-        plan = Change(call, write)
-        plan.resume(call.adopt(plan, address, request, sent.mono, boot), seen)
+        plan = Change(call.attempts, write)
+        plan.resume(call.attempts.adopt(plan, address, request, sent.mono, boot), seen)
         return call.bind(plan, None)
 
     def heir(self, client_id: int, boot: int, lock: AbstractContextManager[object]) -> ClientCore:

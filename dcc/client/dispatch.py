@@ -456,7 +456,7 @@ class Dispatcher:
 
     def _end(self, flight: Flight, now: Now) -> None:
         self._land(flight)
-        took = now.mono - flight.call.began
+        took = now.mono - flight.call.attempts.began
         self.core.timings.observe(flight.command, took, flight.weight)
         if flight.by_key:
             self._fail_rest(flight)
@@ -472,7 +472,7 @@ class Dispatcher:
         del self._flights[flight.number]
         self._due.cancel(flight.number)
         self.in_flight -= flight.weight
-        for address, since in flight.call.outstanding().items():
+        for address, since in flight.call.attempts.outstanding().items():
             if since < NEVER:
                 self._owed(address, since)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dcc.client.calls import Attempt, Call
+from dcc.client.attempts import Attempt, Attempts
 from dcc.client.outcomes import ASK_ANOTHER, CORRECTIONS_MAX, error_of
 from dcc.client.rounds import OneByOne
 from dcc.errors import DccError, MaybeStored, ProtocolError
@@ -39,7 +39,7 @@ ANOTHER_TIME = frozenset({Code.OVERLOADED, Code.TOO_LATE})
 class AskAnyNode(OneByOne):
     """The plan of a `Clear`, a `SetReplicas` or a `ConvergedGet`; its result is the reply."""
 
-    def __init__(self, call: Call, question: Clear | SetReplicas | ConvergedGet) -> None:
+    def __init__(self, call: Attempts, question: Clear | SetReplicas | ConvergedGet) -> None:
         super().__init__(call)
         self._question = question
         self._addresses: list[str] = []

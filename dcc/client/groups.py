@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from dcc.client.calls import Call, Plan
+from dcc.client.attempts import Attempts, Plan
 from dcc.errors import DccError
 from dcc.limits import BATCH_BYTES, BATCH_KEYS_MAX, EXTRA_FRAMES_MAX, INLINE_VALUE_BYTES_MAX
 from dcc.ring.hashing import slots_of
@@ -64,7 +64,7 @@ class _Lane:
 class Lanes:
     """Groups keys by node and keeps at most `most` chunks on their way to each."""
 
-    def __init__(self, call: Call, most: int) -> None:
+    def __init__(self, call: Attempts, most: int) -> None:
         self._call, self._most = call, most
         self._lanes: dict[str, _Lane] = {}
         self._grouped: dict[bytes, int] = {}
@@ -135,7 +135,7 @@ class ManyKeys(ABC):
     (`_single`) and what its end means (`_take_single`), and how it all ends (`_end`).
     """
 
-    def __init__(self, call: Call, keys: Iterable[bytes], most: int) -> None:
+    def __init__(self, call: Attempts, keys: Iterable[bytes], most: int) -> None:
         self.wake_at = NEVER
         self.done = False
         self.result: Any = None

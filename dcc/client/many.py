@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from dcc.client.calls import Attempt, Call, Plan
+from dcc.client.attempts import Attempt, Attempts, Plan
 from dcc.client.groups import ManyKeys, item_chunks, key_chunks
 from dcc.client.outcomes import DECIDED, error_of
 from dcc.client.reads import Read
@@ -57,7 +57,7 @@ class Written(NamedTuple):
 class ReadMany(ManyKeys):
     """The plan of one `get_many`. Its result has the hits only."""
 
-    def __init__(self, call: Call, keys: tuple[bytes, ...]) -> None:
+    def __init__(self, call: Attempts, keys: tuple[bytes, ...]) -> None:
         super().__init__(call, keys, READS_AT_ONCE)
         self.result: dict[bytes, bytes] = {}
         self._chunks: dict[int, tuple[bytes, ...]] = {}
@@ -181,7 +181,7 @@ class ReadMany(ManyKeys):
 class ChangeMany(ManyKeys):
     """The plan of one `put_many` or `delete_many`. Its result is a `Written`."""
 
-    def __init__(self, call: Call, request: WriteMany) -> None:
+    def __init__(self, call: Attempts, request: WriteMany) -> None:
         self._values = dict(request.items)
         super().__init__(call, self._values, WRITES_AT_ONCE)
         self._request = request

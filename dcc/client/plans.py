@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dcc.client.asks import Gather, Learn, ListKeys
-from dcc.client.calls import Call, Operation, Plan
+from dcc.client.attempts import Attempts, Plan
+from dcc.client.calls import Operation
 from dcc.client.everywhere import AskAnyNode
 from dcc.client.many import ChangeMany, ReadMany
 from dcc.client.reads import Read
@@ -24,7 +25,7 @@ from dcc.wire.messages import (
 )
 
 
-def plan_of(call: Call, operation: Operation) -> Plan:
+def plan_of(call: Attempts, operation: Operation) -> Plan:
     """Return the plan for `operation`, bound to `call`."""
     match operation:
         case Get():

@@ -22,7 +22,7 @@ and answers for all, or refuses; it may take its time, so nothing is hedged.
 from __future__ import annotations
 
 from dcc.client.arguments import ALL, QUORUM
-from dcc.client.calls import Attempt, Call
+from dcc.client.attempts import Attempt, Attempts
 from dcc.client.outcomes import ASK_ANOTHER, CORRECTIONS_MAX, error_of
 from dcc.client.rounds import OneByOne
 from dcc.client.routing import Target
@@ -41,7 +41,7 @@ class Read(OneByOne):
 
     def __init__(
         self,
-        call: Call,
+        call: Attempts,
         key: bytes,
         *,
         spread: bool = False,

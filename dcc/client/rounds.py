@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from dcc.client.calls import Attempt, Call
+from dcc.client.attempts import Attempt, Attempts
 from dcc.client.outcomes import nobody
 from dcc.errors import DccError
 from dcc.types import Now
@@ -23,7 +23,7 @@ PAUSE_MOST_NS = 160 * MILLISECOND
 class Rounds:
     """Growing, random pauses between rounds over all targets."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Attempts) -> None:
         self._call = call
         self._pause_ns = PAUSE_FIRST_NS
 
@@ -41,7 +41,7 @@ class OneByOne(ABC):
     means.
     """
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Attempts) -> None:
         self.wake_at = NEVER
         self.done = False
         self.result: Any = None

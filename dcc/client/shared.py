@@ -128,8 +128,8 @@ class Shared:
         if not at_ms:
             return
         trip = heard_at - sent_at
-        if at_ms > MS_MAX:
-            return  # Nobody's clock shows that, and no deadline could be told in it.
+        if at_ms > MS_MAX // 2:
+            return  # Nobody's clock shows that, and deadlines could not be told in it.
         best, taken_at = self._sample
         if anew or trip <= best or heard_at - taken_at > CLOCK_SAMPLE_KEPT_NS:
             with self._lock:

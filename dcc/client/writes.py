@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dcc.client.calls import Attempt, Call
+from dcc.client.attempts import Attempt, Attempts
 from dcc.client.outcomes import ASK_ANOTHER, CORRECTIONS_MAX, DECIDED, error_of, nobody
 from dcc.client.rounds import Rounds
 from dcc.client.routing import Target
@@ -29,7 +29,7 @@ from dcc.wire.messages import Code, ErrorReply, Message, Outcome, Write, WriteRe
 class Change:
     """The plan of one write."""
 
-    def __init__(self, call: Call, write: Write) -> None:
+    def __init__(self, call: Attempts, write: Write) -> None:
         self.wake_at = NEVER
         self.done = False
         self.result: WriteReply | None = None

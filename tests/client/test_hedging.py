@@ -186,7 +186,7 @@ def test_who_owes_an_answer_for_an_attempts_time_is_silent() -> None:
     call = bench.core.begin(Get(key=KEY), bench.now)
     since = bench.mono
     bench.run(call)
-    assert call.outstanding() == {primary: since}
+    assert call.attempts.outstanding() == {primary: since}
     assert not bench.core.overdue(primary, since, bench.now), "too early to tell"
     bench.wait(ATTEMPT_MOST_NS)
     assert bench.core.overdue(primary, since, bench.now)
