@@ -7,7 +7,17 @@ from dcc.replication.once import KEEP_NS
 from dcc.types import node_key
 from dcc.units import KIB, MIB, SECOND
 from dcc.wire.codec import Codec
-from dcc.wire.messages import Code, ErrorReply, Get, GetReply, Op, Outcome, Write, WriteReply
+from dcc.wire.messages import (
+    Code,
+    ErrorReply,
+    Get,
+    GetReply,
+    Op,
+    Outcome,
+    Write,
+    WriteMany,
+    WriteReply,
+)
 from tests.cores import Cores
 
 
@@ -100,6 +110,19 @@ def test_writes_that_wait_for_a_silent_owner_are_bounded_in_bytes() -> None:
     filled(core)
     assert used(core, "waiting_values") <= core.config.waiting_bytes_max
     assert used(core, "replication_queues") <= core.config.queues_bytes_max
+
+
+def test_what_one_message_brings_to_wait_for_copies_keeps_to_the_limit() -> None:
+    """The rest is left to single writes, which are refused while there is no room."""
+    cores = Cores("a", "b", replicas=1)
+    cores.settle()
+    cores.stopped.add("b")
+    cores.lost = lambda _a, to, _message: to == node_key("b")
+    items = tuple((cores.fresh_key("a", "b"), bytes(3 * MIB)) for _ in range(4))
+    cores.ask("a", WriteMany(op=Op.PUT, items=items, w=2))
+    cores.step()
+    assert 0 < used(cores["a"], "replication_queues") <= 7 * MIB
+    filled(cores["a"])
 
 
 def test_reads_are_still_served_while_writes_wait() -> None:

@@ -49,6 +49,7 @@ DRAWN = {
     125: "a scan by a ring that was no more asked nobody of whom its slots had moved to",
     234: "who stood still while it asked called the cluster converged by what it knew before",
     252: "a value came from the third holder in vain, two having told of its eviction",
+    510: "one message's values, all waiting for copies, took more than the limit",
 }
 
 

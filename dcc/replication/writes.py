@@ -228,6 +228,7 @@ class Writes:
         held, clock, store = self._held, self._held.clock, self._held.store
         targets = self._targets_needed(many.w)
         agreed_ms = clock.agreed_ms(now.ms)
+        queued_bytes = 0  # They wait for copies, and count once the turn is over.
         for index, (key, value) in enumerate(many.items):
             slot = slot_of(key)
             route = held.view.route(slot)
@@ -235,7 +236,7 @@ class Writes:
                 continue
             if clock.is_ahead(now.ms) and self.better_stamped_by(route, now) is not None:
                 continue
-            if not store.room.fits(len(value)):
+            if not store.room.fits(len(value), queued_bytes):
                 continue
             inquiry = self._certainty.of_write(slot, many.op, key)
             if inquiry.peers:
@@ -252,6 +253,7 @@ class Writes:
             request.outcomes[index] = decision.outcome
             if decision.record is not None:
                 version = self._store(request, index, slot, decision, many.w, many.seen, now)
+                queued_bytes += len(value)
                 request.stamp = max(request.stamp, version.stamp)
                 if request.stamps is not None:
                     request.stamps[index] = version.stamp

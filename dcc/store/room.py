@@ -37,10 +37,13 @@ class Room:
         taken = memory.valueless_bytes_max + memory.other_bytes - self.reserved_bytes
         return length <= self._value_bytes_max and bytes_cost(length) <= memory.limit_bytes - taken
 
-    def fits(self, length: int) -> bool:
-        """Return whether a value of `length` bytes can be kept now, with what is reserved."""
-        memory = self._memory
-        return length <= self._value_bytes_max and bytes_cost(length) <= memory.room_bytes
+    def fits(self, length: int, beside: int = 0) -> bool:
+        """Return whether a value of `length` bytes can be kept now, with what is reserved.
+
+        `beside`: bytes that will be reserved at the end of this turn, and are not yet.
+        """
+        room_bytes = self._memory.room_bytes - beside
+        return length <= self._value_bytes_max and bytes_cost(length) <= room_bytes
 
     def count(self) -> None:
         """Count what may have grown, and make the room that takes."""
