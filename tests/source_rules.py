@@ -32,7 +32,6 @@ LIMITED = ("dcc/", "simulations/", "benchmarks/")
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 LONGER = {
-    "dcc/node/loop.py": (500, "the turn, reception and other threads' wishes; to be split so"),
     "dcc/node/transport.py": (500, "sockets, their options and names; to be split so"),
     "dcc/client/dispatch.py": (450, "many calls over one connection each; to be split"),
 }
@@ -49,7 +48,6 @@ MORE_METHODS = {
     "Writes": (30, "a write's whole life, which crosses all of them"),
     "NodeCore": (30, "the contract with the shell, and properties that name the parts"),
     "Prober": (30, "three roles of a probe; to be split by them"),
-    "Loop": (40, "the turn, reception and other threads' wishes; to be split so"),
     "Transport": (45, "sockets, their options and names; to be split so"),
     "Dispatcher": (40, "many calls over one connection each; to be split"),
     "Network": (40, "every kind of message and connection that a simulated network knows"),

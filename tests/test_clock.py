@@ -309,7 +309,7 @@ def test_stamps_beyond_the_skew_bound_are_refused() -> None:
 
 def test_the_shells_clock_goes_on_while_the_machine_is_suspended() -> None:
     """In a time namespace whose boot-time clock is an hour ahead, as if it had slept that long."""
-    look = "from dcc.node.loop import read_clocks; import time; "
+    look = "from dcc.node.clocks import read_clocks; import time; "
     look += "print(read_clocks().mono - time.monotonic_ns())"
     space = ["unshare", "--user", "--map-root-user", "--time", "--boottime", "3600"]
     try:
@@ -321,7 +321,7 @@ def test_the_shells_clock_goes_on_while_the_machine_is_suspended() -> None:
     assert int(done.stdout) // SECOND in (3_599, 3_600)
 
 
-@pytest.mark.parametrize("module", ["loop", "transport", "http"])
+@pytest.mark.parametrize("module", ["loop", "reception", "wishes", "transport", "http"])
 def test_no_part_of_the_shell_compares_times_of_two_clocks(module: str) -> None:
     """`time.monotonic_ns` stands still during a suspension; a mix would be hours apart."""
     text = (Path(loop.__file__).parent / f"{module}.py").read_text()

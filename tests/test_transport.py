@@ -15,11 +15,11 @@ import zmq
 from dcc.effects import Connect, Disconnect, Effect, Notify, Publish, Send
 from dcc.errors import ConfigError
 from dcc.limits import EXTRA_FRAMES_MAX
-from dcc.node import loop
+from dcc.node import clocks
 from dcc.node import transport as under_test
 from dcc.node.binding import expand_seeds
-from dcc.node.loop import SKIPPED_FRAMES_MAX
 from dcc.node.options import Address
+from dcc.node.reception import SKIPPED_FRAMES_MAX
 from dcc.node.transport import OPENING_NS, SEED_IDLE_NS, Transport
 from dcc.types import TOPIC_ALL, Now, topic_of
 from dcc.units import MILLISECOND, SECOND
@@ -336,7 +336,7 @@ def test_a_tick_that_always_fails_does_not_take_the_whole_processor(
     monkeypatch.setattr(node.core, "tick", fail)
     began = time.monotonic()
     node.core.next_tick = 0
-    node.loop._wake()
+    node.loop._wishes.wake()
     wait_until(lambda: node.loop.bugs >= 20)
     assert time.monotonic() - began > 0.15
 
@@ -386,7 +386,7 @@ def spending(monkeypatch: pytest.MonkeyPatch) -> Callable[[Harness], None]:
     def use(node: Harness) -> None:
         node.core.spend = spend
 
-    monkeypatch.setattr(loop, "mono_ns", lambda: time.monotonic_ns() + spent[0])
+    monkeypatch.setattr(clocks, "mono_ns", lambda: time.monotonic_ns() + spent[0])
     return use
 
 

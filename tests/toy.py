@@ -138,7 +138,7 @@ class Harness:
         """Have the core ask for `effects` in the loop's own thread."""
         self.core.todo += effects
         self.core.next_tick = 0
-        self.loop._wake()
+        self.loop._wishes.wake()
 
     def stick(self) -> None:
         """Hold the loop inside the core until `core.release` is set."""

@@ -38,7 +38,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from dcc.errors import ConfigError
-from dcc.node.loop import Loop, mono_ns
+from dcc.node.clocks import mono_ns
+from dcc.node.loop import Loop
 from dcc.node.metrics import families, histograms
 from dcc.node.options import Address
 from dcc.units import SECOND
