@@ -48,7 +48,7 @@ peers: .venv/installed-for-tests .venv/peers/installed
 
 # A warning is an error; then the examples in what was built are run.
 docs: .venv/installed-for-docs
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env --write-all -b html docs docs/_build/html
 	$(BIN)/python -m sphinx --fail-on-warning --quiet -b doctest docs docs/_build/doctest
 
 # PYTHON=python3.13 names the one that the wheel is tried on, in an environment that has nothing else.

@@ -135,8 +135,8 @@ class ClusterClock:
         "Offset without lag: all that is added when the time is read."
         self._moved_at = now.mono
         self._apart_since = self._asked_at = NEVER
-        self.trust = Trust.FREE
-        self.settled = False
+        self.trust: Trust = Trust.FREE
+        self.settled: bool = False
         "Whether enough other clocks were read to trust this one; once true it stays so."
         self.last: Stamp = 0
         "The largest stamp made or seen; grows only."

@@ -111,7 +111,7 @@ class Listeners:
     def __init__(self) -> None:
         self._sockets: list[net.socket] = []
         self._reserve = Reserve(RESERVE)
-        self.deaf = False
+        self.deaf: bool = False
         "Whether nobody new is listened to."
 
     def add(self, listeners: list[net.socket]) -> None:

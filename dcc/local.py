@@ -13,17 +13,19 @@ import time
 import weakref
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 from urllib.parse import quote
 
 from dcc import green
 from dcc.config import NodeConfig
 from dcc.errors import ConfigError, NodeUnavailable, UsageError
+from dcc.node.keywords import ClusterOptions, NodeOptions
 from dcc.node.logs import level_of
 from dcc.node.loop import Loop, open_loop
 from dcc.node.options import OPTIONS, Given, parse
 
 if TYPE_CHECKING:
+    from dcc.client.keywords import ClientOptions
     from dcc.client.sync import Client
 
 _LOGGER = logging.getLogger("dcc.node")
@@ -40,7 +42,7 @@ class Node:
     unless given. Raises TypeError for other keywords, ConfigError for impossible values.
     """
 
-    def __init__(self, *, bind: str = "127.0.0.1:0", **options: Any) -> None:
+    def __init__(self, *, bind: str = "127.0.0.1:0", **options: Unpack[NodeOptions]) -> None:
         given, self._tuning = _split({"bind": bind} | options)
         self._options = parse(given)
         self._loop: Loop | None = None
@@ -134,10 +136,13 @@ class LocalCluster:
     nobody left to hand data to.
     """
 
-    def __init__(self, count: int = 3, *, replicas: int = 1, **options: Any) -> None:
+    def __init__(
+        self, count: int = 3, *, replicas: int = 1, **options: Unpack[ClusterOptions]
+    ) -> None:
         if count < 1:
             raise ValueError("a cluster has at least one node")
-        self._count, self._options = count, {"replicas": replicas} | options
+        self._count = count
+        self._options: dict[str, Any] = {"replicas": replicas} | options
         self._clients: weakref.WeakSet[Client] = weakref.WeakSet()
         self.nodes: list[Node] = []
         "In the order of their start; stopped ones stay in the list."
@@ -161,11 +166,11 @@ class LocalCluster:
             raise
         return self
 
-    def add(self, **options: Any) -> Node:
+    def add(self, *, bind: str = "127.0.0.1:0", **options: Unpack[NodeOptions]) -> Node:
         """Start one more node, which joins the first that is alive; return it at once."""
         seeds = [node.address for node in self.nodes if node.alive]
         merged: dict[str, Any] = self._options | ({"seed": seeds} if seeds else {}) | options
-        node = Node(**merged)
+        node = Node(bind=bind, **merged)
         self.nodes.append(node.start())
         return node
 
@@ -175,12 +180,12 @@ class LocalCluster:
         nodes = ",".join(node.address for node in self.nodes if node.alive)
         return f"dcc://{nodes}?cluster={quote(self._options.get('cluster', 'dcc'), safe='')}"
 
-    def client(self, **options: Any) -> Client:
+    def client(self, **options: Unpack[ClientOptions]) -> Client:
         """Return a client that knows all running nodes; closed with the cluster."""
         from dcc.client.sync import Client
 
-        options = {"cluster": self._options.get("cluster", "dcc")} | options
-        client = Client([node.address for node in self.nodes if node.alive], **options)
+        merged: dict[str, Any] = {"cluster": self._options.get("cluster", "dcc")} | options
+        client = Client([node.address for node in self.nodes if node.alive], **merged)
         self._clients.add(client)
         return client
 

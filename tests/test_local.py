@@ -99,9 +99,9 @@ def test_stop_and_kill_may_be_repeated_and_come_before_start() -> None:
 
 def test_a_wrong_keyword_is_a_type_error_and_a_wrong_value_a_config_error() -> None:
     with pytest.raises(TypeError, match="http"):
-        Node(http="127.0.0.1:0")
+        Node(http="127.0.0.1:0")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="nonsense"):
-        LocalCluster(2, nonsense=1).start()
+        LocalCluster(2, nonsense=1).start()  # type: ignore[call-arg]
     with pytest.raises(ConfigError, match="replicas"):
         Node(replicas=10)
     with pytest.raises(ConfigError, match="ack_timeout"):

@@ -45,7 +45,8 @@ from dcc.client.audit import Audit, compared
 from dcc.client.calls import Call, Operation
 from dcc.client.core import ClientCore
 from dcc.client.dispatch import IN_FLIGHT_MAX
-from dcc.client.events import EventHook, Events
+from dcc.client.events import Events
+from dcc.client.keywords import EventHook
 from dcc.client.link import read_clocks
 from dcc.client.making import AsyncMakesValues
 from dcc.client.many import Written

@@ -33,8 +33,8 @@ class Breaker:
     __slots__ = ("_answered_at", "open", "opened")
 
     def __init__(self) -> None:
-        self.open = False
-        self.opened = 0
+        self.open: bool = False
+        self.opened: int = 0
         "How often it has opened."
         self._answered_at = -1
 

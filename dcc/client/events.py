@@ -8,16 +8,14 @@ since who makes a call learns of its failure by an error.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from dcc.client.keywords import EventHook
 from dcc.errors import DccError
 
 logging.getLogger("dcc").addHandler(logging.NullHandler())
 LOGGER = logging.getLogger("dcc.client")
-
-EventHook = Callable[[str, Mapping[str, Any]], object]
-"Called with the name of an event and its fields."
 
 _NONE: Mapping[str, Any] = {}
 

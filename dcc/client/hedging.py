@@ -39,10 +39,10 @@ class Hedging:
     """
 
     def __init__(self, attempt_ns: int, lock: AbstractContextManager[object] | None = None) -> None:
-        self.delay_ns = attempt_ns
+        self.delay_ns: int = attempt_ns
         "How long a read waits before it is hedged."
         self._attempt_ns = attempt_ns
-        self.wait_ms = -(-attempt_ns // MILLISECOND)
+        self.wait_ms: int = -(-attempt_ns // MILLISECOND)
         "How long the hot path waits: the delay in ms, the attempt's time if nothing is saved up."
         self._lock = lock or nullcontext()
         self._samples: list[int] = []
@@ -50,7 +50,7 @@ class Hedging:
         self._reads = 0
         self._paid = 0
         "Of the reads so far, those whose share is in `saved`."
-        self.saved = float(BURST)
+        self.saved: float = float(BURST)
         "Hedges that may be sent now."
 
     def answered(self, latency_ns: int) -> None:

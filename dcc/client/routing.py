@@ -52,15 +52,17 @@ class View:
         self.settings: Settings = topology.settings
         self.listed: tuple[Member, ...] = topology.members
         self.members: dict[NodeKey, Member] = {member.key: member for member in ring}
-        self.alive = {m.key: m.request for m in ring if m.standing is Standing.ALIVE}
+        self.alive: dict[NodeKey, str] = {
+            m.key: m.request for m in ring if m.standing is Standing.ALIVE
+        }
         self.by_address: dict[str, Member] = {member.request: member for member in ring}
-        self.settled = len(self.alive) == len(ring) and not any(m.draining for m in ring)
-        self.slots = SlotMap(lazy=True)
+        self.settled: bool = len(self.alive) == len(ring) and not any(m.draining for m in ring)
+        self.slots: SlotMap = SlotMap(lazy=True)
         self.slots.update(
             [place_of(member) for member in self.members.values()], topology.settings.replicas
         )
         # The answerer's word where its list did not fit a frame; they are equal otherwise.
-        self.epoch = epoch or self.slots.epoch
+        self.epoch: int = epoch or self.slots.epoch
         self.primaries: list[str | None] = [None] * SLOT_COUNT
         self._targets: list[tuple[Target, ...] | None] = [None] * SLOT_COUNT
 

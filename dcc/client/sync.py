@@ -40,7 +40,8 @@ from dcc.client.audit import Audit
 from dcc.client.calls import Operation, command_of
 from dcc.client.channel import Channel
 from dcc.client.core import ClientCore
-from dcc.client.events import EventHook, Events
+from dcc.client.events import Events
+from dcc.client.keywords import EventHook
 from dcc.client.lending import Lender
 from dcc.client.link import read_clocks
 from dcc.client.making import MakesValues

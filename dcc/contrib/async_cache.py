@@ -10,10 +10,11 @@ import weakref
 from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from dcc import AsyncClient, Latency, Version
 from dcc.client.arguments import UNSET, Ttl, Unset
+from dcc.client.keywords import CacheOptions
 from dcc.client.values import Values
 from dcc.contrib.cache import counts_of, plans_of
 from dcc.contrib.health import Health, health_of
@@ -34,7 +35,7 @@ class AsyncCache(OfOneProcess):
         nodes: str | Iterable[str] | None = None,
         namespace: str | None = None,
         defaults: Mapping[str, Any] | None = None,
-        **options: Any,
+        **options: Unpack[CacheOptions],
     ) -> None:
         """Check the options, which are those of `Cache`."""
         self.settings: Settings = settings_of(url, nodes, namespace, options, defaults or {})

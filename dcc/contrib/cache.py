@@ -14,10 +14,11 @@ import time
 from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from dcc import Client, Latency, Version
 from dcc.client.arguments import UNSET, Ttl, Unset
+from dcc.client.keywords import CacheOptions
 from dcc.client.values import Values
 from dcc.contrib.health import Health, health_of
 from dcc.contrib.plans import Ask, Plan, Plans, Space
@@ -42,7 +43,7 @@ class Cache(OfOneProcess):
         nodes: str | Iterable[str] | None = None,
         namespace: str | None = None,
         defaults: Mapping[str, Any] | None = None,
-        **options: Any,
+        **options: Unpack[CacheOptions],
     ) -> None:
         """Check the options; connections are made when first needed.
 

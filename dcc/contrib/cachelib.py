@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 from cachelib.base import BaseCache
 
+from dcc.client.keywords import CacheOptions
 from dcc.client.values import Serializer, Values
 from dcc.contrib.cache import Cache
 from dcc.contrib.settings import namespace_from
@@ -30,7 +31,7 @@ class DccCache(BaseCache):
         default_timeout: int | dt.timedelta = 300,
         key_prefix: str | Callable[[], str] | None = None,
         ignore_delete_many_errors: bool = True,
-        **options: Any,
+        **options: Unpack[CacheOptions],
     ) -> None:
         """Take the options of `dcc.contrib.cache.Cache` and those that all caches here have.
 

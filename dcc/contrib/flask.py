@@ -7,11 +7,12 @@ Flask-Caching hands its configuration only to back ends whose dotted path does n
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from typing import Any, Unpack
 
 from flask.sessions import SecureCookieSession, SessionInterface
 
 from dcc import DccError
+from dcc.client.keywords import CacheOptions
 from dcc.contrib.cache import Cache
 from dcc.contrib.cachelib import DccCache
 from dcc.contrib.running import CALLERS_MISTAKES
@@ -50,7 +51,7 @@ class DccSessionInterface(SessionInterface):
     stays, so afterwards the visitor is who he was. JSON unless told otherwise.
     """
 
-    def __init__(self, url: str | None = None, **options: Any) -> None:
+    def __init__(self, url: str | None = None, **options: Unpack[CacheOptions]) -> None:
         """Take the options of `dcc.contrib.cache.Cache`."""
         usual = {"namespace": "sessions", "on_error": "miss", "serializer": "json"}
         self._cache = Cache(url, defaults=usual, **options)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, Unpack
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dcc.client.keywords import CacheOptions
 from dcc.client.values import Values
 from dcc.contrib.async_cache import AsyncCache
 from dcc.contrib.responses import (
@@ -39,7 +40,9 @@ BODY_BYTES_MAX = 1 << 20
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 
-def lifespan(url: str | None = None, *, around: Lifespan | None = None, **options: Any) -> Lifespan:
+def lifespan(
+    url: str | None = None, *, around: Lifespan | None = None, **options: Unpack[CacheOptions]
+) -> Lifespan:
     """Return a lifespan for an application, which opens a cache and closes it at the end.
 
     Args:

@@ -60,7 +60,7 @@ class Story:
         self._members: dict[str, str] = {}
         self._members_due = 0.0
         self._watch: Watch | None = None
-        self.result = Result()
+        self.result: Result = Result()
 
     def run(self) -> Result:
         """Tell the whole story; Broken if a process fails."""

@@ -35,7 +35,7 @@ class Child:
 
     def __init__(self, name: str, module: str, *arguments: str) -> None:
         self.name = name
-        self.expected_to_end = False
+        self.expected_to_end: bool = False
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -125,7 +125,7 @@ class Node(Child):
         super().__init__(
             name, "dcc.node", *options, *(part for seed in seeds for part in ("--seed", seed))
         )
-        self.request = ""
+        self.request: Any = ""
 
     @property
     def ready(self) -> bool:

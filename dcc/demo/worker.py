@@ -70,8 +70,8 @@ class Worker:
         self._due: dict[str, tuple[float, float]] = {}
         "Page -> when its put was answered, and until when it must be there (monotonic)."
         self.left_out: set[str] = set()
-        self.stopping = threading.Event()
-        self.tally = Tally()
+        self.stopping: threading.Event = threading.Event()
+        self.tally: Tally = Tally()
 
     def run(self, reports: IO[str]) -> None:
         """Request and report until `stopping`."""

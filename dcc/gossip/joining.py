@@ -58,7 +58,7 @@ class Seeds:
         self._turn = 0
         self._alone_at = NEVER
         self._form_at = NEVER
-        self.attempt_at = NEVER
+        self.attempt_at: int = NEVER
 
     def start(self, now: int) -> None:
         """Begin to join. Founding is due at once if there is nobody to ask."""

@@ -23,7 +23,7 @@ class OwnTime:
     """
 
     def __init__(self, now: int, *, late_max_ns: int) -> None:
-        self.now = now
+        self.now: int = now
         "Own time of this turn."
         self.due = NEVER
         "When the next turn was asked for, in own time."

@@ -88,7 +88,7 @@ class Prober:
         config: NodeConfig,
         rng: random.Random,
     ) -> None:
-        self.score = 0
+        self.score: int = 0
         self._table, self._rumors, self._pace, self._rng = table, rumors, pace, rng
         self._period_ns, self._ack_timeout_ns = config.protocol_period_ns, config.ack_timeout_ns
         # An ack for the former life of this node must not match a probe of this one.

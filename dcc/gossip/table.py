@@ -19,9 +19,9 @@ class Table:
     """Rows by node key, this node's own among them."""
 
     def __init__(self, me: Member) -> None:
-        self.key = me.key
+        self.key: NodeKey = me.key
         self.rows: dict[NodeKey, Member] = {self.key: me}
-        self.changes = 0
+        self.changes: int = 0
         "Counts replaced rows; whoever derives something from the rows compares it."
         self.awaited: dict[str, NodeKey | None] = {}
         """Addresses of seeds of which no row was known since the start -> who answered there. They

@@ -22,8 +22,9 @@ class Latency:
     __slots__ = ("buckets", "count", "sum_ns")
 
     def __init__(self) -> None:
-        self.buckets = [0] * (len(BOUNDS_NS) + 1)
-        self.count = self.sum_ns = 0
+        self.buckets: list[int] = [0] * (len(BOUNDS_NS) + 1)
+        self.count: int = 0
+        self.sum_ns: int = 0
 
     def observe(self, duration_ns: int, times: int = 1) -> None:
         """Count a duration `times` times; O(log buckets)."""
@@ -61,13 +62,13 @@ class Counters:
     """Requests, hits, misses, drops of one node since its start."""
 
     def __init__(self) -> None:
-        self.commands = dict.fromkeys(COMMANDS, 0)
+        self.commands: dict[str, int] = dict.fromkeys(COMMANDS, 0)
         self.hits = self.misses = self.unsure = 0
         self.errors: dict[str, int] = {}
         "Refusals by the name of their code."
         self.dropped: dict[str, int] = {}
         "Messages dropped by reason."
-        self.latency = {command: Latency() for command in COMMANDS}
+        self.latency: dict[str, Latency] = {command: Latency() for command in COMMANDS}
         self.flaps = 0
         "Members that came back after they had been believed suspect or dead."
         self.conflicts = 0

@@ -74,7 +74,7 @@ class Footprint:
         self._counts = [row.used for row in self._beside]
         limit = machines.config.memory_limit_bytes
         store = self._store
-        self.rows = (
+        self.rows: tuple[Row, ...] = (
             Row("store", limit, lambda: store.bytes_used - store.reserved_bytes),
             *self._beside,
             *_base(machines, converging),

@@ -36,8 +36,8 @@ class Forwards:
     def __init__(self, holdings: Holdings, codec: Codec) -> None:
         self._held, self._codec = holdings, codec
         self._open: dict[int, Forward] = {}
-        self.count = 0
-        self.bytes_used = 0
+        self.count: int = 0
+        self.bytes_used: int = 0
         "Of the values of all."
 
     def __len__(self) -> int:

@@ -69,7 +69,7 @@ class HttpServer:
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise ConfigError(f"--http: cannot bind {address}: {reason}") from error
-        self.address = Address(address.host, self._server.server_address[1])
+        self.address: Address = Address(address.host, self._server.server_address[1])
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": REAP_S}, name="dcc-http",
             daemon=True,

@@ -32,7 +32,7 @@ class Lateness:
 
     def __init__(self, clock: ClusterClock) -> None:
         self._clock = clock
-        self.refused = 0
+        self.refused: int = 0
         "Late reads so far, told or dropped."
         self._strained_until = -1
         self._told = 0

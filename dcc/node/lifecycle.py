@@ -29,7 +29,7 @@ class Lifecycle:
     def __init__(self, machines: Machines, company: Company) -> None:
         self._machines, self._company = machines, company
         self._leave_by = NEVER
-        self.left = False
+        self.left: bool = False
         "Whether this node has left, or another one has taken its name: the shell ends it."
 
     @property

@@ -73,7 +73,7 @@ class Writer:
         self._lines: Queue[tuple[int, bytes] | None] = Queue(LINES_MAX)
         self._thread = threading.Thread(target=self._run, name="dcc-log", daemon=True)
         self._thread.start()
-        self.dropped = 0
+        self.dropped: int = 0
         "Lines that nobody took."
 
     def write(self, fd: int, line: str) -> None:

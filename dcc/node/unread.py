@@ -50,7 +50,7 @@ class Unread:
 
     def __init__(self, bytes_max: int = 32 * MIB) -> None:
         self.bytes_max = bytes_max
-        self.bytes_used = 0
+        self.bytes_used: int = 0
         self._clients: dict[bytes, _Client] = {}
 
     def admits(self, route: bytes, size: int) -> bool:

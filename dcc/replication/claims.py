@@ -46,7 +46,7 @@ class Claims:
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._waiting: dict[int, dict[NodeKey, Claim]] = {}
-        self.bytes_used = 0
+        self.bytes_used: int = 0
 
     def __len__(self) -> int:
         return len(self._waiting)

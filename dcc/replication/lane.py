@@ -72,7 +72,7 @@ class Lane:
         self.queue: deque[tuple[Record, int, int]] = deque()  # bytes, and when it came, ns
         self.flight: dict[int, Batch] = {}
         "By number, in the order of their last sending."
-        self.bytes = 0
+        self.bytes: int = 0
         "Of all records queued and in flight."
         self._order = 0
         self._probes: dict[int, int] = {}  # number -> order

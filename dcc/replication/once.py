@@ -66,12 +66,12 @@ class Once:
     def __init__(self, bytes_max: int = 16 * MIB) -> None:
         self.bytes_max = bytes_max
         self._clients_max = min(CLIENTS_MAX, max(1, bytes_max // CLIENTS_SHARE // CLIENT_BYTES))
-        self.bytes_used = 0
+        self.bytes_used: int = 0
         self._known: OrderedDict[tuple[Client, int], _Known] = OrderedDict()  # oldest first
         self._clients: OrderedDict[Client, _Requests] = OrderedDict()  # least recently heard first
         self._fell_out = False
         "Whether a client fell out: one that is not known may have been."
-        self.repeated = 0
+        self.repeated: int = 0
 
     def __len__(self) -> int:
         return len(self._known)

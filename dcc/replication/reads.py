@@ -69,7 +69,10 @@ class Reads:
         self._streams, self._staleness, self._served = streams, staleness, served
         self._waiting: dict[int, _Waiting] = {}
         self._repaired: dict[tuple[NodeKey, Version], None] = {}
-        self.hits = self.misses = self.unsure = self.read_repairs = 0
+        self.hits: int = 0
+        self.misses: int = 0
+        self.unsure: int = 0
+        self.read_repairs: int = 0
 
     @property
     def repairs(self) -> int:

@@ -36,7 +36,7 @@ class ServedKeys:
         self._room = min(holdings.config.named_keys_per_second, BATCH_KEYS_MAX)
         self._keys: dict[bytes, None] = {}
         self._at = NEVER
-        self.heard = 0
+        self.heard: int = 0
         "Names heard of keys whose value is held here."
 
     def __len__(self) -> int:

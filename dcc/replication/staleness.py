@@ -31,8 +31,10 @@ class Staleness:
 
     def __init__(self) -> None:
         self._samples: dict[bytes, tuple[Version, int]] = {}  # oldest first
-        self.sampled = self.stale = 0
-        self.age_sum_ms = self.age_max_ms = 0
+        self.sampled: int = 0
+        self.stale: int = 0
+        self.age_sum_ms: int = 0
+        self.age_max_ms: int = 0
         "Of the stale reads: how long the newer version had existed when they were served."
 
     def __len__(self) -> int:

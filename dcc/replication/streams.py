@@ -78,7 +78,7 @@ class Streams:
         self._dirty: set[NodeKey] = set()  # peers with something queued
         self.gaps: dict[NodeKey, Gap] = {}
         "Peers for which something was dropped, those who have closed the gap since included."
-        self.dropped = 0
+        self.dropped: int = 0
         "Records dropped for want of room or acknowledgement: gaps that an exchange fills."
         self._offered = self._offer_at = 0
 

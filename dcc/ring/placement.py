@@ -107,9 +107,11 @@ class Ranking:
         """Prepare for `places`, sorted by key, each key once."""
         self.replicas = replicas
         self.keys: list[NodeKey] = [place.key for place in places]
-        self.draining = frozenset(place.key for place in places if place.draining)
-        self.weighted = len({place.weight for place in places}) > 1
-        self.owner_count = min(replicas + 1, len(places) - len(self.draining))
+        self.draining: frozenset[NodeKey] = frozenset(
+            place.key for place in places if place.draining
+        )
+        self.weighted: bool = len({place.weight for place in places}) > 1
+        self.owner_count: int = min(replicas + 1, len(places) - len(self.draining))
         self._weights = [place.weight for place in places]
         self._drains = [place.draining for place in places]
         zones = Counter(place.zone for place in places)

@@ -40,9 +40,9 @@ class SlotMap:
 
     def __init__(self, *, lazy: bool = False) -> None:
         """Start empty: epoch 0, nobody owns anything."""
-        self.epoch = 0
+        self.epoch: int = 0
         "64-bit hash of places and replicas; 0 while there are no places."
-        self.replicas = 0
+        self.replicas: int = 0
         "Copies beyond the primary."
         self._lazy = lazy
         self._places: dict[NodeKey, Place] = {}

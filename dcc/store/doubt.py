@@ -63,7 +63,9 @@ class Listing:
     def __init__(
         self, clock: Clock, spans: Sequence[Span], mark: Stamp, hashes: Sequence[int] = ()
     ) -> None:
-        self.clock, self.spans, self.mark = clock, spans, mark
+        self.clock: Clock = clock
+        self.spans: Sequence[Span] = spans
+        self.mark: Stamp = mark
         self._hashes = array("Q", hashes)
 
     @cached_property

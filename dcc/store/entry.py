@@ -93,7 +93,7 @@ class Chain:
     __slots__ = ("root",)
 
     def __init__(self) -> None:
-        self.root = anchor()
+        self.root: Entry = anchor()
         "Before the oldest and behind the newest."
 
     def append(self, entry: Entry) -> None:

@@ -51,8 +51,8 @@ class Lru:
     def __init__(self) -> None:
         self._chain = Chain()
         self._root = self._chain.root
-        self.add = self._chain.append
-        self.victim = self._chain.first
+        self.add: Callable[[Entry], None] = self._chain.append
+        self.victim: Callable[[], Entry | None] = self._chain.first
 
     def hit(self, entry: Entry) -> None:
         """Move to the newest end. Written out, since a read waits for it."""

@@ -40,7 +40,7 @@ class Notes:
         "Ascending, disjoint, not touching, above the clock."
         self._loose: dict[Origin, Stamp] = {}
         "Largest stamp of what is held without being covered or noted."
-        self.counted_bytes = 0
+        self.counted_bytes: int = 0
         "What whoever keeps these notes has counted for them."
 
     @property

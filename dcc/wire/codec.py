@@ -151,7 +151,7 @@ class Codec:
     """Encodes as one sender, decodes for one cluster. Holds no state that a message changes."""
 
     def __init__(self, cluster: str, *, sender: int, boot: int) -> None:
-        self.prefix = cluster_prefix(cluster)
+        self.prefix: bytes = cluster_prefix(cluster)
         self._sender, self._boot = sender, boot
         self._pack = msgpack.Packer(autoreset=True).pack
 

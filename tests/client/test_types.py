@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import assert_type
 
 import pytest
 
-from dcc import AsyncClient, Client, LocalCluster, Lookup
+from dcc import AsyncClient, Cache, Client, LocalCluster, Lookup, Node
+from dcc.client.keywords import AsyncClientOptions, CacheOptions, ClientOptions
+from dcc.client.url import CACHE_OPTIONS, CLIENT_OPTIONS
+from dcc.config import NodeConfig
+from dcc.node.keywords import ClusterOptions, NodeOptions
+from dcc.node.options import OPTIONS
 
 
 @pytest.mark.process
@@ -30,3 +36,36 @@ async def coroutines_tell_the_same(client: AsyncClient, lookup: Lookup) -> None:
     await client.put("a", b"", w="most")  # type: ignore[arg-type]
     AsyncClient(read="some")  # type: ignore[arg-type]
     lookup.status == "found"  # type: ignore[comparison-overlap]  # noqa: B015
+
+
+def never_called_either() -> None:
+    """What is no option, or has the wrong type, is seen before a program runs."""
+    Cache(on_error="none")  # type: ignore[arg-type]
+    Cache(nodes="127.0.0.1:6740", retries=3)  # type: ignore[call-arg]
+    Node(max_memory=1.5)  # type: ignore[arg-type]
+    LocalCluster(3, zones="a")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [(Client, ClientOptions), (AsyncClient, AsyncClientOptions)]
+)
+def test_the_types_of_the_options_have_all_that_a_client_takes(kind: type, options: type) -> None:
+    taken = inspect.signature(kind).parameters
+    assert keys(options) == taken.keys() - {"nodes"}
+
+
+def test_the_types_of_the_options_have_all_that_a_cache_takes() -> None:
+    assert keys(CacheOptions) == CLIENT_OPTIONS.keys() | CACHE_OPTIONS.keys()
+
+
+def test_the_types_of_the_options_have_all_that_a_node_takes() -> None:
+    named = {option.name.replace("-", "_") for option in OPTIONS}
+    tuning = {name for name in NodeConfig.__slots__ if name.endswith(("_ns", "_ms", "_max"))}
+    assert keys(NodeOptions) == (named | tuning) - {"bind", "http", "log_format", "log_level"}
+    assert keys(ClusterOptions) == keys(NodeOptions) - {"replicas"}
+
+
+def keys(options: type) -> frozenset[str]:
+    """Return the names in a TypedDict."""
+    found: frozenset[str] = options.__optional_keys__  # type: ignore[attr-defined]
+    return found

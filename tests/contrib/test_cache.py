@@ -7,7 +7,7 @@ import copy
 import logging
 import pickle
 import time
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -63,7 +63,9 @@ def test_the_age_of_a_clear_is_a_number_of_seconds(age: str) -> None:
 @pytest.mark.parametrize(
     "value", [None, True, False, 0, -7, 1 << 63, "7", "", "ä", [1, "2", None], {"a": {"b": 1.5}}]
 )
-def test_values_come_back_as_they_were(url: str, serializer: str, value: Any) -> None:
+def test_values_come_back_as_they_were(
+    url: str, serializer: Literal["json", "msgpack", "pickle"], value: Any
+) -> None:
     cache = Cache(url, namespace="values", serializer=serializer)
     missing = object()
     assert cache.put("key", value)
@@ -188,7 +190,7 @@ def test_a_url_with_a_mistake_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="url"):
         Cache(url)
     with pytest.raises(TypeError, match="unknown option 'speed'"):
-        Cache(speed=9)
+        Cache(speed=9)  # type: ignore[call-arg]
 
 
 # ------------------------------------------------------------------ no cluster
