@@ -209,12 +209,14 @@ def test_the_collector_has_clients_and_caches(cluster: LocalCluster) -> None:
 
 
 @pytest.mark.process
-def test_the_example_of_the_document_runs(
+def test_the_examples_of_the_document_run(
     nodes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DCC_NODES", ",".join(nodes))
-    (block,) = re.findall(r"^```python\n(.*?)^```$", DOCUMENT, re.M | re.S)
-    exec(compile(block, "docs/observability.md", "exec"), {})
+    blocks = re.findall(r"^```python\n(.*?)^```$", DOCUMENT, re.M | re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "docs/observability.md", "exec"), {})
 
 
 def test_the_document_names_every_command_event_and_metric() -> None:
