@@ -184,7 +184,7 @@ def test_a_node_that_does_not_know_the_time_yet_refuses_writes_and_clears() -> N
     late = cores.add("c")
     cores.stopped = {"a", "b"}
     assert late.membership.joined, "the first answer of a seed is no reading of its clock"
-    assert not late.serving
+    assert not late.machines.serving
     put = Write(op=Op.PUT, key=b"k", value=b"v", direct=True)
     many = WriteMany(op=Op.PUT, items=((b"k", b"v"),))
     for message in (put, many, Clear(seen=0, issued_ms=0)):

@@ -80,7 +80,7 @@ def test_a_delete_at_a_lone_node_reaches_what_it_cannot_see() -> None:
     cores.run(0.1)
     assert cores.held("b", key) == b"value"
     a = cores.add("a", seeded=False)
-    cores.until(lambda: a.serving, 5.0)
+    cores.until(lambda: a.machines.serving, 5.0)
     assert a.certainty.lone
     (reply,) = cores.ask("a", Write(op=Op.DELETE, key=key))
     assert isinstance(reply, WriteReply)

@@ -170,7 +170,7 @@ class Claims:
         accusation = row._replace(
             standing=SUSPECT, since_ms=self._time.cluster_ms, accuser=self._table.key
         )
-        effects = self._prober.never_reached(row)
+        effects = self._prober.reached.failed(row)
         if row.standing == ALIVE:
             return self._change(row.key, row, accusation) + effects
         self._repeated(row.key, row, accusation)

@@ -107,7 +107,7 @@ class Membership:
 
     def unreached(self) -> list[Member]:
         """Return the members that failed this node's probe and never answered one. O(n)."""
-        return self._prober.unreached()
+        return self._prober.reached.never()
 
     def gone(self, now: int) -> bool:
         """Return whether this node has left and the others have had the time to hear of it."""

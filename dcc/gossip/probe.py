@@ -13,23 +13,20 @@ it for what it may have written meanwhile.
       ▼
     failed: the member is accused; score + missing nacks, or + 1 where no helper could be asked
 
-Members are probed round-robin over a shuffled list that is reshuffled at each wrap, so that each
-is probed within 2n - 1 periods at worst; newcomers enter at a random place, one period after they
-were learned, when the connections have come up. A helper that hears nothing from the target says
+Members are probed in the order of `probe_order`. A helper that hears nothing from the target says
 so with a nack: if helpers fall silent too, the fault is likely here, and a higher score gives
 everybody more time.
 
 A helper that could relay an ack where the direct ping failed is asked again next time: across a
 partition that is bridged by few members, three at random would mostly be the wrong ones.
 
-Source: SWIM (Das, Gupta, Motivala, DSN 2002), round-robin probe target selection and indirect
-probing; Lifeguard (arXiv 1707.00788), Local Health Aware Probe and Buddy System.
+Source: SWIM (Das, Gupta, Motivala, DSN 2002), indirect probing; Lifeguard (arXiv 1707.00788), Local
+Health Aware Probe and Buddy System.
 """
 
 from __future__ import annotations
 
 import random
-from collections import deque
 from dataclasses import dataclass, field
 
 from dcc.config import NodeConfig
@@ -37,9 +34,10 @@ from dcc.deadlines import Deadlines
 from dcc.effects import Effect, Gossip, Tell
 from dcc.gossip.dissemination import RumorQueue, retransmit_limit
 from dcc.gossip.gray import PaceJudge
-from dcc.gossip.rows import notice
+from dcc.gossip.probe_order import ProbeOrder
+from dcc.gossip.reached import Reached
 from dcc.gossip.table import Table
-from dcc.types import Boot, Member, NodeKey, Standing
+from dcc.types import Member, NodeKey, Standing
 from dcc.units import NEVER
 from dcc.wire.messages import Ack, Nack, Ping, PingReq
 
@@ -95,19 +93,13 @@ class Prober:
         self._seq = rng.getrandbits(48)
         self._probe: _Probe | None = None
         self._probe_at = NEVER
-        self._order: list[NodeKey] = []
-        self._next = 0
-        self._listed: set[NodeKey] = set()
-        self._newcomers: deque[tuple[int, NodeKey]] = deque()
+        self._order = ProbeOrder(table, rng)
         self._relays: dict[int, tuple[NodeKey, int]] = {}
         self._relay_ends = Deadlines()
         self._bridges: dict[NodeKey, NodeKey] = {}
         self._last_bridge: NodeKey | None = None
         self._heard_at: dict[NodeKey, int] = {}
-        self._answered: dict[NodeKey, Boot] = {}
-        "The life in which a member was last reached at its addresses."
-        self._missed: dict[NodeKey, Boot] = {}
-        "The life in which a probe of a member that was never reached has failed."
+        self.reached = Reached(table)
 
     # -------------------------------------------------------------- probing others
 
@@ -122,42 +114,19 @@ class Prober:
 
     def learned(self, key: NodeKey, now: int) -> None:
         """Take a new or returned member into the round, one period from now."""
-        if key not in self._listed:
-            self._listed.add(key)
-            self._newcomers.append((now + self._period_ns, key))
+        self._order.add(key, now + self._period_ns)
 
     def forget(self, key: NodeKey) -> None:
         """Remember nothing about a member whose row is gone."""
         self._bridges.pop(key, None)
         self._heard_at.pop(key, None)
-        self._answered.pop(key, None)
-        self._missed.pop(key, None)
-
-    def answered(self, key: NodeKey) -> None:
-        """Take note that a member is reached at its addresses, by this node or by a helper."""
-        row = self._table.rows.get(key)
-        if row is not None:
-            self._answered[key] = row.boot
-            self._missed.pop(key, None)
-
-    def never_reached(self, row: Member) -> list[Effect]:
-        """Note a failed probe; tell of the first in the life of a member that never answered."""
-        if row.boot in (self._answered.get(row.key), self._missed.get(row.key)):
-            return []
-        self._missed[row.key] = row.boot
-        addresses = {"request": row.request, "gossip": row.gossip}
-        return [notice("member_not_reached", row, **addresses)]
-
-    def unreached(self) -> list[Member]:
-        """Return the members that failed a probe and never answered one in their present life."""
-        rows = self._table.rows
-        return [rows[key] for key, boot in self._missed.items() if rows[key].boot == boot]
+        self.reached.forget(key)
 
     def heard(self, key: NodeKey, now: int, *, on_gossip: bool) -> None:
         """Take note that a packet of the member `key` arrived."""
         self._heard_at[key] = now
         if on_gossip:
-            self.answered(key)
+            self.reached.answered(key)
 
     def worsen(self, by: int) -> None:
         """Change local health: positive when something speaks against this node."""
@@ -192,7 +161,7 @@ class Prober:
         stretch = self.score + 1
         self._probe_at = now + self._period_ns * stretch
         self._probe = None
-        target = self._next_target(now)
+        target = self._order.next(now)
         if target is None:
             return []
         if self._table.me.slow or self._table.rows[target].slow:
@@ -241,34 +210,6 @@ class Prober:
         # A newer incarnation arrived meanwhile: that is a sign of life.
         return row if row.incarnation == probe.incarnation else None
 
-    def _next_target(self, now: int) -> NodeKey | None:
-        self._admit_newcomers(now)
-        for _ in range(len(self._order) + 1):
-            if self._next >= len(self._order):
-                self._wrap()
-                if not self._order:
-                    return None
-            key = self._order[self._next]
-            self._next += 1
-            if self._table.is_peer(key):
-                return key
-        return None
-
-    def _wrap(self) -> None:
-        self._order = [key for key in self._order if self._table.is_peer(key)]
-        self._listed = set(self._order)
-        self._listed.update(key for _, key in self._newcomers)
-        self._rng.shuffle(self._order)
-        self._next = 0
-
-    def _admit_newcomers(self, now: int) -> None:
-        while self._newcomers and self._newcomers[0][0] <= now:
-            _, key = self._newcomers.popleft()
-            place = int(self._rng.random() * (len(self._order) + 1))
-            self._order.insert(place, key)
-            if place < self._next:
-                self._next += 1
-
     # -------------------------------------------------------------- answering and relaying
 
     def on_ping(self, sender: NodeKey, message: Ping) -> Ack | None:
@@ -309,7 +250,7 @@ class Prober:
             return []
         probe.acked = True
         self._pace.took(probe.target, now - probe.asked)
-        self.answered(probe.target)
+        self.reached.answered(probe.target)
         self.worsen(-1)
         usual_ns = self._period_ns * (self.score + 1)
         self._probe_at = min(self._probe_at, max(now, probe.began + usual_ns))
@@ -363,8 +304,5 @@ class Prober:
         """Assert bounds, and that nobody is listed twice."""
         self._pace.check()
         assert 0 <= self.score <= SCORE_MAX
-        listed = [*self._order, *(key for _, key in self._newcomers)]
-        assert len(listed) == len(set(listed))
-        assert set(listed) <= self._listed
+        self._order.check()
         assert len(self._relays) == len(self._relay_ends) <= RELAYS_MAX
-        assert all(key in self._listed for key in self._table.peers)

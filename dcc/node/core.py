@@ -108,11 +108,6 @@ class NodeCore:
         return self.membership.displaced
 
     @property
-    def serving(self) -> bool:
-        """Whether the node has joined and knows the time well enough to stamp."""
-        return self.machines.serving
-
-    @property
     def view_due(self) -> bool:
         """Whether the members or settings have changed since the ring was laid over them."""
         return self.machines.view_pace.due
@@ -121,11 +116,6 @@ class NodeCore:
     def slots_ready(self) -> bool:
         """Whether it is in sync with every live holder of its slots, too, and leads them."""
         return self.lifecycle.slots_ready
-
-    @property
-    def caught_up(self) -> bool:
-        """Whether this node is in sync with all holders of its slots in its newest view."""
-        return self.machines.caught_up
 
     @property
     def left(self) -> bool:

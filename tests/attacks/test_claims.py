@@ -73,7 +73,7 @@ def test_what_a_lie_hid_ends_once_both_have_compared(cores: Cores) -> None:
     tell(cores, "b", "a", m.Replicate(seq=1, records=(lie,)))
     cores.run(20)
     for name in cores.nodes:
-        assert cores[name].caught_up
+        assert cores[name].machines.caught_up
     cores.put("a", key, b"new", w=2)
     cores.run(0.1)
     assert cores.held("b", key) == b"new"
