@@ -10,10 +10,11 @@ from __future__ import annotations
 from random import Random
 from typing import Protocol
 
+from dcc.clock import COUNTER_BITS
 from dcc.types import Member, NodeKey, Standing
 from dcc.units import MILLISECOND, SECOND
 from dcc.wire.codec import Codec
-from dcc.wire.messages import PushPull
+from dcc.wire.messages import PushPull, SettingsUpdate
 from simulations.checkers import company
 from simulations.clocks import ProcessClock
 from simulations.history import Violation
@@ -71,6 +72,17 @@ class Outsiders:
             codec = Codec("dcc", sender=liar.key, boot=liar.boot)
             told = PushPull(members=rows, settings=core.membership.settings)
             node.stray(codec.encode(told, at=core.clock.cluster_ms(node.now().mono)))
+
+    def forge(self) -> None:
+        """Tell every node in another one's name that all was cleared just now."""
+        living = self._world.living()
+        for node in living:
+            victim = living[(living.index(node) + 1) % len(living)]
+            core = core_of(node)
+            ms = core.clock.cluster_ms(node.now().mono)
+            settings = core.membership.settings._replace(cleared=ms << COUNTER_BITS)
+            codec = Codec("dcc", sender=victim.key, boot=victim.boot)
+            node.stray(codec.encode(SettingsUpdate(settings=settings), at=ms))
 
     def judge(self) -> list[Violation]:
         """Return what is wrong now."""

@@ -352,9 +352,23 @@ class Lies:
         pass
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgery:
+    """A client tells every node in another one's name that all was cleared."""
+
+    at_ns: int
+    lasts_ns: int = 0
+
+    def begin(self, world: World) -> None:
+        world.outsiders.forge()
+
+    def end(self, world: World) -> None:
+        pass
+
+
 Fault = (
     Partition | Crash | Restart | Pause | Slow | Loss | Delay | Corrupt | ClockStep | ClockDrift
-    | Join | Leave | ClientDeath | Drop | Narrow | Twin | Unreached | Lies
+    | Join | Leave | ClientDeath | Drop | Narrow | Twin | Unreached | Lies | Forgery
 )  # fmt: skip
 
 GRAVE = (Partition, Pause, Slow, Loss, Delay, Narrow, Drop)

@@ -21,7 +21,17 @@ from dcc.config import NodeConfig
 from dcc.effects import Answer, Effect, Gossip, Notify, Publish, Reply, Send, Tell
 from dcc.errors import PeerError
 from dcc.gossip.membership import Membership
-from dcc.types import Boot, Member, NodeKey, Now, Settings, Standing, node_key, topic_of
+from dcc.types import (
+    Boot,
+    Identity,
+    Member,
+    NodeKey,
+    Now,
+    Settings,
+    Standing,
+    node_key,
+    topic_of,
+)
 from dcc.units import MILLISECOND, SECOND
 from dcc.wire.codec import Codec
 from simulations.network import LinkSettings
@@ -77,7 +87,9 @@ class MembershipCore:
         """Return None: there is nothing to get."""
         return None
 
-    def receive(self, route: bytes, frames: list[bytes], now: Now) -> list[Effect]:
+    def receive(
+        self, route: bytes, frames: list[bytes], now: Now, _who: Identity | None = None
+    ) -> list[Effect]:
         """Take a message of the request plane."""
         return self._receive(route, frames, now, request_plane=True)
 

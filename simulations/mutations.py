@@ -378,6 +378,11 @@ def cleared_anew(core: NodeCore) -> None:
     _replace(administration, "clear", mutant)
 
 
+def rights_unlooked(core: NodeCore) -> None:
+    """Nodes take a client with a key for the member whose name it gives."""
+    _replace(core._rights, "refusal", lambda *_: "")
+
+
 MUTATIONS: Mapping[str, Plant] = {
     plant.__name__.replace("_", "-"): plant
     for plant in (
@@ -390,7 +395,7 @@ MUTATIONS: Mapping[str, Plant] = {
         twin_unasked, twin_believed, unreached_ready, rows_believed, fetch_unnamed,
         remembers_for_ever, lists_in_doubt,
         taken_for_alive, late_word,
-        forgets_the_unmet, unmarked, cleared_anew,
+        forgets_the_unmet, unmarked, cleared_anew, rights_unlooked,
     )
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any, Protocol
 
 from dcc.effects import Connect, Disconnect, Effect, Notify, Publish, Reply, Send
-from dcc.types import Boot, NodeKey, Now, node_key
+from dcc.types import Boot, Identity, NodeKey, Now, Role, node_key
 from dcc.units import MILLISECOND, NEVER
 from simulations.clocks import ProcessClock
 from simulations.inbox import Inbox
@@ -31,7 +31,9 @@ class Core(Protocol):
 
     def start(self, now: Now) -> list[Effect]: ...
     def serve(self, route: bytes, frame: bytes, now: Now) -> bytes | None: ...
-    def receive(self, route: bytes, frames: list[bytes], now: Now) -> list[Effect]: ...
+    def receive(
+        self, route: bytes, frames: list[bytes], now: Now, who: Identity | None = None
+    ) -> list[Effect]: ...
     def receive_gossip(self, frames: list[bytes], now: Now) -> list[Effect]: ...
     def undeliverable(self, to: int | str, frames: list[bytes], now: Now) -> list[Effect]: ...
     def tick(self, now: Now) -> list[Effect]: ...
@@ -46,6 +48,7 @@ class Surroundings(Protocol):
     """What a process needs of the world, and what it tells it; see `World` for each."""
 
     seed: str
+    keyed: bool
     now_ns: int
     network: Network
     nodes: dict[str, NodeProcess]
@@ -228,12 +231,24 @@ class NodeProcess:
                     if reply:  # Else it came too late.
                         self._answer(where, [reply])
                     return
-            effects = core.receive(where, frames, now)
+            effects = core.receive(where, frames, now, self._who(where))
         else:
             effects = core.undeliverable(where, frames, now)
         self.carry_out(effects)
         if kind == REQUEST:
             self.world.after_input(self)
+
+    def _who(self, route: bytes) -> Identity | None:
+        """Return whose key a request came with: a node's, or that of a client.
+
+        Clients of the workload may do everything; whom nobody knows has a client's key, too.
+        """
+        if not self.world.keyed or not route:
+            return None
+        sender = self.world.network.opener(route)
+        if isinstance(sender, NodeProcess):
+            return Identity(Role.NODE, sender.called, sender.key)
+        return Identity(Role.CLIENT if sender is None else Role.ADMIN, "client")
 
     def stray(self, frames: Frames) -> None:
         """Take frames from a connection that nobody knows, or has any more."""

@@ -42,6 +42,8 @@ class Scenario:
     wrong_clocks: tuple[tuple[str, int], ...] = ()
     "Nodes whose machine's wall clock is so many ns ahead of where it would be."
     budgets: Budgets = field(default_factory=Budgets)
+    keyed: bool = False
+    "Every node and client has a key, so nodes know who sent each request."
     workload: WorkloadSettings = field(default_factory=WorkloadSettings)
     faults: tuple[f.Fault, ...] = ()
     "Times count from the beginning of the world; faults begin after the warm-up."

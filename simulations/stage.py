@@ -43,6 +43,7 @@ class Stage:
         self.world = World(
             scenario.seed, self._make_core, links=scenario.links, clocks=scenario.clocks,
             wrong_clocks=dict(scenario.wrong_clocks), check_every=scenario.check_every,
+            keyed=scenario.keyed,
         )  # fmt: skip
         self.world.copies_min = scenario.replicas
         self.observer = self.world.observer = Observer("dcc")
@@ -66,6 +67,9 @@ class Stage:
         seeds = () if node.seedless else tuple(dict.fromkeys((*self.seeds, *there)))
         config = self.scenario.node_config(node.called, node.request, node.gossip, seeds)
         core = self._make(config, boot=boot, rng=rng, now=now)
+        if self.scenario.keyed:
+            assert isinstance(core, NodeCore), "others know of no keys"
+            core.access.nodes = frozenset(one.key for one in self.world.nodes.values())
         if not node.outside:
             self.observer.attach(node, core)
         return core

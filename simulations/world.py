@@ -86,8 +86,10 @@ class World:
         clocks: ClockSettings | None = None,
         wrong_clocks: Mapping[str, int] | None = None,
         check_every: int = 100,
+        keyed: bool = False,
     ) -> None:
         self.seed = str(seed)
+        self.keyed = keyed
         self.now_ns = 0
         self.events = 0
         self.inputs = 0

@@ -288,12 +288,29 @@ def strangers(scenario: Scenario, rng: Random) -> Scenario:
     return _roomy(scenario, rng, nodes, replicas, faults, lasts_s=45)
 
 
+def keyed(scenario: Scenario, rng: Random) -> Scenario:
+    """Give every node and client a key; let a client claim to be a node, while some restart."""
+    nodes, replicas = _between(rng, 3, 5), _between(rng, 1, 2)
+    faults: list[f.Fault] = [_restart(rng, _within(rng, 30), _names(nodes)) for _ in range(2)]
+    faults += [f.Forgery(at_ns=_within(rng, 40)) for _ in range(_between(rng, 2, 5))]
+    faults.append(f.Lies(at_ns=_within(rng, 40), count=_between(rng, 1, 40)))
+    if _one_in(rng, 2):
+        one, other = _two(rng, _names(nodes))
+        faults.append(
+            f.Partition(
+                at_ns=_within(rng, 30), lasts_ns=_between(rng, 1, 8) * SECOND,
+                left=(one,), right=(other,),
+            )
+        )  # fmt: skip
+    return replace(_roomy(scenario, rng, nodes, replicas, faults, lasts_s=45), keyed=True)
+
+
 WORLDS: Mapping[str, World] = {
     world.__name__.replace("_", "-"): world
     for world in (
         cut_by_pieces, half_reached, healed_in_part, restarted_inside, forgotten,
         much_to_catch_up, narrow_links, one_is_small, wrong_clocks, crowds, gray,
-        strangers,
+        strangers, keyed,
     )
 }  # fmt: skip
 

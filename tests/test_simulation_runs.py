@@ -337,6 +337,7 @@ TWINS = replace(
     faults_ns=18 * SECOND,
 )
 UNREACHED = replace(QUIET, faults=(f.Unreached(at_ns=at(13), lasts_ns=at(9), node="n9"),))
+FORGED = replace(QUIET, keyed=True, faults=(f.Forgery(at_ns=at(14)),))
 LIES = replace(QUIET, faults=(f.Lies(at_ns=at(14), count=20),))
 MINUTES = replace(QUIET, faults_ns=80 * SECOND)
 RESTARTED_INSIDE = replace(
@@ -376,6 +377,7 @@ CLEARED = replace(
 )
 CAUGHT = {
     "cleared-anew": (CLEARED, "promised writes survive"),
+    "rights-unlooked": (FORGED, "promised writes survive"),
     "twin-unasked": (TWINS, "the first of a name stays"),
     "twin-believed": (TWINS, "the first of a name stays"),
     "unreached-ready": (UNREACHED, "who cannot be reached is not ready"),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcc.effects import Connect, Effect, Publish, Send
-from dcc.types import TOPIC_ALL, Boot, Now, topic_of
+from dcc.types import TOPIC_ALL, Boot, Identity, Now, topic_of
 from dcc.units import MILLISECOND, NEVER, SECOND
 from simulations.clocks import ProcessClock
 from simulations.faults import ClockStep, Loss, Partition, Pause, Restart, mangle
@@ -42,7 +42,9 @@ class Notebook:
     def serve(self, route: bytes, frame: bytes, now: Now) -> bytes | None:
         return None
 
-    def receive(self, route: bytes, frames: list[bytes], now: Now) -> list[Effect]:
+    def receive(
+        self, route: bytes, frames: list[bytes], now: Now, _who: Identity | None = None
+    ) -> list[Effect]:
         self.got.append(frames[0])
         return []
 
