@@ -159,10 +159,10 @@ class Directory:
                     found[key] = who
         return found
 
-    def signature(self) -> Signature:
-        """Return what changes whenever a file does."""
+    def signature(self, *, whole: bool) -> Signature:
+        """Return what changes whenever a file does; if not `whole`, one of the connecting side."""
         lines = []
-        for path in [self.path / "server.secret", *self._paths()]:
+        for path in self._paths(whole=whole):
             try:
                 found = path.stat()
             except OSError:
@@ -170,10 +170,12 @@ class Directory:
             lines.append((str(path), found.st_ino, found.st_size, found.st_mtime_ns))
         return tuple(lines)
 
-    def _paths(self) -> list[Path]:
+    def _paths(self, *, whole: bool) -> list[Path]:
         paths = self._files("servers", ".pub") + self._files("secrets", ".secret")
-        for directory in DIRECTORIES.values():
-            paths += self._files(directory, ".pub")
+        if whole:
+            paths.append(self.path / "server.secret")
+            for directory in DIRECTORIES.values():
+                paths += self._files(directory, ".pub")
         return paths
 
     def _files(self, directory: str, suffix: str) -> list[Path]:
@@ -206,14 +208,14 @@ class Keyring:
             return self._credentials
         self._looked_at = now
         try:
-            if self._directory.signature() != self._signature:
+            if self._directory.signature(whole=False) != self._signature:
                 self._credentials = self._read(self.name)[1]
         except ConfigError:  # Half of a change: the other half comes.
             pass
         return self._credentials
 
     def _read(self, name: str) -> tuple[str, Credentials]:
-        signature = self._directory.signature()
+        signature = self._directory.signature(whole=False)
         name, own = self._directory.own(name, self._roles)
         credentials = Credentials(own, self._directory.servers())
         self._signature, self._looked_at = signature, time.monotonic_ns()

@@ -41,6 +41,8 @@ def add(keys: output.Parser) -> None:
         if name == "list":
             return
         one.add_argument("name", metavar="NAME", help=f"'{SERVER}': the key that all nodes share")
+        if name == "export":
+            one.add_argument("to", metavar="TO", help="a directory, to be made")
         if name == "new":
             one.add_argument("--role", choices=ROLES, required=True)
             one.add_argument("--read-only", action="store_true", help="a client that only reads")
@@ -48,6 +50,7 @@ def add(keys: output.Parser) -> None:
                              help="only keys that begin so; may be repeated")  # fmt: skip
 
     part("new", _new, "make a pair: one private file, one public file")
+    part("export", _export, "copy what NAME needs, and nothing else, to a directory of its own")
     part("rotate", _rotate, "make the next pair of NAME; both are valid from now on")
     part("use", _use, "let NAME be known by its next pair")
     part("retire", _retire, "let only the pair of NAME that is in use be valid")
@@ -81,6 +84,24 @@ def _new(path: Path, options: argparse.Namespace) -> None:
     prefixes = tuple(options.prefix)
     write_public(public, Public((pair.public.decode(),), options.read_only, prefixes))
     tables.show(f"{secret}: private, for {name} alone\n{public}: for every node")
+
+
+def _export(path: Path, options: argparse.Namespace) -> None:
+    role, _ = _public(path, options.name)
+    to = Path(options.to)
+    if role is None or to.exists():
+        what = f"{to} is there already" if role else f"'{SERVER}' is part of every node's"
+        raise ConfigError(f"keys: {what}")
+    pair, _ = read_pair(_secret(path, options.name))
+    write_pair(_secret(to, options.name), pair, role)
+    directories = ["servers"]
+    if role is Role.NODE:
+        write_pair(_secret(to, SERVER), read_pair(_secret(path, SERVER))[0], None)
+        directories += DIRECTORIES.values()
+    for directory in directories:
+        for file in sorted((path / directory).glob("*.pub")):
+            write_public(to / directory / file.name, read_public(file))
+    tables.show(f"{to}: all that {options.name} needs")
 
 
 def _rotate(path: Path, options: argparse.Namespace) -> None:

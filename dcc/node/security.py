@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket as net
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import zmq
@@ -41,6 +42,8 @@ class Open:
 
     def __init__(self) -> None:
         self.refusals = Refusals()
+        self.ports: frozenset[int] = frozenset()
+        "Where requests are accepted."
 
     def start(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         """Nothing is to be started."""
@@ -150,7 +153,7 @@ class Closed(Open):
         who = self.authenticator.allowed.get(key)
         if who is None:
             self.refusals.add("revoked", key)
-            _hang_up(int(head.get(zmq.SRCFD)))
+            _hang_up(int(head.get(zmq.SRCFD)), self.ports)
         elif route not in self._noted:
             if len(self._noted) >= NOTED_MAX:
                 self._noted.clear()
@@ -163,7 +166,7 @@ class Closed(Open):
         for fd, key in list(self._on.items()):
             if key not in self.authenticator.allowed:
                 del self._on[fd]
-                _hang_up(fd)
+                _hang_up(fd, self.ports)
 
     def changes(self) -> Changes:
         """Return what has changed since the last call that the sockets must follow."""
@@ -181,14 +184,22 @@ class Closed(Open):
         return before != server
 
 
-def _hang_up(fd: int) -> None:
-    """End the connection behind a descriptor of libzmq's, which has no call for that.
+def _hang_up(fd: int, ports: frozenset[int]) -> None:
+    """End the connection to one of `ports` behind a descriptor of libzmq's, which has no call for
+    that.
 
     libzmq finds it ended, and closes it. Should it have been closed already and opened anew for
-    somebody else, an innocent connection is lost, and comes back.
+    somebody else who connected here, an innocent connection is lost, and comes back.
     """
     try:
-        with net.socket(fileno=os.dup(fd)) as connection:
+        copy = os.dup(fd)
+    except OSError:  # It has ended by itself.
+        return
+    try:
+        connection = net.socket(fileno=copy)
+    except OSError:  # It is no connection any more.
+        os.close(copy)
+        return
+    with connection, suppress(OSError):
+        if connection.getsockname()[1] in ports:
             connection.shutdown(net.SHUT_RDWR)
-    except OSError:  # It has ended by itself, or is no connection any more.
-        pass

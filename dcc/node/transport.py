@@ -242,6 +242,7 @@ class Transport:
             bound.append(taken)
             self._listeners.add(listeners)
             places += listeners
+        self.security.ports = frozenset({bound[0].port})
         return bound[0], bound[1]
 
     def subscribe(self, topic: bytes) -> None:

@@ -75,7 +75,7 @@ class Authenticator:
     def __init__(self, directory: Directory, refusals: Refusals) -> None:
         """Read the files; ConfigError if that is not possible."""
         self._directory = directory
-        self._signature = directory.signature()
+        self._signature = directory.signature(whole=True)
         self.allowed: dict[str, Identity] = directory.allowed()
         "By public key. Replaced as a whole, never changed."
         self.nodes = _nodes(self.allowed)
@@ -157,10 +157,10 @@ class Authenticator:
         return False
 
     def _read_again(self) -> None:
-        signature = self._directory.signature()
-        if signature == self._signature:
-            return
         try:
+            signature = self._directory.signature(whole=True)
+            if signature == self._signature:
+                return
             allowed = self._directory.allowed()
         except ConfigError as error:  # Who was allowed still is: half of a change is none.
             if str(error) != self._broken:

@@ -78,6 +78,34 @@ def test_a_revoked_connection_ends_within_a_second(ground: Ground) -> None:
         context.term()
 
 
+def test_a_revoked_subscriber_hears_no_gossip_within_a_second(ground: Ground) -> None:
+    a, b = ground.node("a"), ground.node("b")
+    assert b.ready
+    ring = Directory(ground.directory)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket, ended = context.socket(zmq.SUB), context.socket(zmq.PAIR)
+    try:
+        socket.monitor("inproc://ended", zmq.EVENT_DISCONNECTED)
+        ended.connect("inproc://ended")
+        present(socket, Credentials(ring.own("c", tuple(Role))[1], ring.servers()), 0)
+        socket.setsockopt(zmq.SUBSCRIBE, b"")
+        socket.connect(f"tcp://{a.ready['gossip']}")
+        assert socket.poll(20_000), a.text()
+        began = time.monotonic()
+        dcc_keys(ground.directory, "revoke", "c")
+        assert ended.poll(5_000), a.text()
+        assert time.monotonic() - began < 1.0
+        while socket.poll(0):
+            socket.recv_multipart()
+        assert not socket.poll(2_000)
+    finally:
+        socket.close(0)
+        ended.close(0)
+        context.term()
+    client = ground.client("chief")
+    wait_until(lambda: standing_of(client, "b") == "alive", 10, ground.text)
+
+
 def test_the_files_are_read_at_sighup(ground: Ground) -> None:
     node = ground.node("a")
     assert node.ready
@@ -95,6 +123,10 @@ def test_files_that_cannot_be_read_change_nothing(ground: Ground) -> None:
     (ground.directory / "clients/app.pub").write_text("public = [")
     wait_until(lambda: node.events("keys_unreadable"), 5, node.text)
     assert works(client)
+    shutil.rmtree(ground.directory / "clients")
+    (ground.directory / "clients").write_text("no directory")
+    wait_until(lambda: len(node.events("keys_unreadable")) == 2, 5, node.text)
+    assert works(ground.client("chief")), "who is new is still looked at"
 
 
 def test_a_client_changes_its_key_and_misses_no_call(ground: Ground) -> None:
@@ -135,22 +167,42 @@ def test_a_revoked_node_is_no_member_any_more(ground: Ground) -> None:
         assert client.get(f"key-{number}") == b"v"
 
 
+def test_a_node_changes_its_key_and_stays_a_member(ground: Ground) -> None:
+    ground.cluster("--replicas", "2")
+    client = ground.client("chief")
+    for times, part in enumerate(("rotate", "use", "retire"), 1):
+        dcc_keys(ground.directory, part, "b")
+        wait_until_read(ground, times)
+    ends = time.monotonic() + 4
+    while time.monotonic() < ends:
+        assert standing_of(client, "b") == "alive", ground.text()
+    client.put("key", b"v", w=3)
+    wait_until(lambda: client.converged(), 30, ground.text)
+    assert not any(node.events("member_dead") for node in ground.nodes), ground.text()
+
+
 def test_the_servers_key_changes_while_all_runs(ground: Ground) -> None:
     ground.cluster("--replicas", "2")
     client = ground.client()
     client.put("before", b"v", w=3)
     for times, part in enumerate(("rotate", "use"), 1):
         dcc_keys(ground.directory, part, "server")
-        wait_until(
-            lambda: min(len(node.events("keys_read")) for node in ground.nodes) == times,  # noqa: B023
-            10, ground.text,
-        )  # fmt: skip
+        wait_until_read(ground, times)
     wait_until(lambda: works(client), 10, ground.text)
     dcc_keys(ground.directory, "retire", "server")
     fresh = ground.client("chief")
     wait_until(lambda: works(fresh) and fresh.converged(), 30, ground.text)
     assert client.get("before") == b"v"
     assert all(standing_of(fresh, name) == "alive" for name in ("a", "b", "c"))
+
+
+def wait_until_read(ground: Ground, times: int) -> None:
+    """Wait until every node has read its key files so many times again."""
+
+    def have_read() -> bool:
+        return min(len(node.events("keys_read")) for node in ground.nodes) >= times
+
+    wait_until(have_read, 10, ground.text)
 
 
 def standing_at_a(ground: Ground, name: str) -> str:
