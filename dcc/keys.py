@@ -333,7 +333,8 @@ def write_public(path: Path, public: Public) -> None:
 
 
 def _quoted(texts: Sequence[str]) -> str:
-    return ", ".join(json.dumps(text, ensure_ascii=False) for text in texts)
+    # JSON's strings are TOML's, but for one character.
+    return ", ".join(json.dumps(one, ensure_ascii=False).replace("\x7f", "\\u007f") for one in texts)
 
 
 def _word(role: Role | None) -> str:

@@ -243,3 +243,11 @@ def test_any_text_is_an_address_that_prints_and_parses_back_or_a_value_error(tex
 
 def test_an_ipv6_address_is_written_in_brackets_one_way() -> None:
     assert str(Address.parse("[0:0:0:0:0:0:0:1]:5")) == "[::1]:5"
+
+
+def test_keys_let_a_node_bind_what_others_can_reach(tmp_path: Path) -> None:
+    words = ("--bind", "192.0.2.1:6740")
+    assert "--keys" in refusal(*words)
+    assert parsed(*words, "--keys", str(tmp_path)).security == "keys"
+    assert parsed(*words, "--insecure").security == "insecure"
+    assert parsed("--insecure").security == "open", "nobody else can reach it"

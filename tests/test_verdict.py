@@ -46,6 +46,14 @@ def test_a_cluster_in_which_all_agree_is_healthy() -> None:
     assert judged.line == "healthy: cluster dcc, 2 of 2 nodes alive, one view, 2 copies"
 
 
+def test_a_node_that_keeps_nobody_out_is_told_of_and_is_no_problem() -> None:
+    topology, found = cluster_of(a="alive", b="alive")
+    found.nodes["b"] = replace(found.nodes["b"], detail={"security": {"b": "insecure"}})
+    judged = verdict(topology, found, cluster="dcc")
+    assert judged.healthy
+    assert judged.line.endswith("2 copies, INSECURE")
+
+
 @pytest.mark.parametrize("standing", ["suspect", "dead"])
 def test_a_member_that_is_not_alive_degrades(standing: str) -> None:
     judged = verdict(*cluster_of(a="alive", b=standing), cluster="dcc")
