@@ -334,7 +334,9 @@ def write_public(path: Path, public: Public) -> None:
 
 def _quoted(texts: Sequence[str]) -> str:
     # JSON's strings are TOML's, but for one character.
-    return ", ".join(json.dumps(one, ensure_ascii=False).replace("\x7f", "\\u007f") for one in texts)
+    return ", ".join(
+        json.dumps(one, ensure_ascii=False).replace("\x7f", "\\u007f") for one in texts
+    )
 
 
 def _word(role: Role | None) -> str:

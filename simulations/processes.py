@@ -231,24 +231,12 @@ class NodeProcess:
                     if reply:  # Else it came too late.
                         self._answer(where, [reply])
                     return
-            effects = core.receive(where, frames, now, self._who(where))
+            effects = core.receive(where, frames, now, _who_asks(self.world, where))
         else:
             effects = core.undeliverable(where, frames, now)
         self.carry_out(effects)
         if kind == REQUEST:
             self.world.after_input(self)
-
-    def _who(self, route: bytes) -> Identity | None:
-        """Return whose key a request came with: a node's, or that of a client.
-
-        Clients of the workload may do everything; whom nobody knows has a client's key, too.
-        """
-        if not self.world.keyed or not route:
-            return None
-        sender = self.world.network.opener(route)
-        if isinstance(sender, NodeProcess):
-            return Identity(Role.NODE, sender.called, sender.key)
-        return Identity(Role.CLIENT if sender is None else Role.ADMIN, "client")
 
     def stray(self, frames: Frames) -> None:
         """Take frames from a connection that nobody knows, or has any more."""
@@ -352,3 +340,16 @@ class NodeProcess:
         known = self._subscribed.pop(key, None)
         if known is not None:
             self.world.network.close(known[1])
+
+
+def _who_asks(world: Surroundings, route: bytes) -> Identity | None:
+    """Return whose key a request came with: a node's, or that of a client.
+
+    Clients of the workload may do everything; whom nobody knows has a client's key, too.
+    """
+    if not world.keyed or not route:
+        return None
+    sender = world.network.opener(route)
+    if isinstance(sender, NodeProcess):
+        return Identity(Role.NODE, sender.called, sender.key)
+    return Identity(Role.CLIENT if sender is None else Role.ADMIN, "client")
