@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import select
+import socket as net
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,8 @@ import zmq
 import dcc
 from dcc.keys import Credentials, Directory, present
 from dcc.types import Role
+from dcc.wire import messages as m
+from dcc.wire.codec import Codec
 from tests.keys.ground import Ground, dcc_keys
 from tests.processes import NodeProcess, wait_until
 
@@ -42,10 +47,20 @@ def test_the_asyncio_client_has_a_key_too(ground: Ground) -> None:
     assert asyncio.run(use()) == b"value"
 
 
-def test_who_has_no_key_is_told_so_and_counted(ground: Ground) -> None:
-    ground.node("a")
-    with pytest.raises(dcc.AuthenticationFailed, match="lets in only whoever has a key"):
-        ground.client(keys=False).get("key")
+def refused_by(ground: Ground, name: str, reason: str) -> int:
+    """Return how many a node says that it refused for a reason."""
+    count = ground.client("chief").stats().nodes[name].detail["refused"].get(reason, 0)
+    assert isinstance(count, int)
+    return count
+
+
+def test_who_has_no_key_is_told_so_and_counted_and_logged_once(ground: Ground) -> None:
+    node = ground.node("a")
+    for _ in range(2):
+        with pytest.raises(dcc.AuthenticationFailed, match="lets in only whoever has a key"):
+            ground.client(keys=False).get("key")
+    wait_until(lambda: refused_by(ground, "a", "without_key") >= 2, 10, node.text)
+    assert ground.refusals("without_key") == 1
 
 
 def test_who_has_an_unknown_key_is_told_so_and_logged_once(ground: Ground, tmp_path: Path) -> None:
@@ -58,7 +73,7 @@ def test_who_has_an_unknown_key_is_told_so_and_logged_once(ground: Ground, tmp_p
     for _ in range(3):
         with pytest.raises(dcc.AuthenticationFailed, match="refuses this key"):
             ground.client("app", other).get("key")
-    wait_until(lambda: ground.refusals("unknown_key"), 5, node.text)
+    wait_until(lambda: refused_by(ground, "a", "unknown_key") >= 3, 10, node.text)
     assert ground.refusals("unknown_key") == 1
 
 
@@ -69,6 +84,8 @@ def test_a_server_with_another_key_is_not_trusted(ground: Ground, tmp_path: Path
     dcc_keys(other, "new", "app", "--role", "client")
     with pytest.raises(dcc.AuthenticationFailed, match="serves with another key"):
         ground.client("app", other).get("key")
+    wait_until(lambda: refused_by(ground, "a", "wrong_server_key") >= 1, 10, ground.text)
+    assert ground.refusals("wrong_server_key") == 1
 
 
 def test_a_client_with_keys_does_not_speak_to_a_node_without(ground: Ground) -> None:
@@ -126,3 +143,64 @@ def test_nodes_with_and_without_keys_make_no_cluster_and_say_so(ground: Ground) 
 def refused(node: NodeProcess, reason: str) -> list[dict[str, Any]]:
     """Return the lines of one node about refusals for `reason`."""
     return [one for one in node.events("connection_refused") if one["reason"] == reason]
+
+
+class Tap:
+    """Passes one connection on to a node, and keeps what was sent to it."""
+
+    def __init__(self, address: str) -> None:
+        host, port = address.rsplit(":", 1)
+        self.node = (host, int(port))
+        self._listener = net.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.sent = b""
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        client = self._listener.accept()[0]
+        with client, net.create_connection(self.node) as node:
+            while True:
+                for source in select.select([client, node], [], [])[0]:
+                    data = source.recv(65_536)
+                    if not data:
+                        return
+                    if source is client:
+                        self.sent += data
+                    (node if source is client else client).sendall(data)
+
+    def close(self) -> None:
+        """Wait for the end of the connection."""
+        self._thread.join(10)
+        self._listener.close()
+
+
+def test_what_was_recorded_is_worth_nothing_later(ground: Ground) -> None:
+    """Whoever repeats all that a client has sent gets no further than the handshake."""
+    node = ground.node("a")
+    chief = ground.client("chief")
+    chief.put("warm", b"up")
+    tap = Tap(node.address)
+    ring = Directory(ground.directory)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket = context.socket(zmq.DEALER)
+    present(socket, Credentials(ring.own("app", tuple(Role))[1], ring.servers()), 0)
+    socket.connect(f"tcp://{tap.address}")
+    write = m.Write(op=m.Op.PUT, key=b"key", value=b"first")
+    socket.send_multipart(Codec("dcc", sender=5, boot=6).encode(write, request=1))
+    assert socket.poll(10_000), node.text()
+    assert chief.get("key") == b"first"
+    socket.close(0)
+    context.term()
+    tap.close()
+    chief.put("key", b"second")
+    before = refused_by(ground, "a", "wrong_server_key")
+    with net.create_connection(tap.node, timeout=10) as again:
+        again.sendall(tap.sent)
+        got = b""
+        while data := again.recv(65_536):
+            got += data
+    assert b"first" not in tap.sent, "it is encrypted"
+    assert len(got) < 500, "greeting and welcome, no answer"
+    wait_until(lambda: refused_by(ground, "a", "wrong_server_key") > before, 10, node.text)
+    assert chief.get("key") == b"second"
