@@ -90,7 +90,7 @@ class Judge:
         return self._looking.agreed_ns(until_ns(fault)) + COPY_NS
 
     def _alive(self, from_ns: int, to_ns: int) -> set[NodeKey]:
-        names = self._world.alive_throughout(from_ns, to_ns)
+        names = self._world.lives.throughout(from_ns, to_ns)
         return {self._world.nodes[name].key for name in names}
 
     def _kept(self, entry: Entry) -> bool:

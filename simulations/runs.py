@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from dcc.node.core import NodeCore
 from dcc.replication.once import KEEP_NS
-from dcc.units import MILLISECOND, NEVER, SECOND
+from dcc.units import MILLISECOND, SECOND
 from dcc.wire.messages import Get
 from simulations.checkers import (
     limits,
@@ -155,7 +155,7 @@ class _Run:
         open_by = world.now_ns + REDIAL_NS
         while world.now_ns < open_by and world.network.reopening():
             stage.play(SECOND)  # What waits on such a connection has come through others.
-        gone = any(life.to_ns != NEVER for life in world.lives)
+        gone = world.lives.any_ended
         folded = gone and self.scenario.seed % 4 != 0  # It takes its time: not in every run.
         stage.play((FOLD_ROUNDS if folded else ROUNDS) * interval_ns + 2 * SECOND)
         well_by = world.now_ns + WELL_NS

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from random import Random
 from typing import Any, NamedTuple, Protocol
@@ -20,10 +19,11 @@ from typing import Any, NamedTuple, Protocol
 from xxhash import xxh3_128
 
 from dcc.effects import Notify
-from dcc.units import NEVER, SECOND
+from dcc.units import SECOND
 from dcc.wire.messages import TAG, Replicate
 from simulations.clocks import ProcessClock
 from simulations.company import Outsiders
+from simulations.lives import Lives
 from simulations.network import Frames, LinkSettings, Network
 from simulations.observer import Observer, batch_of, tag_of
 from simulations.processes import CoreMaker, NodeProcess
@@ -65,15 +65,6 @@ class Caller(Protocol):
     def restart(self) -> None: ...
 
 
-@dataclass(slots=True)
-class Life:
-    """One life of a node's process."""
-
-    node: str
-    from_ns: int
-    to_ns: int = NEVER
-
-
 class World:
     """Everything that exists in one run."""
 
@@ -97,8 +88,7 @@ class World:
         self.nodes: dict[str, NodeProcess] = {}
         self.clients: dict[str, Caller] = {}
         self.losses: list[MemoryLoss] = []
-        self.lives: list[Life] = []
-        "Of all nodes, in order of their beginning."
+        self.lives = Lives()
         self.counts: Counter[str] = Counter()
         "Faults and notable things, each by name; an ensemble shows that every one happened."
         self.copies_min = 0
@@ -177,7 +167,7 @@ class World:
         node = self.nodes.get(name) or self.add_node(name)
         if not node.alive:
             self.counts["start"] += 1
-            self.lives.append(Life(name, self.now_ns))
+            self.lives.began(name, self.now_ns)
             self.counts["start without seeds"] += seedless
             node.seedless = seedless
             self.boot(node)
@@ -191,7 +181,7 @@ class World:
         node = self.nodes.get(name)
         if node is not None and node.alive:
             self.losses.append(MemoryLoss(self.now_ns, name))
-            self._end_life(name)
+            self.lives.ended(name, self.now_ns)
             node.kill(silent=silent)
 
     def departed(self, node: NodeProcess, *, in_time: bool) -> None:
@@ -205,19 +195,10 @@ class World:
             node.kill(silent=False)
             return
         self.counts["left"] += 1
-        self._end_life(node.name)
+        self.lives.ended(node.name, self.now_ns)
         node.kill(silent=False)
         if not in_time or len(self.living()) <= self.copies_min:
             self.losses.append(MemoryLoss(self.now_ns, node.name))
-
-    def _end_life(self, name: str) -> None:
-        for life in self.lives:
-            if life.node == name and life.to_ns == NEVER:
-                life.to_ns = self.now_ns
-
-    def alive_throughout(self, from_ns: int, to_ns: int) -> set[str]:
-        """Return the nodes whose process ran all the time."""
-        return {life.node for life in self.lives if life.from_ns <= from_ns and to_ns < life.to_ns}
 
     def living(self) -> list[NodeProcess]:
         """Return the running nodes in the order in which they were added."""

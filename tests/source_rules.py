@@ -49,7 +49,6 @@ MORE_METHODS = {
     "Transport": (45, "sockets, their options and names; to be split so"),
     "Dispatcher": (40, "many calls over one connection each; to be split"),
     "Network": (40, "every kind of message and connection that a simulated network knows"),
-    "World": (30, "what a simulated world is asked for by all of its parts"),
 }
 "Classes above `METHODS_MAX`: how many they may have, and why."
 
