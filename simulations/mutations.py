@@ -146,7 +146,7 @@ def lists_in_doubt(core: NodeCore) -> None:
 
 def primary_uncounted(core: NodeCore) -> None:
     """A write made aside is answered though the primary, which lives, does not have it."""
-    _replace(core.writes, "_primary_has", lambda write: True)
+    _replace(core.writes.confirming, "_primary_has", lambda write: True)
 
 
 def taken_for_alive(core: NodeCore) -> None:

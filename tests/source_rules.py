@@ -45,7 +45,6 @@ MORE_METHODS = {
     "Store": (55, "the face of the store package: its sections are its parts"),
     "Clocks": (40, "one data structure with its theory; its sections are its parts"),
     "ClusterClock": (30, "one clock; half of the methods judge other clocks"),
-    "Writes": (30, "a write's whole life, which crosses all of them"),
     "Transport": (45, "sockets, their options and names; to be split so"),
     "Dispatcher": (40, "many calls over one connection each; to be split"),
     "Network": (40, "every kind of message and connection that a simulated network knows"),

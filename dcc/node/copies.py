@@ -84,7 +84,7 @@ class Copies:
         """Let writes count the copies that a peer has acknowledged."""
         machines = self._machines
         versions = machines.streams.acknowledged(header.sender, message, at.mono)
-        effects = machines.writes.acknowledged(header.sender, versions)
+        effects = machines.writes.confirming.acknowledged(header.sender, versions)
         if message.moved:
             effects = effects + self._views.offer(header.sender, at)
         return effects

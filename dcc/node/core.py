@@ -214,7 +214,7 @@ class NodeCore:
         effects += self.converging.tick(at)
         effects += self.machines.audits.tick(at)
         effects += self.exchange.tick(at, self.counters.served)
-        self.streams.offer_dropped(at, self.writes.unconfirmed)
+        self.streams.offer_dropped(at, self.writes.confirming.unconfirmed)
         effects += self.streams.flush(at) + self.streams.tick(at)
         effects += self.served.tick(at)
         self.forwards.tick(at.mono)

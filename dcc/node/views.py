@@ -49,8 +49,8 @@ class Views:
         if change.missed:
             machines.sync.missed_writes(change.met)
         machines.exchange.view_changed(change, at)
-        machines.streams.retarget(at, machines.writes.unconfirmed())
-        machines.writes.view_changed()
+        machines.streams.retarget(at, machines.writes.confirming.unconfirmed())
+        machines.writes.confirming.view_changed()
         fields = {
             "epoch": f"{view.epoch:016x}", "members": len(view.boots),
             "alive": len(view.alive), "slots_changed": len(change.slots),

@@ -6,9 +6,7 @@
     stamp, store, offer  -> to the slot's live targets (owners, stand-ins)
     w - 1 acknowledgements later, or at the deadline -> answer
 
-An owner that coordinates aside of the primary, because a client found that silent, counts w >= 2
-only with the primary's own acknowledgement, as long as it is alive: it may be well, and whoever
-reads there has to find the write. Without it the write waits until the primary is suspected.
+What follows once it is stored is `confirming`'s.
 
 A coordinator asks before it stamps whenever it is not in sync, so that the new version exceeds
 the ones it has missed. What stays unsure counts as absent. Only the coordinator stamps; a version
@@ -18,60 +16,28 @@ names one value for ever.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dcc.effects import Effect
 from dcc.replication.certainty import Certainty
+from dcc.replication.confirming import Confirming, Request
 from dcc.replication.decide import Decision, Refusal, decide, decide_put
 from dcc.replication.holdings import Asker, Holdings, Instant
 from dcc.replication.once import Client, Once
 from dcc.replication.questions import Questions, Verdict
 from dcc.replication.quorum import needed
-from dcc.replication.streams import Streams, Waiting
+from dcc.replication.streams import Streams
 from dcc.ring.hashing import slot_of
 from dcc.types import NO_VERSION, NodeKey, Record, Version
-from dcc.units import NEVER
 from dcc.wire.messages import (
     Code,
     ErrorReply,
-    Message,
     Op,
     Outcome,
     Write,
     WriteMany,
-    WriteManyReply,
     WriteReply,
 )
-
-
-@dataclass(slots=True)
-class _Request:
-    """One client's request: a write, or many of them under one answer."""
-
-    client: Client
-    asker: Asker
-    until: int
-    outcomes: list[Outcome]
-    single: WriteReply | None = None
-    stamp: int = 0
-    stamps: list[int] | None = None
-    "Of each item, where the client asked for them."
-    number: int = 0
-    "Its place in the table of open requests."
-    open: set[Version] = field(default_factory=set)
-    "Versions of it that still wait for acknowledgements."
-
-
-@dataclass(slots=True)
-class _Unconfirmed:
-    """A stored write that fewer than w owners are known to hold."""
-
-    request: _Request
-    index: int
-    record: Record
-    needed: int
-    acked: set[NodeKey] = field(default_factory=set)
-    "Owners besides this node; the primary must be among them as long as it is alive."
 
 
 @dataclass(slots=True)
@@ -99,19 +65,19 @@ class Writes:
         self._questions, self._streams = questions, streams
         self.once = Once(holdings.config.remembered_bytes_max)
         self._undecided: dict[int, _Undecided] = {}
-        self._unconfirmed: dict[Version, _Unconfirmed] = {}
-        self._open: dict[int, _Request] = {}  # with unconfirmed writes, in order of arrival
-        self._number = 0
-        self._lead_changed = False
-        "The view has changed: a primary that was waited for may have gone."
+        self.confirming = Confirming(holdings, self.once)
+        "Those that are stored and wait for acknowledgements."
         self.stored = self.too_late = 0
-        self.bytes_used = 0
-        "Of the values of writes that wait, for an answer or for acknowledgements."
         self.undecided_bytes = 0
-        "Of those that wait for an answer: nothing else holds them."
+        "Of the values of writes that wait for an answer: nothing else holds them."
 
     def __len__(self) -> int:
-        return len(self._unconfirmed) + len(self._undecided)
+        return len(self.confirming) + len(self._undecided)
+
+    @property
+    def bytes_used(self) -> int:
+        """Of the values of writes that wait, for an answer or for acknowledgements."""
+        return self.undecided_bytes + self.confirming.bytes_used
 
     # -------------------------------------------------------------- one write
 
@@ -130,7 +96,6 @@ class Writes:
                 write.key, inquiry.peers, now, patient=write.op is not Op.PUT, for_newer=True
             )
             self._undecided[number] = _Undecided(client, asker, write, slot, until)
-            self.bytes_used += len(write.value)
             self.undecided_bytes += len(write.value)
             return effects
         return self._execute(
@@ -153,7 +118,6 @@ class Writes:
         waiting = self._undecided.pop(verdict.question, None)
         if waiting is None:
             return []
-        self.bytes_used -= len(waiting.write.value)
         self.undecided_bytes -= len(waiting.write.value)
         refusal = self._impossible(waiting.slot, waiting.write.w)
         if waiting.until <= now.mono:
@@ -206,12 +170,12 @@ class Writes:
             found = entry.version if entry is not None else NO_VERSION
             reply = WriteReply(outcome=decision.outcome, version=found, number=decision.number)
             return [self.once.finish(client, asker, reply)]
-        request = _Request(client, asker, until, [decision.outcome])
+        request = Request(client, asker, until, [decision.outcome])
         version = self._store(request, 0, slot, decision, write.w, write.seen, now)
         request.single = WriteReply(
             outcome=decision.outcome, version=version, number=decision.number
         )
-        return self._settle(request)
+        return self.confirming.answer(request)
 
     # -------------------------------------------------------------- many writes
 
@@ -222,7 +186,7 @@ class Writes:
         refusal = self._skewed(many.seen, now)
         if refusal:
             return [self.once.finish(client, asker, refusal)]
-        request = _Request(client, asker, until, [Outcome.ELSEWHERE] * len(many.items))
+        request = Request(client, asker, until, [Outcome.ELSEWHERE] * len(many.items))
         if many.versions:
             request.stamps = [0] * len(many.items)
         held, clock, store = self._held, self._held.clock, self._held.store
@@ -257,62 +221,25 @@ class Writes:
                 request.stamp = max(request.stamp, version.stamp)
                 if request.stamps is not None:
                     request.stamps[index] = version.stamp
-        return self._settle(request)
+        return self.confirming.answer(request)
 
-    # -------------------------------------------------------------- acknowledgements
-
-    def acknowledged(self, peer: NodeKey, versions: Sequence[Version]) -> list[Effect]:
-        """Count one holder's acknowledgement of each of `versions`."""
-        effects: list[Effect] = []
-        for version in versions:
-            write = self._unconfirmed.get(version)
-            if write is None:
-                continue
-            write.acked.add(peer)
-            if self._is_confirmed(write):
-                effects += self._confirm(version)
-        return effects
-
-    def view_changed(self) -> None:
-        """Look, at the next tick, who need not be waited for any more."""
-        self._lead_changed = True
+    # -------------------------------------------------------------- time
 
     def tick(self, now: Instant) -> list[Effect]:
-        """Answer MAYBE for what has not been acknowledged in time; forget what was long ago."""
+        """Answer what was not acknowledged in time; forget requests of long ago."""
         self.once.tick(now.mono)
-        effects: list[Effect] = []
-        if self._lead_changed:
-            self._lead_changed = False
-            for version in [v for v, one in self._unconfirmed.items() if self._is_confirmed(one)]:
-                effects += self._confirm(version)
-        overdue = [request for request in self._open.values() if request.until <= now.mono]
-        for request in overdue:
-            del self._open[request.number]
-            for version in sorted(request.open):
-                request.outcomes[self._confirmed(version).index] = Outcome.MAYBE
-            effects += self._reply(request)
-        return effects
-
-    def unconfirmed(self) -> list[Waiting]:
-        """Return the writes that wait for acknowledgements, each with who has given one."""
-        return [(write.record, write.acked) for write in self._unconfirmed.values()]
+        return self.confirming.tick(now)
 
     def wake_at(self) -> int:
         """Return the earliest deadline of a write that waits, or when a remembered one is old."""
-        return min(
-            self.once.wake_at(),
-            min((request.until for request in self._open.values()), default=NEVER),
-        )
+        return min(self.once.wake_at(), self.confirming.wake_at())
 
     def check(self) -> None:
-        """Assert that every unconfirmed write belongs to a request that waits for it."""
+        """Assert that the bytes are those of the writes that wait."""
         self.once.check()
-        waiting = [len(one.record.value) for one in self._unconfirmed.values()]
-        waiting += [len(one.write.value) for one in self._undecided.values()]
-        assert self.bytes_used == sum(waiting)
-        for write in self._unconfirmed.values():
-            assert self._open[write.request.number] is write.request
-            assert self._lead_changed or not self._is_confirmed(write)
+        self.confirming.check()
+        waiting = [len(one.write.value) for one in self._undecided.values()]
+        assert self.undecided_bytes == sum(waiting)
 
     # -------------------------------------------------------------- inside
 
@@ -349,7 +276,7 @@ class Writes:
 
     def _store(
         self,
-        request: _Request,
+        request: Request,
         index: int,
         slot: int,
         decision: Decision,
@@ -372,54 +299,11 @@ class Writes:
         return version
 
     def _replicate(
-        self, request: _Request, index: int, slot: int, record: Record, w: int, now: Instant
+        self, request: Request, index: int, slot: int, record: Record, w: int, now: Instant
     ) -> None:
         for peer in self._held.view.route(slot):
             if peer != self._held.key:
                 self._streams.offer(peer, record, now.mono)
         needed = self._targets_needed(w) - 1 if w != 1 else 0
         if needed > 0:
-            if not request.open:
-                self._number += 1
-                request.number = self._number
-                self._open[request.number] = request
-            request.open.add(record.version)
-            self._unconfirmed[record.version] = _Unconfirmed(request, index, record, needed)
-            self.bytes_used += len(record.value)
-
-    def _is_confirmed(self, write: _Unconfirmed) -> bool:
-        return len(write.acked) >= write.needed and self._primary_has(write)
-
-    def _primary_has(self, write: _Unconfirmed) -> bool:
-        """Return whether a reader finds the write: at the primary, if that is alive."""
-        lead = self._held.view.route(slot_of(write.record.key))[:1]
-        return not lead or lead[0] == self._held.key or lead[0] in write.acked
-
-    def _confirm(self, version: Version) -> list[Effect]:
-        request = self._confirmed(version).request
-        request.open.discard(version)
-        if request.open:
-            return []
-        del self._open[request.number]
-        return self._reply(request)
-
-    def _confirmed(self, version: Version) -> _Unconfirmed:
-        write = self._unconfirmed.pop(version)
-        self.bytes_used -= len(write.record.value)
-        return write
-
-    def _settle(self, request: _Request) -> list[Effect]:
-        return [] if request.open else self._reply(request)
-
-    def _reply(self, request: _Request) -> list[Effect]:
-        reply: Message
-        if request.single is not None:
-            outcome = request.outcomes[0]
-            single = request.single
-            reply = WriteReply(outcome=outcome, version=single.version, number=single.number)
-        else:
-            stamps = tuple(request.stamps or ())
-            reply = WriteManyReply(
-                outcomes=bytes(request.outcomes), stamp=request.stamp, stamps=stamps
-            )
-        return [self.once.finish(request.client, request.asker, reply)]
+            self.confirming.wait(request, index, record, needed)
