@@ -28,7 +28,7 @@ from dcc.errors import PeerError
 from dcc.node.core import NodeCore
 from dcc.ring.hashing import slot_of
 from dcc.types import NO_VERSION, PREV_UNKNOWN, Kind, Record, Version
-from dcc.units import SECOND
+from dcc.units import NEVER, SECOND
 from dcc.wire.codec import Codec
 from dcc.wire.messages import (
     TAG,
@@ -206,6 +206,10 @@ class Answers:
         """Note that `node` holds a version, of any kind."""
         place = (node.name, node.life, version)
         self._held_since.setdefault(place, node.world.now_ns)
+
+    def held_since(self, node: NodeProcess, version: Version) -> int:
+        """Return since when `node` is known to hold a version in this life; NEVER if it is not."""
+        return self._held_since.get((node.name, node.life, version), NEVER)
 
     def has_held(self, node: NodeProcess, version: Version) -> bool:
         """Return whether `node` was seen to hold a version in its present life."""

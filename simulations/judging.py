@@ -12,6 +12,7 @@ from simulations.checkers import (
     deadlines,
     gray,
     listing,
+    made,
     outlived,
     provenance,
     sendings,
@@ -48,6 +49,7 @@ class Judge:
         epoch_ns = EPOCH_NS + self._looking.timing.ahead_ms * MILLISECOND
         found = observer.sendings.violations + sendings.check_late(observer.answers.served_late)
         found += observer.violations + observer.monotony.violations + self._looking.untrue
+        found += made.check(history, observer.asking.made_of_gone)
         found += deadlines.check(history, end_ns, 5 * MILLISECOND)
         found += gray.check(history, scenario.faults, fewest + 1)
         found += provenance.check(history, slack_ns)

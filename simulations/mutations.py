@@ -367,6 +367,11 @@ def unmarked(core: NodeCore) -> None:
     _replace(core.held.store.graves, "add", lambda slot, name, version: None)
 
 
+def base_believed(core: NodeCore) -> None:
+    """A base is taken to bind those, too, who were not there when it was made."""
+    _replace(core.held.unasked, "view_changed", lambda: None)
+
+
 def cleared_anew(core: NodeCore) -> None:
     """Each node that is asked for a clear gives it the time of its own doing."""
     administration = core.administration
@@ -395,7 +400,7 @@ MUTATIONS: Mapping[str, Plant] = {
         twin_unasked, twin_believed, unreached_ready, rows_believed, fetch_unnamed,
         remembers_for_ever, lists_in_doubt,
         taken_for_alive, late_word,
-        forgets_the_unmet, unmarked, cleared_anew, rights_unlooked,
+        forgets_the_unmet, unmarked, base_believed, cleared_anew, rights_unlooked,
     )
 }  # fmt: skip
 

@@ -29,6 +29,7 @@ from dcc.wire.messages import (
     WriteMany,
 )
 from simulations.answers import ANSWERING, FETCH, Answers, Process
+from simulations.asking import Asking
 from simulations.checkers import monotony
 from simulations.checkers.sendings import Link, Sendings
 from simulations.history import Violation
@@ -38,6 +39,7 @@ from simulations.processes import NodeProcess
 CARRIERS = frozenset(TAG[kind] for kind in (Replicate, PullReply, FetchReply, InspectReply))
 WRITES = frozenset((TAG[Write], TAG[WriteMany]))
 STREAMED = frozenset(TAG[kind] for kind in (Replicate, PullReply))
+FETCH_REPLY = TAG[FetchReply]
 CONVERGED_REPLY = TAG[ConvergedReply]
 PULL_REPLY = TAG[PullReply]
 REPLICATE = TAG[Replicate]
@@ -107,6 +109,7 @@ class Observer:
         self.on_converged: Callable[[NodeProcess], None] | None = None
         "Told when a node says that the cluster has converged."
         self.answers = Answers(self._codec)
+        self.asking = Asking(self._codec, self.newest, self.answers.held_since)
         self._evicted: set[tuple[str, int, Version]] = set()
         self._message: tuple[bytes, ...] = ()
         self._held: list[Record | None] = []
@@ -116,6 +119,7 @@ class Observer:
         tag = tag_of(frames[0])
         if to is not None and tag == FETCH:
             self.answers.fetched(node, to, frames)
+            self.asking.asks(node, to, frames)
         elif to is not None and tag in ANSWERING:
             self.answers.leaving(node, to, frames)
         if to is not None and tag == REPLICATE:
@@ -149,6 +153,7 @@ class Observer:
         write = store.write
 
         def noted(slot: int, record: Record, *more: Any) -> Any:
+            self.asking.writes(node, held_record(node, record.key), record)
             applied = write(slot, record, *more)
             self.saw((record,))
             aside = not core.held.view.is_primary(slot)
@@ -189,6 +194,8 @@ class Observer:
         self._message = ()
         tag = tag_of(frames[0])
         self.answers.coming_in(node, tag, asker, frames)
+        if tag == FETCH_REPLY and asker is not None and asker.name in node.world.nodes:
+            self.asking.told(node, node.world.nodes[asker.name], frames)
         if tag not in STREAMED:
             return
         try:

@@ -99,7 +99,7 @@ def cut_off(scenario: Scenario, rng: Random) -> Scenario:
         exchange_interval_ns=_between(rng, 1, 3) * SECOND, workload=workload, revive=(),
         rebalance_delay_ns=(60 if _one_in(rng, 2) else 3) * SECOND,
     )  # fmt: skip
-    few = _room_for(scenario, _between(rng, 1, 8))
+    few = room_for(scenario, _between(rng, 1, 8))
     return replace(scenario, budgets=Budgets(valueless_share=few)) if _one_in(rng, 2) else scenario
 
 
@@ -205,7 +205,7 @@ def _small_budgets(scenario: Scenario, rng: Random) -> Budgets:
     usual = scenario.budgets
     values = max(scenario.workload.value_bytes, 128)
     return Budgets(
-        valueless_share=_room_for(scenario, _between(rng, 2, 20))
+        valueless_share=room_for(scenario, _between(rng, 2, 20))
         if _one_in(rng, 2)
         else usual.valueless_share,
         notes_max=2 if _one_in(rng, 2) else usual.notes_max,
@@ -215,7 +215,7 @@ def _small_budgets(scenario: Scenario, rng: Random) -> Budgets:
     )
 
 
-def _room_for(scenario: Scenario, tombstones: int) -> int:
+def room_for(scenario: Scenario, tombstones: int) -> int:
     """Return the share of memory that has room for about so many tombstones, at every node."""
     return max(8, min(scenario.memory_limits_bytes) // (tombstones * TOMBSTONE_BYTES))
 

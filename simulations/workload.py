@@ -67,6 +67,8 @@ class WorkloadSettings:
     "Longest time to live on x and t keys."
     deletes: int = 0
     "So many percent more of the calls on p keys delete."
+    replaces: int = 0
+    "So many percent more of them replace what is there."
     clears_permille: int = 0
     "Of all calls: so many make everything absent."
     crowds: int = 0
@@ -232,7 +234,8 @@ class Workload:
         letter = key[:1].decode()
         mix = MIX[letter]
         if letter == "p":
-            mix = (*mix, (Op.DELETE, self._settings.deletes))
+            more = self._settings
+            mix = (*mix, (Op.DELETE, more.deletes), (Op.REPLACE, more.replaces))
         op = _weighted(rng, mix)
         if op is None:
             return Get(key=key), 0

@@ -20,7 +20,8 @@ from dcc.units import KIB, MIB, MICROSECOND, MILLISECOND, SECOND
 from simulations import faults as f
 from simulations.budgets import Budgets
 from simulations.network import BOTH_PLANES, GOSSIP, REQUEST, LinkSettings
-from simulations.scenario import WARM_UP_NS, Scenario
+from simulations.scenario import SEEDS_LISTED, WARM_UP_NS, Scenario
+from simulations.twists import room_for
 
 World = Callable[[Scenario, Random], Scenario]
 
@@ -97,7 +98,13 @@ def healed_in_part(scenario: Scenario, rng: Random) -> Scenario:
 
 
 def restarted_inside(scenario: Scenario, rng: Random) -> Scenario:
-    """Cut the nodes in two and restart all of one side, or just some, before the cut heals."""
+    """Cut the nodes in two and restart all of one side, or just some, before the cut heals.
+
+    In half of the worlds those whom the others have for seeds are all down at once, so that nobody
+    there remembers who is beyond the cut; and then one again, so that what it wrote is folded.
+    """
+    if _one_in(rng, 2):
+        return _folded_inside(scenario, rng)
     nodes, replicas = _between(rng, 3, 5), _between(rng, 1, 2)
     sides = _sides(rng, nodes, 2)
     at_ns, lasts_s = WARM_UP_NS + _between(rng, 2, 6) * SECOND, _between(rng, 15, 40)
@@ -110,6 +117,40 @@ def restarted_inside(scenario: Scenario, rng: Random) -> Scenario:
         faults.append(_restart(rng, restart_at_ns, (name,)))
     scenario = _roomy(scenario, rng, nodes, replicas, faults, lasts_s=lasts_s + 20)
     workload = replace(scenario.workload, deletes=_between(rng, 0, 60))
+    return replace(scenario, workload=workload, exchange_interval_ns=SECOND)
+
+
+def _folded_inside(scenario: Scenario, rng: Random) -> Scenario:
+    nodes, replicas = _between(rng, SEEDS_LISTED + 1, 5), _between(rng, 1, 2)
+    seeds, others = _names(nodes)[:SEEDS_LISTED], _names(nodes)[SEEDS_LISTED:]
+    cut_at_ns = WARM_UP_NS + _between(rng, 2, 6) * SECOND
+    down_at_ns = cut_at_ns + _between(rng, 2, 5) * SECOND
+    faults: list[f.Fault] = [
+        f.Restart(
+            at_ns=down_at_ns, lasts_ns=_between(rng, 100, 900) * MILLISECOND + index * SECOND,
+            node=node, silent=_one_in(rng, 3),
+        )
+        for index, node in enumerate(seeds)
+    ]  # fmt: skip
+    again_at_ns = down_at_ns  # Who is back first has nobody but the others to be told of.
+    for again in (seeds[:1], seeds) if _one_in(rng, 2) else (seeds[:1],):
+        again_at_ns += _between(rng, 8, 12) * SECOND
+        faults.append(_restart(rng, again_at_ns, again))
+    lasts_s = (again_at_ns - cut_at_ns) // SECOND + _between(rng, 12, 20)
+    faults.append(
+        f.Partition(
+            at_ns=cut_at_ns,
+            lasts_ns=lasts_s * SECOND,
+            left=(*seeds, "c0", "c2", "r0"),
+            right=(*others, "c1", "c3", "r1"),
+        )
+    )
+    # Until the world heals, or nearly: what is written behind hides what has got lost.
+    more_s = (cut_at_ns - WARM_UP_NS) // SECOND + _between(rng, 0, 2)
+    scenario = _roomy(scenario, rng, nodes, replicas, faults, lasts_s=lasts_s + more_s)
+    workload = replace(
+        scenario.workload, keys=_between(rng, 150, 300), deletes=_between(rng, 0, 60)
+    )
     return replace(scenario, workload=workload, exchange_interval_ns=SECOND)
 
 
@@ -134,29 +175,41 @@ def forgotten(scenario: Scenario, rng: Random) -> Scenario:
 
 
 def much_to_catch_up(scenario: Scenario, rng: Random) -> Scenario:
-    """Let a node be away from so many values that it needs seconds to get what it has missed."""
+    """Let a node be away from so many values that it needs seconds to get what it has missed.
+
+    Much is deleted meanwhile, all is listed now and then, and in half of the worlds there is room
+    for a few tombstones, so that the others have forgotten what the node would need to know.
+    """
     nodes, replicas = _between(rng, 3, 4), _between(rng, 1, 2)
     away = f"n{_between(rng, 0, nodes - 1)}"
     others = tuple(name for name in _names(nodes) if name != away)
     at_ns, lasts_ns = WARM_UP_NS + 8 * SECOND, _between(rng, 5, 15) * SECOND
+    cut = f.Partition(
+        at_ns=at_ns, lasts_ns=lasts_ns, left=(away, "c0", "r0"),
+        right=(*others, "c1", "c2", "c3", "r1"),
+    )  # fmt: skip
     kinds: Sequence[f.Fault] = (
-        f.Partition(
-            at_ns=at_ns, lasts_ns=lasts_ns, left=(away, "c0", "r0"),
-            right=(*others, "c1", "c2", "c3", "r1"),
-        ),
+        cut,
+        cut,
         f.Pause(at_ns=at_ns, lasts_ns=lasts_ns, node=away),
         f.Restart(at_ns=at_ns, lasts_ns=lasts_ns, node=away, silent=_one_in(rng, 2)),
         f.Crash(at_ns=at_ns, node=away, silent=_one_in(rng, 2)),
     )  # fmt: skip
     faults = [kinds[_between(rng, 0, len(kinds) - 1)]]
     scenario = _roomy(scenario, rng, nodes, replicas, faults, lasts_s=45)
+    forgetful = _one_in(rng, 2)
     workload = replace(
         scenario.workload, keys=_between(rng, 150, 300), value_bytes=_between(rng, 4, 16) * KIB,
-        pause_ns=_between(rng, 10, 30) * MILLISECOND, readers=2,
+        pause_ns=_between(rng, 20, 50) * MILLISECOND, readers=2,
+        deletes=_between(rng, 20, 60), replaces=_between(rng, 60, 120) if forgetful else 0,
+        rare_permille=_between(rng, 40, 100),
     )  # fmt: skip
+    if forgetful:
+        few = Budgets(valueless_share=room_for(scenario, _between(rng, 2, 20)))
+        scenario = replace(scenario, budgets=few)
     return replace(
         scenario, workload=workload, slots=(64, 256, 512)[_between(rng, 0, 2)],
-        move_bytes_per_second=_between(rng, 1, 6) * 64 * KIB,
+        move_bytes_per_second=_between(rng, 1, 3) * 64 * KIB,
         exchange_interval_ns=_between(rng, 3, 10) * SECOND,
     )  # fmt: skip
 
@@ -166,14 +219,19 @@ def one_is_small(scenario: Scenario, rng: Random) -> Scenario:
     nodes, replicas = _between(rng, 2, 4), _between(rng, 1, 2)
     names = [f"n{index}" for index in range(nodes + 2)]
     faults: list[f.Fault] = []
+    small = _between(rng, 0, nodes - 1)
     for index in range(_between(rng, 2, 5)):
         at_ns = WARM_UP_NS + (6 + 7 * index) * SECOND
         if index < 2 and _one_in(rng, 2):
             faults.append(f.Join(at_ns=at_ns, node=names[nodes + index]))
+            if _one_in(rng, 2):  # Who holds most is away as the slots change hands.
+                away = names[(small + 1) % nodes]
+                faults.append(f.Pause(at_ns=at_ns - 4 * SECOND, lasts_ns=7 * SECOND, node=away))
         else:
             faults.append(_restart(rng, at_ns, names[:nodes]))
+    if _one_in(rng, 2):
+        faults.append(_cut_off(rng, nodes))
     scenario = _roomy(scenario, rng, nodes, replicas, faults, lasts_s=45)
-    small = _between(rng, 0, nodes - 1)
     limits = tuple(MIB if i in (small, nodes + 1) else 64 * MIB for i in range(nodes + 2))
     workload = replace(
         scenario.workload, keys=_between(rng, 60, 120), value_bytes=_between(rng, 40, 90) * KIB,
@@ -324,6 +382,8 @@ ODDS: tuple[tuple[str, str, int], ...] = (
     ("half-reached", "reached", 16),
     ("healed-in-part", "healed", 16),
     ("forgotten", "forgotten", 12),
+    ("restarted-inside", "inside", 16),
+    ("much-to-catch-up", "much", 12),
 )
 """(world, its random stream, drawn for one seed in so many), the first that is drawn; the others
 are asked for by name."""
@@ -386,6 +446,16 @@ def _sides(rng: Random, nodes: int, count: int) -> list[tuple[str, ...]]:
     for index, client in enumerate(("c0", "c1", "c2", "c3", "r0", "r1", "r2")):
         sides[index % count].append(client)
     return [tuple(side) for side in sides]
+
+
+def _cut_off(rng: Random, nodes: int) -> f.Partition:
+    """Return a partition of one node, with some clients, from all the others."""
+    away = f"n{_between(rng, 0, nodes - 1)}"
+    others = tuple(name for name in _names(nodes) if name != away)
+    return f.Partition(
+        at_ns=_within(rng, 25), lasts_ns=_between(rng, 3, 15) * SECOND,
+        left=(away, "c0", "r0"), right=(*others, "c1", "c2", "c3", "r1"),
+    )  # fmt: skip
 
 
 def _restart(rng: Random, at_ns: int, names: Sequence[str]) -> f.Restart:

@@ -42,7 +42,7 @@ class Plane:
         )
         clock = ClusterClock(Now(0, START_MS * MILLISECOND), max_skew_ms=500)
         self.held = Holdings(config, key=self.key, boot=self.boot, clock=clock)
-        self.sync = SyncTable(self.held.view, 0)
+        self.sync = SyncTable(self.held.view, self.held.unasked, 0)
         self.exchange = Exchange(self.held, self.sync)
         self.streams = Streams(self.held)
 
@@ -91,6 +91,7 @@ class Planes:
         for plane in self.planes.values():
             boots = dict(plane.held.view.boots)
             change = plane.held.view.update(members, self.replicas, self.mono)
+            plane.held.unasked.view_changed()
             plane.sync.view_changed(
                 tuple(k for k, boot in boots.items() if plane.held.view.boots.get(k) != boot)
             )
@@ -101,7 +102,7 @@ class Planes:
         """Replace a node by its next life: empty, in a boot of its own."""
         self.lives += 1
         plane = self.planes[node_key(name)] = Plane(name, lives=self.lives)
-        plane.sync = SyncTable(plane.held.view, self.mono)
+        plane.sync = SyncTable(plane.held.view, plane.held.unasked, self.mono)
         plane.exchange = Exchange(plane.held, plane.sync)
         self.take_view()
 

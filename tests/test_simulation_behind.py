@@ -80,6 +80,8 @@ def made_of_what_is_forgotten(
             reply = stage.call("alone", Write(op=op, key=key, value=b"2", delta=1, ttl_ms=60_000))
             if reply.number == 1 if op is Op.INCR else reply.outcome is Outcome.DONE:
                 made.add(key)
+        if op is Op.TOUCH:
+            assert len(stage.observer.asking.made_of_gone) == len(made), "the checker sees it, too"
         stage.play(30 * SECOND)
         return set(led), made, {key for key in KEYS if stage.values(key)}
 

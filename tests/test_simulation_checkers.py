@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dcc.client.many import Written
 from dcc.errors import NodeUnavailable
 from dcc.node.footprint import Row
@@ -19,6 +21,7 @@ from simulations.checkers import (
     gray,
     limits,
     listing,
+    made,
     monotony,
     outlived,
     provenance,
@@ -571,6 +574,15 @@ def test_a_batch_that_is_sent_again_while_the_first_is_under_way_is_seen() -> No
             else:
                 watch.arrived(link, 7, frame, 0)
         assert [one.promise for one in watch.violations] == [sendings.AGAIN] * count
+
+
+def test_a_replace_of_what_was_told_to_be_gone_is_seen_and_a_put_is_not() -> None:
+    done = replace(put(1, b"new", V2), verb="replace")
+    gone = {V2: "deleted"}
+    assert made.check([done], gone)
+    assert made.check([done], {V1: "deleted"}) == []
+    assert made.check([put(1, b"new", V2)], gone) == [], "it asks for nothing"
+    assert made.check([replace(done, status="not done")], gone) == []
 
 
 def test_a_late_read_that_is_answered_is_seen() -> None:

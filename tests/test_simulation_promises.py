@@ -286,6 +286,47 @@ def test_clocks_apart_by_the_bound_cause_no_repair_and_no_refusal() -> None:
         assert not any("clock_skew" in found for found in drops)
 
 
+def test_what_was_folded_behind_a_cut_binds_nobody_beyond_it() -> None:
+    """n0 to n2 are all restarted inside the cut, forget that there is n3, and fold twice over."""
+    scenario = Scenario(
+        seed=1, nodes=4, replicas=3, slots=16, exchange_interval_ns=SECOND,
+        rebalance_delay_ns=60 * SECOND,
+    )  # fmt: skip
+    others = [b"o" + key for key in KEYS]
+    with Stage(scenario) as stage:
+        stage.warm_up()
+        world = stage.world
+        for key in others:
+            stage.put("c0", key, b"old", w=255)
+        stage.get("alone", KEYS[0])  # It learns of n3, which is nobody's seed.
+        cut = Partition(at_ns=0, lasts_ns=0, left=("n3", "alone"), right=("n0", "n1", "n2", "c0"))
+        cut.begin(world)
+        stage.play(4 * SECOND)
+        now_ns = world.now_ns  # n0 is back first, and has nobody but n3 for a further seed.
+        world.schedule(
+            tuple(Restart(at_ns=now_ns, lasts_ns=(1 + i) * SECOND, node=f"n{i}") for i in range(3))
+        )
+        stage.play(10 * SECOND)
+        for key in KEYS:
+            stage.put("alone", key, b"theirs")
+        stage.play(2 * SECOND)
+        for key in KEYS:
+            stage.put("c0", b"b" + key, b"ours", w=2)
+        for name in ("n0", "n1", "n2"):
+            world.schedule((Restart(at_ns=world.now_ns, lasts_ns=SECOND // 10, node=name),))
+            stage.play(6 * SECOND)
+        stage.play(20 * SECOND)
+        stores = [stage.core(f"n{i}").held.store for i in range(3)]
+        assert all(len(store.comparison.based()) > 10 for store in stores), "folded without n3"
+        cut.end(world)
+        stage.play(20 * SECOND)
+        assert stage.call("reader", ConvergedGet()).converged
+        for key in (*KEYS, *others):
+            assert set(stage.values(key)) == {"n0", "n1", "n2", "n3"}
+        assert statuses(stage, [*KEYS, *others]) == {"HIT": 2 * len(KEYS)}
+        assert silence.check_traffic(stage.traffic_in(10 * SECOND), 0) == []
+
+
 def test_who_is_restarted_inside_a_cut_brings_no_deleted_key_back() -> None:
     """Alone there, n2 founds for itself; the others still hold what is deleted on its side."""
     with Stage(Scenario(seed=1, replicas=2, nodes=3, slots=16)) as stage:

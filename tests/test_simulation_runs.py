@@ -354,6 +354,23 @@ RESTARTED_INSIDE = replace(
     ),
     faults_ns=35 * SECOND,
 )
+FOLDED_INSIDE = replace(
+    QUIET,
+    nodes=4,
+    exchange_interval_ns=SECOND,
+    workload=replace(BUSY, clients=4, keys=300, pause_ns=100 * MILLISECOND),
+    faults=(
+        f.Partition(
+            at_ns=at(16),
+            lasts_ns=at(38),
+            left=("n0", "n1", "n2", "c0", "c2"),
+            right=("n3", "c1", "c3"),
+        ),
+        *(f.Restart(at_ns=at(20), lasts_ns=at(1), node=node) for node in ("n0", "n1", "n2")),
+        f.Restart(at_ns=at(35), lasts_ns=at(1), node="n0"),
+    ),
+    faults_ns=42 * SECOND,
+)
 APART_FOR_LONG = replace(
     QUIET,
     nodes=2,
@@ -386,6 +403,7 @@ CAUGHT = {
     "late-word": (STARTED_IN_CUTS, "time does not jump"),
     "taken-for-alive": (REFUTED_UNHEARD, "no hit is older than what its node could have known"),
     "unmarked": (APART_FOR_LONG, "a version never falls"),
+    "base-believed": (FOLDED_INSIDE, "convergence"),
     "forgets-the-unmet": (RESTARTED_INSIDE, "a version never falls"),
     "forgets-unseen": (FORGOTTEN, "the ring is laid over the members there are"),
     "serves-in-doubt": (AWAY, "no hit is older than what its node could have known"),

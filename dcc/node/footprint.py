@@ -43,7 +43,7 @@ PEER_BYTES = 16 * SLOT_COUNT + 8 * KIB
 SLOT_BYTES = 512
 "A slot's order, route and verdict."
 WANT_BYTES = 160
-"A slot that is to be compared with a peer, or that a peer announced to hold."
+"A slot that is to be compared with a peer, asked of it, or that it announced to hold."
 SAMPLE_BYTES = 300
 "A served key with its version; the key besides."
 REPAIR_BYTES = 300
@@ -139,7 +139,7 @@ def _beside_the_store(machines: Machines) -> tuple[Row, ...]:
 def _base(machines: Machines, converging: Converging) -> tuple[Row, ...]:
     """Return the rows that members and slots bound, not the limit."""
     held, sync, agenda = machines.held, machines.sync, machines.exchange.agenda
-    wants_max = 3 * SLOT_COUNT * WANT_BYTES
+    wants_max = 4 * SLOT_COUNT * WANT_BYTES
     return (
         Row(
             "waiting_requests",
@@ -158,7 +158,8 @@ def _base(machines: Machines, converging: Converging) -> tuple[Row, ...]:
             "peers",
             MEMBERS_MAX * (PEER_BYTES + wants_max),
             lambda: (
-                len(held.view.boots) * PEER_BYTES + (agenda.wanted_total + sync.nudges) * WANT_BYTES
+                len(held.view.boots) * PEER_BYTES
+                + (agenda.wanted_total + sync.nudges + held.unasked.total) * WANT_BYTES
             ),
         ),
         Row("slots", SLOT_COUNT * SLOT_BYTES, lambda: SLOT_COUNT * SLOT_BYTES),

@@ -54,7 +54,7 @@ class Machines:
             cluster_ms=self.clock.cluster_ms(now.mono),
         )  # fmt: skip
         self.timekeeper = Timekeeper(self.clock, self.membership, config)
-        self.sync = SyncTable(self.held.view, now.mono)
+        self.sync = SyncTable(self.held.view, self.held.unasked, now.mono)
         self.questions, self.streams = Questions(self.held), Streams(self.held)
         self.exchange = Exchange(self.held, self.sync)
         self.staleness = Staleness()

@@ -7,7 +7,8 @@ about it, covers its tombstones, and may let a former owner release it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from dcc.effects import Effect, Tell
 from dcc.limits import BATCH_BYTES, EXTRA_FRAMES_MAX, INLINE_VALUE_BYTES_MAX
@@ -24,6 +25,7 @@ from dcc.replication.packing import (
     unpack_clock,
     unpack_spans,
 )
+from dcc.replication.sync import SyncTable
 from dcc.ring.hashing import slot_of
 from dcc.store.comparison import Ending
 from dcc.store.doubt import NOTHING_OWED
@@ -48,16 +50,18 @@ def answer_pull(
     *,
     serving: bool = False,
     leftovers: Leftovers | frozenset[int] = frozenset(),
+    told: Callable[[int], Mapping[Origin, Stamp]] | None = None,
 ) -> PullReply:
     """Return what the asker's clocks lack, up to one batch; slots left out did not fit.
 
-    Of `leftovers` what is loose is told as spans: no clock may ever cover it, and they are to be
+    `told` gives the clock that others may know of a slot; by default it is the store's. Of
+    `leftovers` what is loose is told as spans: no clock may ever cover it, and they are to be
     released to those who have noted it. At least one record is sent when there is any, however
     large, so that asking again makes progress.
 
     Complexity: O(slots asked + records in the slots that differ).
     """
-    batch = _Batch(pull, leftovers)
+    batch = _Batch(pull, leftovers, told or store.clock)
     for ask in pull.slots:
         if not batch.add(store, ask):
             break
@@ -71,8 +75,11 @@ RECORDS_MAX = 32
 
 
 class _Batch:
-    def __init__(self, pull: Pull, leftovers: Leftovers | frozenset[int]) -> None:
-        self._leftovers = leftovers
+    def __init__(
+        self, pull: Pull, leftovers: Leftovers | frozenset[int],
+        told: Callable[[int], Mapping[Origin, Stamp]],
+    ) -> None:  # fmt: skip
+        self._leftovers, self._told = leftovers, told
         self._asked_origins = pull.origins
         self._owed = owed_to(pull)
         self._origins: dict[Origin, int] = {}
@@ -87,6 +94,7 @@ class _Batch:
         theirs = unpack_clock(ask.clock, self._asked_origins)
         owed = self._owed.get(slot, NOTHING_OWED)
         difference = comparison.difference(slot, theirs, ask.after, owed)
+        difference = replace(difference, clock=self._told(slot))
         complete = all(map(self._fits, difference.records))
         ending = comparison.ending(slot, theirs, difference) if complete else NO_ENDING
         clock = pack_clock(difference.clock, self._origins)
@@ -122,8 +130,11 @@ class _Batch:
 class Answerer:
     """Answers comparisons and pulls, and remembers who has seen the same as this node."""
 
-    def __init__(self, holdings: Holdings, trees: Trees, leftovers: Leftovers, pace: Pace) -> None:
-        self._held, self._trees, self._leftovers, self._pace = holdings, trees, leftovers, pace
+    def __init__(
+        self, holdings: Holdings, sync: SyncTable, trees: Trees, leftovers: Leftovers, pace: Pace
+    ) -> None:
+        self._held, self._sync = holdings, sync
+        self._trees, self._leftovers, self._pace = trees, leftovers, pace
         self._agreed: dict[NodeKey, int] = {}
 
     def agreed_at(self, peer: NodeKey) -> int:
@@ -140,8 +151,13 @@ class Answerer:
 
     def knows_gone(self, fetch: Fetch) -> bool:
         """Return whether a value that the asker holds, and this node does not, was deleted."""
-        theirs = dict(zip(fetch.origins, fetch.stamps, strict=True))
-        return self._held.store.comparison.knows_gone(slot_of(fetch.key), fetch.version, theirs)
+        theirs, slot = dict(zip(fetch.origins, fetch.stamps, strict=True)), slot_of(fetch.key)
+        store = self._held.store
+        if store.graves.hide(slot, fetch.key, fetch.version):
+            return True
+        if slot in self._held.unasked.aside:  # What the base covers may be the asker's own.
+            return False
+        return store.comparison.knows_gone(slot, fetch.version, theirs)
 
     def receive_pull(self, header: Header, pull: Pull, now: Instant) -> list[Effect]:
         """Answer with what the asker lacks; learn from its clocks what it has seen."""
@@ -152,20 +168,24 @@ class Answerer:
             clock = unpack_clock(ask.clock, pull.origins)
             if epoch == held.view.epoch:
                 spans = unpack_spans(ask.spans, pull.origins)
+                if not clock and not spans:  # Nothing was seen there, so nothing is missed here.
+                    self._sync.asked(ask.slot, peer)
                 # What is only covered there is not in good hands yet.
                 everything = held.store.comparison.has_everything(
                     ask.slot, clock, spans, owed.get(ask.slot, NOTHING_OWED)
                 )
                 self._seen_by(peer, ask.slot, clock, everything=everything)
         serving = self._pace.serves(now.mono)
-        reply = answer_pull(held.store, pull, serving=serving, leftovers=self._leftovers)
+        reply = answer_pull(
+            held.store, pull, serving=serving, leftovers=self._leftovers, told=held.unasked.told
+        )
         return [Tell(peer, reply, request, bulk=True)]
 
     def receive_compare(self, header: Header, compare: Compare, now: Instant) -> list[Effect]:
         """Answer which slots this node sees differently."""
         peer, request, epoch = header.sender, header.request, header.epoch
         held = self._held
-        digest = held.store.comparison.digest
+        digest = held.digest
         same_view = epoch == held.view.epoch
         differ: list[int] = []
         for slot, theirs in zip(compare.slots, compare.digests, strict=False):

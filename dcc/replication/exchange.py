@@ -48,7 +48,6 @@ boot, so that a slot can change hands and a cache may evict. The trees over them
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from itertools import islice
 
 from dcc.effects import Effect
@@ -75,6 +74,7 @@ from dcc.replication.tidying import Tidying
 from dcc.replication.view import ViewChange
 from dcc.replication.wants import Stage, Wants
 from dcc.ring.hashing import slot_of
+from dcc.store.clocks import Clock
 from dcc.store.doubt import Listing
 from dcc.types import NO_VERSION, NodeKey, Origin
 from dcc.units import SECOND
@@ -113,7 +113,7 @@ class Exchange:
         self.trees = Trees(holdings)
         self.tidying = Tidying(holdings, sync)
         self._pace = Pace(holdings.config.move_bytes_per_second, holdings.config.move_share_percent)
-        self.answerer = Answerer(holdings, self.trees, self.leftovers, self._pace)
+        self.answerer = Answerer(holdings, sync, self.trees, self.leftovers, self._pace)
         self.agenda = Agenda(holdings, sync, self.trees, self._pace)
         self.settling = Settling(holdings, sync, self.agenda)
         self.claims = self.settling.claims
@@ -217,12 +217,14 @@ class Exchange:
         for slot in sorted(owed):  # What was seen is not what is held.
             wants.differ[slot] = None
         slots = tuple([slot for slot in asked if slot not in owed]) if owed else asked
-        digest = self._held.store.comparison.digest
-        digests = tuple([digest(slot) for slot in slots])
+        # Who has nothing equals 0: of a slot that was bound without the peer all else is pulled.
+        digest, unasked = self._held.digest, self._held.unasked.of(key)
+        digests = tuple([0 if slot in unasked else digest(slot) for slot in slots])
         return Question(Compare(slots=slots, digests=digests), slots)
 
     def _pull(self, key: NodeKey, talk: Talk, elsewhere: set[int]) -> Question | None:
-        store = self._held.store
+        store, unasked = self._held.store, self._held.unasked
+        shown: dict[int, Clock] = {}
         origins: dict[Origin, int] = {}
         asks: list[SlotAsk] = []
         owing: list[SlotOwed] = []
@@ -231,13 +233,16 @@ class Exchange:
             if slot in elsewhere or self.claims.holds_back(slot, key):
                 continue
             partial = talk.partial.get(slot)
-            clock = pack_clock(store.clock(slot), origins)
-            spans = pack_spans(store.spans(slot), origins)
+            ours, bound = unasked.clock_for(slot, key), slot in unasked.of(key)
+            clock = pack_clock(ours, origins)
+            spans = () if bound else pack_spans(store.spans(slot), origins)
             size += 16 + 6 * len(clock) + 6 * len(spans)
             if asks and (size > BATCH_BYTES or len(asks) >= talk.slots_per_pull):
                 break
             after = partial.after if partial else NO_VERSION
             asks.append(SlotAsk(slot, after, clock, store.mark(slot), spans))
+            if bound:
+                shown[slot] = ours
             if self._sync.owes(slot, key):
                 low, high, held = store.comparison.owed(slot)
                 owing += [SlotOwed(slot, low, high, held)] if high else []
@@ -245,7 +250,7 @@ class Exchange:
             return None
         pull = Pull(origins=tuple(origins), slots=tuple(asks), owed=tuple(owing))
         owed = frozenset([one.slot for one in owing])
-        return Question(pull, tuple(ask.slot for ask in asks), owed)
+        return Question(pull, tuple(ask.slot for ask in asks), owed, shown)
 
     # -------------------------------------------------------------- answers
 
@@ -256,7 +261,7 @@ class Exchange:
         size = sum(map(record_bytes, reply.records))
         self.bytes_in += size
         self._pace.arrived(size, now.mono, serving=reply.serving)
-        refused = self._apply(reply, talk.owed if talk else frozenset(), now)
+        refused = self._apply(reply, talk, now)
         if talk is None:
             return []
         wants = talk.wants
@@ -319,6 +324,7 @@ class Exchange:
         self._talks.check(self.agenda.peers)
         self.trees.check()
         self.claims.check()
+        self._held.unasked.check()
 
     # -------------------------------------------------------------- inside
 
@@ -335,8 +341,11 @@ class Exchange:
         owed = self._sync.owed_by(peer, shared)
         for slot in sorted(owed):  # What was seen is equal, but not what is held.
             wants.wanted[slot] = wants.differ[slot] = None
-        if unequal or owed:
-            equal = [s for s in shared if s % GROUP_COUNT not in unequal and s not in owed]
+        unasked = self._held.unasked.of(peer)
+        if unequal or owed or unasked:
+            also = owed | unasked
+            wants.want(slot for slot in shared if slot in unasked)
+            equal = [s for s in shared if s % GROUP_COUNT not in unequal and s not in also]
             wants.want(slot for slot in shared if slot % GROUP_COUNT in unequal)
         for slot in equal if wants.wanted else ():
             wants.wanted.pop(slot, None)
@@ -352,17 +361,19 @@ class Exchange:
             self.rounds += 1
             self.last_round_at = now.mono
 
-    def _apply(self, reply: PullReply, owed: Collection[int], now: Instant) -> set[int]:
+    def _apply(self, reply: PullReply, talk: Talk | None, now: Instant) -> set[int]:
         """Merge records; return the slots of those whose stamp is too far ahead of time."""
         held = self._held
         refused: set[int] = set()
+        owed, unasked = (talk.owed, talk.unasked) if talk else (frozenset[int](), {})
         clocks = {one.slot: unpack_clock(one.clock, reply.origins) for one in reply.slots}
         for record in reply.records:
             slot = slot_of(record.key)
             if not held.view.owns(slot):
                 continue  # It was lost since the question: a copy would be nobody's to release.
-            sender, is_owed = clocks.get(slot), slot in owed
-            if held.intake.apply(slot, record, now.ms, sender, owed=is_owed) is None:
+            sender, is_owed, asked = clocks.get(slot), slot in owed, unasked.get(slot)
+            apply = held.intake.apply
+            if apply(slot, record, now.ms, sender, owed=is_owed, asked=asked) is None:
                 refused.add(slot)
             else:
                 self.records_in += 1

@@ -72,6 +72,7 @@ class Leftovers:
         self._slots[slot].add(peer)
         if owners and self._slots[slot].issuperset(owners):
             self._held.store.drop_slot(slot)
+            self._held.unasked.dropped(slot)
             del self._slots[slot]
             if not self._slots:
                 self.hints = {}

@@ -16,8 +16,10 @@ from dcc.clock import ClusterClock
 from dcc.config import NodeConfig
 from dcc.effects import Answer, Effect, Tell
 from dcc.replication.intake import Intake, uncounted
+from dcc.replication.unasked import Unasked
 from dcc.replication.view import View
 from dcc.ring.hashing import slot_of
+from dcc.store.clocks import digest_of
 from dcc.store.store import Store
 from dcc.types import Boot, NodeKey, Origin, Record
 from dcc.wire.messages import Message
@@ -76,6 +78,7 @@ class Holdings:
             value_bytes_max=config.value_bytes_max,
         )
         self.intake = Intake(self.view, self.store, clock, refused)
+        self.unasked = Unasked(self.view, self.store, self.origin)
         # Ids of an earlier boot must not meet those of this one, and nobody is to guess what is
         # asked: an answer that names the right id is believed. So they begin anywhere.
         self._request = requests_from
@@ -91,6 +94,12 @@ class Holdings:
         """Return a request id that this boot has not used."""
         self._request += 1
         return self._request
+
+    def digest(self, slot: int) -> int:
+        """Return the digest of what was seen of a slot: equal to nobody's while it is put aside."""
+        seen = self.store.comparison.digest(slot)
+        aside = slot in self.unasked.aside
+        return digest_of([seen, self.key, self.boot]) if aside else seen
 
 
 def secret(rng: Random) -> int:

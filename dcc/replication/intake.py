@@ -47,16 +47,16 @@ class Intake:
 
     def apply(
         self, slot: int, record: Record, now_ms: int, sender: Clock | None = None, *,
-        owed: bool = False,
+        owed: bool = False, asked: Clock | None = None,
     ) -> Applied | None:  # fmt: skip
         """Take a record that a node sent on its own account; None = refused, nothing changed.
 
-        `sender` and `owed` are those of `Store.apply`.
+        `sender`, `owed` and `asked` are those of `Store.apply`.
         """
         if not self.believes(record.version.stamp, now_ms):
             return None
         self._clock.witness(record.version.stamp)
-        return self._store.apply(slot, record, now_ms, sender, owed=owed)
+        return self._store.apply(slot, record, now_ms, sender, owed=owed, asked=asked)
 
     def install(self, slot: int, record: Record, now_ms: int) -> None:
         """Take a record that a question found, and of which the caller knows that it is believed.

@@ -125,7 +125,7 @@ class Trees:
         for key in self._sharers[slot]:
             self._groups[key][group] ^= leaf
         sharers = self._sharers[slot] = self._sharers_of(slot)
-        digest = self._held.store.comparison.digest(slot) if sharers else 0
+        digest = self._held.digest(slot) if sharers else 0
         leaf = self._leaves[slot] = xxh3_64_intdigest(_LEAF(slot, digest)) if digest else 0
         for key in sharers:
             groups = self._groups.get(key)

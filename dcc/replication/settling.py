@@ -13,6 +13,7 @@ from dcc.replication.agenda import MUTE_NS, Agenda
 from dcc.replication.claims import Claim, Claims
 from dcc.replication.holdings import Holdings, Instant
 from dcc.replication.sync import SyncTable
+from dcc.store.clocks import BASE
 from dcc.types import NodeKey, Stamp
 from dcc.units import NEVER, SECOND
 
@@ -98,7 +99,12 @@ class Settling:
         # Nobody knows more of this node's own writes than it does, unless it was told a lie: what
         # it writes from now on must not lie below that.
         self._held.clock.witness(max(listing.clock.get(self._held.origin, 0), mark))
-        store.merge_clock(slot, listing.clock, mark)
+        base, clock = store.comparison.base(slot), listing.clock
+        if not claim.same_view:  # Whoever is seen by one of the two alone did not agree to it.
+            clock = {origin: stamp for origin, stamp in clock.items() if origin != BASE}
+        store.merge_clock(slot, clock, mark)
+        if store.comparison.base(slot) > base:
+            self._held.unasked.bound(slot)
         store.merge_spans(slot, listing.spans)
         if claim.same_view and peer in self._agenda.peers:
             self._agenda.peers[peer].wanted.pop(slot, None)

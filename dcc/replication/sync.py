@@ -18,7 +18,8 @@ Holders are the owners, those who stand in for them, and former owners that have
 slot. Former owners are found in three ways: placement moves little, so they are among the three
 members after the owners in the order; where many members come at once they are the first in the
 order that are not filling (`View.former`); and they announce themselves (`Nudge`). Behind a cut
-anybody may have stood in: who is met again is taken for a holder of every slot until compared.
+anybody may have stood in: who is met again is taken for a holder of every slot until compared, and
+so is who was not there when a slot was folded (`unasked`).
 
 Ends: every pair is pulled again after each of those events, so in a quiet network all become in
 sync; without an answer nothing is claimed.
@@ -30,6 +31,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 
 from dcc.limits import SLOT_COUNT
+from dcc.replication.unasked import Unasked
 from dcc.replication.view import View
 from dcc.types import NodeKey
 
@@ -58,8 +60,8 @@ IN_SYNC = Inquiry((), decides=True)
 class SyncTable:
     """The times of completed pulls, judged against the view."""
 
-    def __init__(self, view: View, started: int) -> None:
-        self._view = view
+    def __init__(self, view: View, unasked: Unasked, started: int) -> None:
+        self._view, self._unasked = view, unasked
         self._restart_at = started
         self.behind = False
         """Whether others may have written without this node, since it stood still, did not lead, or
@@ -112,6 +114,11 @@ class SyncTable:
     def pulled(self, slot: int, peer: NodeKey, sent_at: int) -> None:
         """Note that all the peer had seen of `slot` at `sent_at` or later is held here."""
         self._times(peer)[slot] = sent_at
+        self.asked(slot, peer)
+
+    def asked(self, slot: int, peer: NodeKey) -> None:
+        """Note that nothing `peer` holds of `slot` is missing here because of its base."""
+        self._unasked.asked(slot, peer)
         self._verdicts.pop(slot, None)
 
     def pulled_all(self, slots: Iterable[int], peer: NodeKey, sent_at: int) -> None:
@@ -191,6 +198,8 @@ class SyncTable:
         """Return everybody who may hold something of `slot`, this node not among them."""
         near, me = self._view.slots.near(slot), self._view.me
         near += self._view.former(slot)
+        if slot in self._unasked.aside:
+            near = (*near, *(key for key in self._unasked.holders(slot) if key not in near))
         if slot in self._nudgers:
             near = (*near, *(key for key in self.nudgers(slot) if key not in near))
         if self._strays:

@@ -8,13 +8,14 @@ the first to come the other is lost, and only then is the question put again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dcc.effects import Effect, Tell
 from dcc.replication.holdings import Holdings, Instant
 from dcc.replication.wants import Stage, Wants
+from dcc.store.clocks import Clock
 from dcc.store.doubt import Span
 from dcc.types import NodeKey, Origin, Stamp, Version
 from dcc.units import MILLISECOND, NEVER, SECOND
@@ -64,6 +65,8 @@ class Talk:
     "The slots that it is about; none for ROOT, which is about all."
     owed: frozenset[int] = frozenset()
     "Those of them for which it asks for what this node is owed, too; CLOCKS only."
+    unasked: Mapping[int, Clock] = field(default_factory=dict)
+    "Those of them that were bound without the peer, and the clocks it was shown; CLOCKS only."
     sent_at: int = 0
     epoch: int = 0
     outdated: bool = False
@@ -111,6 +114,7 @@ class Question(NamedTuple):
     message: CompareRoot | Compare | Pull
     asked: tuple[int, ...] = ()
     owed: frozenset[int] = frozenset()
+    unasked: Mapping[int, Clock] = {}
 
 
 class Talks:
@@ -162,7 +166,7 @@ class Talks:
     def begin(self, peer: NodeKey, question: Question, now: Instant) -> list[Effect]:
         """Put a question."""
         talk = self._talks[peer]
-        message, talk.asked, talk.owed = question
+        message, talk.asked, talk.owed, talk.unasked = question
         talk.request, talk.stage = self._held.next_request(), _STAGES[type(message)]
         talk.sent_at, talk.epoch = now.mono, self._held.view.epoch
         talk.outdated = False

@@ -87,7 +87,8 @@ class Tidying:
         self._close_gaps(slot, now)
         if released and self._fold and self._pulled_lately(slot, now):
             age_ms = FOLD_AFTER_ROUNDS * held.config.exchange_interval_ns // MILLISECOND
-            held.store.fold(slot, self._is_gone, max(now.ms - age_ms, 0) << COUNTER_BITS)
+            if held.store.fold(slot, self._is_gone, max(now.ms - age_ms, 0) << COUNTER_BITS):
+                held.unasked.bound(slot)
 
     def _pulled_lately(self, slot: int, now: Instant) -> bool:
         """Return whether all that such a boot wrote has had the time to come here, and came."""
@@ -126,3 +127,4 @@ class Tidying:
         if since < now.mono and all(self._sync.last_pull(slot, key) > since for key in holders):
             for origin in origins:
                 self._held.store.close_gaps(slot, origin)
+            self._held.unasked.bound(slot, closed=True)

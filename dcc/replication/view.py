@@ -70,6 +70,10 @@ class View:
         "Whether besides nobody is awaited whom this node has not met since it started."
         self.complete_since = 0
         "Monotonic ns since when that has been so."
+        self.remembered: frozenset[NodeKey] = frozenset()
+        "All other members that have a row, whatever their standing."
+        self.down: frozenset[NodeKey] = frozenset()
+        "Those of them that are neither alive nor have left: they may come back with data."
         self.filling: frozenset[NodeKey] = frozenset()
         "Members that have not pulled all their slots yet."
         self.following: frozenset[NodeKey] = frozenset()
@@ -137,6 +141,11 @@ class View:
         for key in fallen:
             self.alive_since.pop(key, None)
         self.alive = frozenset(alive)
+        others = [(key, m) for key, m in members.items() if key != self.me]
+        self.remembered = frozenset([key for key, _ in others])
+        self.down = frozenset([
+            key for key, m in others if key not in alive and m.standing is not Standing.LEFT
+        ])  # fmt: skip
         met = tuple([key for key in risen if key not in filling and key != self.me])
         change = ViewChange(slots, risen, fallen, reordered=reordered, met=met)
         if not change.any:

@@ -162,6 +162,13 @@ class Clocks:
         notes = self._notes.get(slot)
         return notes is not None and notes.has(origin, stamp)
 
+    def based(self) -> list[int]:
+        """Return the slots with a base, ascending. O(slots), or O(1) if there is none."""
+        base = self._base
+        if base is None:
+            return []
+        return [s for s, row in enumerate(self._row_of) if row != NO_ROW and base[row]]
+
     def seen(self, slot: int, origin: Origin) -> Stamp:
         """Return the stamp up to which writes of `origin` were seen: its entry or the base."""
         row = self._row_of[slot]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from xxhash import xxh3_64_intdigest
 
-from dcc.store.clocks import Clock, Clocks, clock_covers, clock_exceeds, clock_seen, digest_of
+from dcc.store.clocks import BASE, Clock, Clocks, clock_covers, clock_exceeds, clock_seen, digest_of
 from dcc.store.doubt import NOTHING_OWED, Listing, Owed, Span, content, is_below
 from dcc.store.entry import BARREN, HEARD
 from dcc.store.graves import Graves
@@ -58,6 +58,14 @@ class Comparison:
         self._memory, self._clocks, self._graves = memory, clocks, graves
 
     # -------------------------------------------------------------- is there anything to tell
+
+    def base(self, slot: int) -> Stamp:
+        """Return the base of the slot's clock; 0 = none."""
+        return self._clocks.seen(slot, BASE)
+
+    def based(self) -> list[int]:
+        """Return the slots whose clocks have a base, ascending. O(slots) if any has, else O(1)."""
+        return self._clocks.based()
 
     def digest(self, slot: int) -> int:
         """Return 64 bits: equal at two nodes that have nothing to tell each other of the slot.

@@ -36,7 +36,7 @@ from enum import IntEnum
 from xxhash import xxh3_64_intdigest
 
 from dcc.limits import SLOT_COUNT, VALUE_BYTES_MAX
-from dcc.store.clocks import BASE, Clock, Clocks
+from dcc.store.clocks import BASE, Clock, Clocks, clock_covers
 from dcc.store.comparison import Comparison
 from dcc.store.coverage import Coverages
 from dcc.store.doubt import Listing
@@ -179,19 +179,21 @@ class Store:
 
     def apply(
         self, slot: int, record: Record, now_ms: int, sender: Clock | None = None, *,
-        owed: bool = False,
+        owed: bool = False, asked: Clock | None = None,
     ) -> Applied:  # fmt: skip
         """Take a record that another node sent on its own account, unless it was seen before.
 
         Args:
             sender: the sender's clock of the slot when it sent, if known.
             owed: whether it was asked for what the clock here covers without its being here.
+            asked: the clock that it was asked with, if that claims less than the one here.
         """
         version, prev = record.version, record.prev
         clocks = self._clocks
         origin = self._origins.origin(version)
         held = self.tables[slot].get(record.key)
-        if clocks.covers(slot, version):
+        bound = asked is not None and not clock_covers(asked, version)
+        if clocks.covers(slot, version) and not bound:
             taken = owed and self._is_owed(slot, record) and self.comparison.trusts(slot, sender)
             return self._take_owed(slot, record, now_ms) if taken else Applied.COVERED
         if origin == BASE:
