@@ -245,7 +245,7 @@ class Loop:
         return {
             "bugs": self.bugs,
             "replies_lost": self._transport.replies_lost,
-            "sends_lost": self._transport.sends_lost,
+            "sends_lost": self._transport.sends_lost + self._transport.subscriptions.failed,
             "strays": self._transport.strays,
             "connections": self._transport.connections,
         }

@@ -17,7 +17,8 @@ from dcc.node import clocks
 from dcc.node.clocks import Clocks
 from dcc.node.contract import Core
 from dcc.node.security import Closed
-from dcc.node.transport import NOBLOCK, NOBLOCK_MORE, Transport
+from dcc.node.sockets import NOBLOCK, NOBLOCK_MORE
+from dcc.node.transport import Transport
 from dcc.sending import send
 from dcc.units import MILLISECOND
 

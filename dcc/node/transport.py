@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import socket as net
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import zmq
@@ -34,21 +34,17 @@ import zmq
 from dcc import descriptors
 from dcc.errors import ConfigError
 from dcc.handshakes import Handshake, Watch
-from dcc.keys import present
-from dcc.limits import VALUE_BYTES_MAX
 from dcc.node import binding
 from dcc.node.options import Address
 from dcc.node.security import Closed, Open
-from dcc.node.unread import Tracker, Unread
+from dcc.node.sockets import DEALER, PUB, ROUTER, SUB, put, put_tracked
+from dcc.node.subscriptions import Subscriptions
+from dcc.node.unread import Unread
 from dcc.node.zap import GOSSIP, REQUESTS
 from dcc.resolve import Dial, Resolver, is_numeric
-from dcc.sending import send
 from dcc.types import TOPIC_ALL, NodeKey
-from dcc.units import KIB, MIB, MILLISECOND, NEVER, SECOND
+from dcc.units import MIB, MILLISECOND, NEVER, SECOND
 
-NOBLOCK = int(zmq.NOBLOCK)
-"Plain ints: an enum member costs a conversion on every call."
-NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 IN, OUT = int(zmq.POLLIN), int(zmq.POLLOUT)
 
 Pollables = list[tuple[Any, int]]
@@ -77,51 +73,12 @@ AGAIN_NS = 3 * SECOND
 "With keys: after so long without a connection it is made anew. Not sooner: a slow one takes time."
 CHANGING_NS = 300 * MILLISECOND
 "The same while servers may have either of two keys."
-SHARED_BYTES_MIN = 32 * KIB
-"Frames from here on are sent without a copy: below, the bookkeeping costs more than memcpy."
 FILES_PER_MEMBER = 7
 """File descriptors that one member costs: two DEALERs and their mailboxes, their connections each
 way, and gossip's."""
 FILES_OWN = 64
 FILES_TO_START = 48
 "What libzmq's threads, the first sockets, the reserve and some connections take."
-
-# Every option has a reason; what is not set here keeps libzmq's default (TCP_NODELAY is one).
-COMMON = {
-    zmq.LINGER: 0,  # Closing never waits for a peer that is gone.
-    # The kernel's probes, not libzmq's heartbeats: its timer of a connection that has gone while
-    # its receiving limit was reached runs into an assertion, and takes the process with it.
-    zmq.TCP_KEEPALIVE: 1,
-    zmq.TCP_KEEPALIVE_IDLE: 1,  # Something is always on its way, to be acknowledged by TCP.
-    zmq.TCP_KEEPALIVE_INTVL: 1,
-    zmq.TCP_KEEPALIVE_CNT: 3,
-    zmq.TCP_MAXRT: 3_000,  # A cut cable is noticed in 3 s, not after TCP's 15 minutes.
-    zmq.HANDSHAKE_IVL: 3_000,  # Whoever connects and stays silent does not keep a descriptor.
-}
-CONNECTING = {
-    zmq.CONNECT_TIMEOUT: 2_000,  # The kernel's own is two minutes.
-    zmq.RECONNECT_IVL_MAX: 5_000,  # Back off from a dead peer, yet be there soon when it is back.
-}
-ROUTER = COMMON | {
-    zmq.ROUTER_MANDATORY: 1,  # A reply that nobody gets is an error here, not silence.
-    zmq.MAXMSGSIZE: VALUE_BYTES_MAX,  # Checked by libzmq before it allocates; per frame.
-    zmq.RCVHWM: 1_000,  # Per client; beyond it TCP holds the sender back.
-    zmq.SNDHWM: 1_000,  # Per client; in bytes it is bounded by `unread`.
-}  # fmt: skip
-DEALER = COMMON | CONNECTING | {
-    zmq.IMMEDIATE: 1,  # Queue only to live connections: a send to nobody fails at once.
-    zmq.MAXMSGSIZE: VALUE_BYTES_MAX,
-    zmq.RCVHWM: 64,  # Only a seed's answers come in here.
-    zmq.SNDHWM: 1_000,  # Replication has its own, smaller window; this is the last bound.
-}  # fmt: skip
-PUB = COMMON | {
-    zmq.SNDHWM: 256,  # Gossip is soon stale; older is dropped for a slow subscriber.
-    zmq.MAXMSGSIZE: 64,  # A topic is 8 bytes; of a longer one libzmq keeps a node for each byte.
-}  # fmt: skip
-SUB = COMMON | CONNECTING | {
-    zmq.RCVHWM: 256,  # Per member, as above.
-    zmq.MAXMSGSIZE: 16 * KIB,  # Gossip is at most 1,400 bytes today.
-}  # fmt: skip
 
 
 class Peer:
@@ -185,20 +142,16 @@ class Transport:
         self.unread = Unread()
         self._pub = self._open(zmq.PUB, PUB | self.security.serving(GOSSIP))
         self.sub = self._open(zmq.SUB, SUB | self._connecting)
+        self._resolver = Resolver()
+        self.subscriptions = Subscriptions(self.sub, self.security, self._resolver)
         self._accepting = [Watch(self.router), Watch(self._pub)]
         "Tell of those that could not connect here."
-        self._subscribing = Watch(self.sub)
-        self._turns: dict[str, int] = {}
-        "How often a publisher was connected to anew, where it was not with the first key."
         self._peers: dict[NodeKey, Peer] = {}
         self._bulk: dict[NodeKey, Peer] = {}
         "Second connections to members, for what is large."
         self._seeds: dict[str, Peer] = {}
-        self._publishers: dict[str, int] = {}
-        "Numeric addresses that SUB is connected to, with the number of members there."
         self._unopened: dict[NodeKey, tuple[str, str]] = {}
         "Members for whose DEALER there was no descriptor."
-        self._resolver = Resolver()
         self._listeners = descriptors.Listeners()
         self._requested_at: list[net.socket] = []
         self._subscribed_at: list[net.socket] = []
@@ -267,7 +220,7 @@ class Transport:
         peer = self._open_peer(request, gossip, now)
         if peer is not None:
             self._peers[key] = peer
-            self._follow(peer)
+            self.subscriptions.follow(peer)
         elif not descriptors.are_left(FILES_PER_MEMBER):
             self._unopened[key] = (request, gossip)
 
@@ -287,8 +240,7 @@ class Transport:
         if peer is None:
             return
         peer.close()
-        for publisher in peer.publishers:
-            self._unsubscribe(publisher)
+        self.subscriptions.leave(peer)
         self._give_up(key, peer)
 
     def _open_peer(
@@ -312,46 +264,6 @@ class Transport:
         dial.tend(now)
         self._pollables = None
         return Peer(socket, dial, address, gossip, now, handshake)
-
-    def _follow(self, peer: Peer, *, anew: bool = True) -> None:
-        """Connect SUB to all that the member's gossip address is known to mean."""
-        try:
-            if anew:
-                self._resolver.look_up(peer.gossip)
-            found = self._resolver.addresses(peer.gossip)
-        except ValueError:
-            return
-        if not found:
-            return
-        for publisher in found:
-            if publisher not in peer.publishers:
-                self._subscribe(publisher)
-        for publisher in peer.publishers:
-            if publisher not in found:
-                self._unsubscribe(publisher)
-        peer.publishers = found
-
-    def _subscribe(self, publisher: str) -> None:
-        """Connect SUB; libzmq would ignore a second connection to the same address."""
-        self._publishers[publisher] = self._publishers.get(publisher, 0) + 1
-        if self._publishers[publisher] == 1:
-            try:
-                turn = self._turns.get(publisher, 0)
-                present(self.sub, self.security.credentials(), turn)
-                self.sub.setsockopt(zmq.IPV6, int(publisher.startswith("[")))
-                self.sub.connect(f"tcp://{publisher}")
-            except zmq.ZMQError:
-                self.sends_lost += 1
-
-    def _unsubscribe(self, publisher: str) -> None:
-        self._publishers[publisher] -= 1
-        if not self._publishers[publisher]:
-            del self._publishers[publisher]
-            self._turns.pop(publisher, None)
-            try:
-                self.sub.disconnect(f"tcp://{publisher}")
-            except zmq.ZMQError:  # It was never connected.
-                pass
 
     @property
     def connections(self) -> int:
@@ -419,7 +331,7 @@ class Transport:
     def _offer(self, peer: Peer, frames: list[bytes], now: int) -> bool:
         """Send or keep `frames`; False if neither is possible."""
         peer.used_at = now
-        if not peer.waiting and _put(peer.socket, frames):
+        if not peer.waiting and put(peer.socket, frames):
             return True
         size = sum(map(len, frames))
         if (
@@ -440,7 +352,7 @@ class Transport:
 
     def publish(self, topic: bytes, payload: bytes) -> None:
         """Put gossip on PUB; like a datagram it may be lost."""
-        _put(self._pub, [topic, payload])
+        put(self._pub, [topic, payload])
 
     def reply(self, route: bytes, frames: list[bytes]) -> bool:
         """Answer the client behind `route`; one that is gone is counted.
@@ -451,8 +363,8 @@ class Transport:
         if not self.unread.admits(route, size):
             return False
         tracked = self.unread.tracks(route, size)
-        tracker = _put_tracked(self.router, [route, *frames]) if tracked else None
-        if tracker is None and (tracked or not _put(self.router, [route, *frames])):
+        tracker = put_tracked(self.router, [route, *frames]) if tracked else None
+        if tracker is None and (tracked or not put(self.router, [route, *frames])):
             self.replies_lost += 1
             return True
         self.unread.sent(route, size, tracker)
@@ -476,8 +388,7 @@ class Transport:
         if changes.own:
             for peer in (*self._peers.values(), *self._bulk.values(), *self._seeds.values()):
                 peer.dial.again()
-            for publisher in list(self._publishers):
-                self._subscribe_again(publisher)
+            self.subscriptions.again()
 
     def _admits(self, node: NodeKey) -> bool:
         return self.security.nodes is None or node in self.security.nodes
@@ -539,7 +450,7 @@ class Transport:
         for peer in self._peers.values():
             if peer.named:
                 lost = self._redial(peer, now)
-                self._follow(peer, anew=lost)  # Whoever moved did so with its gossip.
+                self.subscriptions.follow(peer, anew=lost)  # Whoever moved did so with its gossip.
         for bulk in self._bulk.values():
             if bulk.dial.named:
                 self._redial(bulk, now)
@@ -574,9 +485,7 @@ class Transport:
                 seed.handshake.hear()
                 if why := seed.handshake.barred():
                     self.security.refusals.add("by_seed", address, text=why)
-        for failure in self._subscribing.failures():
-            if self.security.keyed and failure.address in self._publishers:
-                self._subscribe_again(failure.address)
+        self.subscriptions.look()
         if self.security.keyed:
             patience_ns = CHANGING_NS if self.security.changing else AGAIN_NS
             for peer in (*self._peers.values(), *self._bulk.values(), *self._seeds.values()):
@@ -592,15 +501,6 @@ class Transport:
             peer.lost_since = now
             peer.dial.again()
 
-    def _subscribe_again(self, publisher: str) -> None:
-        turn = self._turns.get(publisher, 0) + 1
-        members = self._publishers[publisher]
-        self._publishers[publisher] = 1
-        self._unsubscribe(publisher)
-        self._turns[publisher] = turn
-        self._subscribe(publisher)
-        self._publishers[publisher] = members
-
     @property
     def deaf(self) -> bool:
         """Whether nobody new is listened to, because descriptors have run out."""
@@ -613,7 +513,7 @@ class Transport:
 
     def _retry(self, to: NodeKey | str, peer: Peer, now: int) -> None:
         peer.dial.tend(now)
-        while peer.waiting and _put(peer.socket, peer.waiting[0]):
+        while peer.waiting and put(peer.socket, peer.waiting[0]):
             peer.waiting_bytes -= sum(map(len, peer.waiting.popleft()))
         if peer.waiting and now - peer.opened_at > OPENING_NS:
             self._give_up(to, peer)
@@ -626,38 +526,6 @@ class Transport:
         peer.waiting.clear()
         peer.waiting_bytes = 0
         self._pollables = None
-
-
-def _put(socket: zmq.Socket[bytes], frames: Sequence[bytes], *, more: bool = False) -> bool:
-    """Send a whole message without waiting; False if it was refused or dropped.
-
-    If libzmq drops the connection between two frames it goes on to swallow the message's other
-    frames, and must be given them: the next message would lose its head instead.
-    """
-    last = -1 if more else len(frames) - 1
-    whole = True
-    for i, frame in enumerate(frames):
-        try:
-            flags = NOBLOCK if i == last else NOBLOCK_MORE
-            send(socket, frame, flags, len(frame) < SHARED_BYTES_MIN)
-        except zmq.ZMQError:
-            if i == 0:
-                return False
-            whole = False
-    return whole
-
-
-def _put_tracked(socket: zmq.Socket[bytes], frames: Sequence[bytes]) -> Tracker | None:
-    """Send a whole message as `_put` does, and return what tells when its last frame is gone.
-
-    None if it was refused or dropped.
-    """
-    if not _put(socket, frames[:-1], more=True):
-        return None
-    try:
-        return socket.send(frames[-1], NOBLOCK, copy=False, track=True)
-    except zmq.ZMQError:
-        return None
 
 
 def _is_dialable(address: str) -> bool:
