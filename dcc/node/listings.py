@@ -17,6 +17,8 @@ from dcc.wire import messages as m
 SCAN_BYTES = BATCH_BYTES
 SCAN_ENTRIES_MAX = 10_000
 "Looked at for one reply, some four milliseconds: then it says how far it got."
+SLOT_ENTRIES = 8
+"What a slot without entries costs, in entries: all 16,384 of them would stop the loop for 40 ms."
 
 
 class Listings:
@@ -86,7 +88,7 @@ class Listings:
                 size += len(key) + 3
                 if size > SCAN_BYTES:
                     break
-            looked_at += len(held.store.tables[slot])
+            looked_at += len(held.store.tables[slot]) + SLOT_ENTRIES
             if size > SCAN_BYTES:
                 break
             after = b""
