@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dcc.client.audit import Audit
+from dcc.client.near import NearCache
 from dcc.client.results import (
     ClusterStats,
     Convergence,
@@ -66,6 +67,7 @@ __all__ = [
     "LocalCluster",
     "Lookup",
     "MaybeStored",
+    "NearCache",
     "Node",
     "NodeInfo",
     "NodeStats",

@@ -42,6 +42,9 @@ def topic_of(key: NodeKey) -> bytes:
 TOPIC_ALL = b"\xff" * 8
 "Gossip for every node. A node whose key equals it is refused at start."
 
+CLIENTS = (1 << 64) - 2
+"In the place of a node's key: for all clients. Likewise."
+
 
 class Role(IntEnum):
     """What a key is for."""

@@ -25,7 +25,7 @@ from enum import Enum
 from random import Random
 from typing import Any, Protocol
 
-from dcc.types import TOPIC_ALL, NodeKey
+from dcc.types import CLIENTS, TOPIC_ALL, NodeKey, topic_of
 from dcc.units import MICROSECOND, MILLISECOND, NEVER, SECOND
 from simulations.wires import Wires
 
@@ -296,7 +296,9 @@ class Network:
         """Send to whoever is connected to this PUB and subscribes `topic`."""
         subscribers = self._subscribers[endpoint.name]
         if topic == TOPIC_ALL:
-            chosen = list(subscribers.values())
+            chosen = [one for one in subscribers.values() if one.to != CLIENTS]
+        elif topic == topic_of(CLIENTS):
+            chosen = [one for one in subscribers.values() if one.to == CLIENTS]
         else:
             found = subscribers.get(int.from_bytes(topic, "big"))
             chosen = [] if found is None else [found]

@@ -29,6 +29,7 @@ PROGRAMS = (
     "docs/asyncio.md",
     "docs/coming-from-redis.md",
     "docs/own-writes.md",
+    "docs/near-cache.md",
     "docs/stampede.md",
 )
 RUN_ELSEWHERE = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dcc.client.many import Written
+from dcc.client.stampede import Recipe
 from dcc.errors import NodeUnavailable
 from dcc.node.footprint import Row
 from dcc.types import NO_VERSION, Kind, Member, Record, Standing, Version, node_key
@@ -19,10 +20,12 @@ from simulations.checkers import (
     convergence,
     deadlines,
     gray,
+    leases,
     limits,
     listing,
     made,
     monotony,
+    nearness,
     outlived,
     provenance,
     sendings,
@@ -32,6 +35,8 @@ from simulations.checkers import (
     views,
 )
 from simulations.history import End, Entry
+from simulations.makers import Making
+from simulations.nearby import Held, NearHit
 from simulations.observer import Observer
 
 S = 1_000_000_000
@@ -645,3 +650,37 @@ def test_a_client_that_reads_what_it_has_cleared_is_seen() -> None:
     clear.verb, clear.key = "clear", b""
     assert gone_back(clear, get(2, b"b", V2)) == 1
     assert gone_back(clear, get(2, b"b", Version(V2.stamp + 1, 7, 1))) == 0
+
+
+# ------------------------------------------------------------------ values that are made
+
+
+def made_at(*times: tuple[int, int], ttl_ms: int = 10_000, calm: bool = True) -> list[str]:
+    recipe = Recipe(ttl_ms=ttl_ms, stale_ms=0, lease_ms=5_000, wait_ms=1, beta=0)
+    makings = [Making("m", b"k", recipe, b * S, b * S, e * S) for b, e in times]
+    return [found.promise for found in leases.check(makings, lambda start, end: calm)]
+
+
+def test_values_made_side_by_side_or_again_are_seen() -> None:
+    assert made_at((1, 3), (2, 4)) == [leases.ONE]
+    assert made_at((1, 3), (4, 5)) == [leases.ONCE]
+    assert made_at((1, 3), (4, 5), ttl_ms=1_000) == []
+    assert made_at((1, 8), (7, 9)) == [], "behind the end of the lease"
+    assert made_at((1, 3), (2, 4), calm=False) == []
+
+
+# ------------------------------------------------------------------ near caches
+
+
+def test_a_copy_beyond_its_bound_is_seen() -> None:
+    held = [Held(1 * S, (7, 1), b"k", 5), Held(2 * S, (7, 1), b"k", 6)]
+
+    def found(at_s: float, stamp: int, *, boot: int = 1, known: int = 0) -> list[str]:
+        hit = NearHit(round(at_s * S), (7, boot), b"k", stamp, known)
+        return [one.promise for one in nearness.check([hit], held, S // 4)]
+
+    assert found(2.2, 5) == []
+    assert found(2.3, 5) == [nearness.BOUND]
+    assert found(9, 6) == []
+    assert found(9, 5, boot=2) == [], "another life knows nothing of it"
+    assert found(2.1, 5, known=6) == [nearness.OWN]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dcc.client.stampede import PREFIX, Recipe, Stampede, lease_key
+from dcc.client.stampede import SUFFIX, Recipe, Stampede, lease_key
 from dcc.errors import OperationTimeout
 from dcc.units import MILLISECOND, NEVER, SECOND
 from dcc.wire.messages import Get, Op, Write
@@ -265,7 +265,7 @@ def not_looked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     quietly: Any = Stampede._quietly
 
     def mutant(self: Any, operation: Any) -> Generator[Any, Any, Any]:
-        if isinstance(operation, Get) and not operation.key.startswith(PREFIX):
+        if isinstance(operation, Get) and not operation.key.endswith(SUFFIX):
             return None
         return (yield from quietly(self, operation))
 

@@ -98,6 +98,8 @@ SAMPLES: tuple[m.Message, ...] = (
     m.AuditReply(
         content=(U64_MAX, 0), seen=(1, 2), items=(3, 4), ghosts=(5, 6), forgotten=(0, U64_MAX)
     ),
+    m.Watch(),
+    m.Watched(every_ms=100),
     m.Fetch(key=b"key", version=VERSION, origins=((1, 2), (3, 4)), stamps=(5, 6)),
     m.FetchReply(records=RECORDS[2:], sure=False, gone=True),
     m.Replicate(seq=8, records=RECORDS),
@@ -131,6 +133,7 @@ SAMPLES: tuple[m.Message, ...] = (
     m.Rumors(rumors=(MEMBER,), settings=SETTINGS),
     m.PushPull(members=(MEMBER,), settings=SETTINGS, joining=True),
     m.PushPullReply(members=(MEMBER,), settings=SETTINGS, clock=CLAIM),
+    m.Changes(number=9, keys=(U64_MAX, 5), stamps=(6, 7), cleared=4),
 )
 
 u64s = st.integers(0, U64_MAX)
@@ -205,6 +208,8 @@ BY_NAME: dict[tuple[type[Any], str], st.SearchStrategy[Any]] = {
     (m.AuditReply, "items"): st.just((1, 2)),
     (m.AuditReply, "ghosts"): st.just((0, 3)),
     (m.AuditReply, "forgotten"): st.sampled_from([(), (0, 3)]),
+    (m.Changes, "keys"): st.tuples(u64s, u64s),
+    (m.Changes, "stamps"): st.tuples(u64s, u64s),
     (m.AuditGet, "slots"): st.just((1, 2)),
     (m.AuditGet, "above"): st.sampled_from([(), (0, 3)]),
     (m.SetReplicas, "replicas"): st.integers(0, 9),

@@ -29,6 +29,8 @@ from dcc.wire.messages import (
     StatsReply,
     Topology,
     TopologyGet,
+    Watch,
+    Watched,
 )
 from dcc.wire.shapes import is_text
 
@@ -113,7 +115,7 @@ class Learn(OneByOne):
             self._finish(self._call.core.adopt(topology, header, now))
 
 
-Told = StatsReply | InspectReply | AuditReply
+Told = StatsReply | InspectReply | AuditReply | Watched
 
 
 class Audited(NamedTuple):
@@ -126,12 +128,12 @@ class Audited(NamedTuple):
 class Gather:
     """Ask several nodes the same and return the answers of those that did, the reason of others.
 
-    `StatsGet` goes to every member, `Inspect` to the owners of its key, `AuditGet` to the live
-    owners of its slots, each for its own (the answer is an `Audited`). The result maps node names
-    to an answer or to the text of the error.
+    `StatsGet` and `Watch` go to every member, `Inspect` to the owners of its key, `AuditGet` to the
+    live owners of its slots, each for its own (the answer is an `Audited`). The result maps node
+    names to an answer or to the text of the error.
     """
 
-    def __init__(self, call: Attempts, question: StatsGet | Inspect | AuditGet) -> None:
+    def __init__(self, call: Attempts, question: StatsGet | Inspect | AuditGet | Watch) -> None:
         self.wake_at = NEVER
         self.done = False
         self.result: dict[str, Told | Audited | str] = {}
@@ -144,9 +146,9 @@ class Gather:
     def begin(self, now: Now) -> None:
         """Ask all of them at once."""
         view = self._call.view
-        questions: dict[Member, StatsGet | Inspect | AuditGet]
+        questions: dict[Member, StatsGet | Inspect | AuditGet | Watch]
         match self._question:
-            case StatsGet() as question:
+            case StatsGet() | Watch() as question:
                 questions = dict.fromkeys(view.members.values(), question)
             case Inspect() as question:
                 questions = dict.fromkeys(view.owners(slot_of(question.key)), question)
@@ -168,7 +170,7 @@ class Gather:
         slots = self._slots.get(attempt.address, ())
         if isinstance(message, AuditReply) and len(message.content) == len(slots) > 0:
             self._note(attempt, Audited(slots, message))
-        elif isinstance(message, StatsReply | InspectReply):
+        elif isinstance(message, StatsReply | InspectReply | Watched):
             self._note(attempt, message)
         elif isinstance(message, ErrorReply):
             self._note(attempt, str(error_of(message, attempt.address)))

@@ -48,8 +48,10 @@ from dcc.client.dispatch import IN_FLIGHT_MAX
 from dcc.client.events import Events
 from dcc.client.keywords import EventHook
 from dcc.client.link import read_clocks
+from dcc.client.listener import NearReads, near_reads
 from dcc.client.making import AsyncMakesValues
 from dcc.client.many import Written
+from dcc.client.near import NearCache
 from dcc.client.operations import (
     Operations,
     deleted,
@@ -66,7 +68,7 @@ from dcc.client.results import ClusterStats, Convergence, Entry, Latency, Lookup
 from dcc.client.routing import View
 from dcc.client.sweeps import WHOLE, audit_steps
 from dcc.errors import ClientClosed, DccError, NodeUnavailable, WrongLoop
-from dcc.keys import client_keys
+from dcc.keys import client_keys, no_keys
 from dcc.types import Stamp, Version
 from dcc.units import MILLISECOND
 from dcc.wire.messages import (
@@ -109,6 +111,7 @@ class AsyncClient(AsyncMakesValues):
         name: str | None = None,
         cluster: str = "dcc",
         keys: str | os.PathLike[str] | None = None,
+        near_cache: NearCache | None = None,
         in_flight: int = IN_FLIGHT_MAX,
         on_event: EventHook | None = None,
     ) -> None:
@@ -132,6 +135,7 @@ class AsyncClient(AsyncMakesValues):
             raise ValueError(f"in_flight: above 0, got {in_flight}")
         self._keys = client_keys(keys, os.environ.get("DCC_KEYS"), name)
         self._in_flight = in_flight
+        self._near = near_reads(near_cache, self._ops, keyed=self._keys is not no_keys)
         self._events = Events(on_event)
         self._driver: LoopDriver | None = None
         self._closed = self._forked = False
@@ -148,11 +152,15 @@ class AsyncClient(AsyncMakesValues):
     async def get(self, key: str, default: D, *, r: Quorum | Unset = UNSET) -> bytes | D: ...
     async def get(self, key: str, default: object = None, *, r: Quorum | Unset = UNSET) -> object:
         """Return the value of `key`, or `default` if it is absent; as `Client.get`."""
-        if r is UNSET and self._ops.plain:
+        if r is UNSET and self._ops.plain and self._near is not None:
+            value = self._near.find(key, time.monotonic_ns())
+            if value is None:
+                value = await self._read_near(self._near, key)
+        elif r is UNSET and self._ops.plain:
             outcome = await self._bound().get(key_bytes(key))
             if isinstance(outcome, DccError):
                 raise self._failed(outcome)
-            value: bytes | None = outcome
+            value = outcome
         else:
             reply: GetReply = await self._call(self._ops.reading(key, r))
             value = value_in(reply)
@@ -244,6 +252,10 @@ class AsyncClient(AsyncMakesValues):
         if not names:
             self._bound()
             return {}
+        if self._near is not None and self._ops.plain:
+            near = self._near.find_many(names)
+            if near:
+                return near | await self.get_many([name for name in names if name not in near])
         try:
             found: dict[bytes, bytes] = await self._call(GetMany(keys=tuple(dict.fromkeys(raws))))
         except NodeUnavailable as error:
@@ -331,7 +343,8 @@ class AsyncClient(AsyncMakesValues):
 
     def counts(self) -> dict[str, int]:
         """Return how often this client met what, as `Client.counts`; no coroutine."""
-        return dict(self._events.counts)
+        counts = dict(self._events.counts)
+        return counts if self._near is None else counts | self._near.near.counts()
 
     def latencies(self) -> dict[str, Latency]:
         """Return how long calls have taken, from sending them, as `Client.latencies`."""
@@ -349,6 +362,8 @@ class AsyncClient(AsyncMakesValues):
             self._finalizer.detach()
         if driver is not None:
             driver.close()
+        if self._near is not None:
+            self._near.close()
 
     def __reduce__(self) -> NoReturn:
         refuse_pickling(self._ops.addresses)
@@ -398,10 +413,20 @@ class AsyncClient(AsyncMakesValues):
             rng=random.Random(client_id),
             timeout_ns=self._ops.timeout_ns,
         )
+        if self._near is not None:
+            self._near.follow(core)
         self._driver = LoopDriver(core, loop, self._in_flight, self._events, self._keys)
         self._finalizer = weakref.finalize(self, _close_forgotten, self._driver)
         self._finalizer.atexit = False
         return self._driver
+
+    async def _read_near(self, near: NearReads, key: str) -> bytes | None:
+        """Return the value of `key` as a node has it, and keep it."""
+        read = near.begin()
+        call = await self._ended(self._ops.reading(key))
+        reply: GetReply = self._outcome(call)
+        near.fill(key, reply, call.answered_by()[0], call.core, read)
+        return value_in(reply)
 
     def _present_core(self) -> ClientCore:
         return self._bound().core

@@ -48,13 +48,14 @@ from dcc.wire.messages import (
     SetReplicas,
     StatsGet,
     TopologyGet,
+    Watch,
     Write,
     WriteMany,
 )
 
 Operation = (
     Get | Write | GetMany | WriteMany | TopologyGet | StatsGet | Scan | Clear | Inspect
-    | SetReplicas | ConvergedGet | AuditGet
+    | SetReplicas | ConvergedGet | AuditGet | Watch
 )  # fmt: skip
 "What a call can be begun with: the message whose answer is wanted."
 

@@ -22,7 +22,7 @@ Source: Terry et al., "Session guarantees for weakly consistent replicated data"
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 
 from dcc.types import Stamp
@@ -34,7 +34,7 @@ KEYS_MAX = 16_384
 class Outlived:
     """The newest known stamp of each key. Reading takes no lock, noting does."""
 
-    __slots__ = ("_before", "_floor", "_keys_max", "_lock", "_recent")
+    __slots__ = ("_before", "_floor", "_keys_max", "_lock", "_recent", "on_newer")
 
     def __init__(self, lock: AbstractContextManager[object], keys_max: int = KEYS_MAX) -> None:
         self._lock, self._keys_max = lock, keys_max
@@ -42,6 +42,8 @@ class Outlived:
         self._before: dict[bytes, Stamp] = {}
         self._floor: Stamp = 0
         "The first stamp above the last clear."
+        self.on_newer: Callable[[bytes, Stamp], None] | None = None
+        "Told of each key of which something newer is known now; of none: of all."
 
     def __len__(self) -> int:
         return len(self._recent) + len(self._before)
@@ -81,12 +83,14 @@ class Outlived:
             self._floor = floor = max(self._floor, stamp + 1)
             self._before = {key: one for key, one in self._before.items() if one >= floor}
             self._recent = {key: one for key, one in self._recent.items() if one >= floor}
+            if self.on_newer is not None:
+                self.on_newer(b"", stamp)
 
     def heir(self, lock: AbstractContextManager[object]) -> Outlived:
         """Return the same knowledge under another lock, for a child process."""
         heir = Outlived(lock, self._keys_max)
         heir._recent, heir._before = dict(self._recent), dict(self._before)
-        heir._floor = self._floor
+        heir._floor, heir.on_newer = self._floor, self.on_newer
         return heir
 
     def _older(self, key: bytes) -> Stamp:
@@ -106,3 +110,5 @@ class Outlived:
                 self._before = recent
                 self._recent = recent = {}
         recent[key] = max(known, stamp)
+        if self.on_newer is not None and stamp > known:
+            self.on_newer(key, stamp)

@@ -20,6 +20,7 @@ from dcc.wire.messages import (
     SetReplicas,
     StatsGet,
     TopologyGet,
+    Watch,
     Write,
     WriteMany,
 )
@@ -42,5 +43,5 @@ def plan_of(call: Attempts, operation: Operation) -> Plan:
             return AskAnyNode(call, operation)
         case TopologyGet():
             return Learn(call)
-        case StatsGet() | Inspect() | AuditGet():
+        case StatsGet() | Inspect() | AuditGet() | Watch():
             return Gather(call, operation)

@@ -48,7 +48,7 @@ from dcc.types import Version
 from dcc.units import MILLISECOND
 from dcc.wire.messages import Get, GetReply, Op, Outcome, Status, Write, WriteReply
 
-PREFIX = b"dcc:lease:"
+SUFFIX = b":dcc-lease"
 PAUSE_FIRST_NS = 10 * MILLISECOND
 PAUSE_MOST_NS = 250 * MILLISECOND
 PAUSE_GROWS = 1.5
@@ -280,11 +280,14 @@ class Stampede:
 
 
 def lease_key(key: bytes) -> bytes:
-    """Return the key of the lease of `key`.
+    """Return the key of the lease of `key`. It begins alike, as what a caller may write has to.
 
     >>> lease_key(b"user:1"), len(lease_key(b"x" * 512))
-    (b'dcc:lease:user:1', 51)
+    (b'user:1:dcc-lease', 512)
     """
-    if len(key) <= KEY_BYTES_MAX - len(PREFIX):
-        return PREFIX + key
-    return PREFIX + b"#" + hashlib.blake2b(key, digest_size=20).hexdigest().encode()
+    if len(key) <= KEY_BYTES_MAX - len(SUFFIX):
+        return key + SUFFIX
+    mark = b"#" + hashlib.blake2b(key, digest_size=20).hexdigest().encode() + SUFFIX
+    # Half a character is no text that could travel.
+    start = key[: KEY_BYTES_MAX - len(mark)].decode("utf-8", "ignore")
+    return start.encode() + mark

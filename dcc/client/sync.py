@@ -7,6 +7,7 @@ channel (sockets of its own) for as long as it lasts.
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
@@ -44,8 +45,10 @@ from dcc.client.events import Events
 from dcc.client.keywords import EventHook
 from dcc.client.lending import Lender
 from dcc.client.link import read_clocks
+from dcc.client.listener import NearReads, near_reads
 from dcc.client.making import MakesValues
 from dcc.client.many import Written
+from dcc.client.near import NearCache
 from dcc.client.operations import (
     Operations,
     deleted,
@@ -62,7 +65,7 @@ from dcc.client.results import ClusterStats, Convergence, Entry, Latency, Lookup
 from dcc.client.routing import View
 from dcc.client.sweeps import WHOLE, audited, scanned
 from dcc.errors import ClientClosed, NodeUnavailable
-from dcc.keys import client_keys
+from dcc.keys import client_keys, no_keys
 from dcc.types import Now, Version
 from dcc.wire.messages import (
     Clear,
@@ -103,6 +106,7 @@ class Client(MakesValues):
         name: str | None = None,
         cluster: str = "dcc",
         keys: str | os.PathLike[str] | None = None,
+        near_cache: NearCache | None = None,
         on_event: EventHook | None = None,
     ) -> None:
         """Check the options; connections are made when first needed.
@@ -122,6 +126,7 @@ class Client(MakesValues):
             keys: directory of key files, read again when they change (docs/security.md). None: the
                 environment variable DCC_KEYS, else no keys. Without `name` there must be one
                 private key of a client or administrator in it.
+            near_cache: keeps copies in this process, see docs/near-cache.md; None = no copies.
             on_event: called with the name and the fields of what befalls calls, in their threads
                 and before they end; it should be quick. See docs/observability.md.
 
@@ -138,6 +143,11 @@ class Client(MakesValues):
             self._ops.addresses, cluster, self._ops.timeout_ns, Events(on_event),
             client_keys(keys, os.environ.get("DCC_KEYS"), name),
         )  # fmt: skip
+        self._near = near_reads(
+            near_cache, self._ops, keyed=self._lender.pool().keys is not no_keys
+        )
+        if self._near is not None:
+            self._near.follow(self._core)
         # At exit the sockets go with the process.
         weakref.finalize(self, Lender.close, self._lender).atexit = False
 
@@ -158,7 +168,12 @@ class Client(MakesValues):
             NodeUnavailable: no node could be reached. OperationTimeout: none answered in time.
         """
         if r is UNSET and self._ops.plain:
-            value = self._lender.borrow("get", hotpath.get, key_bytes(key))
+            if self._near is not None:
+                value = self._near.find(key, time.monotonic_ns())
+                if value is None:
+                    value = self._read_near(self._near, key)
+            else:
+                value = self._lender.borrow("get", hotpath.get, key_bytes(key))
         else:
             operation = self._ops.reading(key, r)
             if operation.direct or operation.r != 1:
@@ -257,6 +272,10 @@ class Client(MakesValues):
         if not names:
             self._open_or_raise()
             return {}
+        if self._near is not None and self._ops.plain:
+            near = self._near.find_many(names)
+            if near:
+                return near | self.get_many([name for name in names if name not in near])
         try:
             found = self._lender.borrow("get_many", hotpath.get_many, raws)
         except NodeUnavailable as error:
@@ -363,7 +382,8 @@ class Client(MakesValues):
     def counts(self) -> dict[str, int]:
         """Return how often this client met what, in this process: events (late_reply, dropped,
         hedged, stale_refused, topology_refresh, not_opened), and errors by the names of classes."""
-        return dict(self._pool.events.counts)
+        counts = dict(self._pool.events.counts)
+        return counts if self._near is None else counts | self._near.near.counts()
 
     def latencies(self) -> dict[str, Latency]:
         """Return how long the calls of this process have taken, by command.
@@ -377,6 +397,8 @@ class Client(MakesValues):
     def close(self) -> None:
         """Close all connections; calls of other threads end with ClientClosed. May be repeated."""
         self._lender.close()
+        if self._near is not None:
+            self._near.close()
 
     def __reduce__(self) -> NoReturn:
         refuse_pickling(self._ops.addresses)
@@ -406,6 +428,13 @@ class Client(MakesValues):
     def _core(self) -> ClientCore:
         return self._lender.pool().core
 
+    def _read_near(self, near: NearReads, key: str) -> bytes | None:
+        """Return the value of `key` as a node has it, and keep it."""
+        read, operation = near.begin(), self._ops.reading(key)
+        reply, address = self._lender.borrow("get", _read_from, operation)
+        near.fill(key, reply, address, self._core, read)
+        return value_in(reply)
+
     def _present_core(self) -> ClientCore:
         return self._core
 
@@ -431,6 +460,12 @@ class Client(MakesValues):
 
 def _called(channel: Channel, operation: Operation, now: Now) -> Any:
     return channel.run(channel.core.begin(operation, now, codec=channel.codec), now)
+
+
+def _read_from(channel: Channel, operation: Get, now: Now) -> tuple[GetReply, str]:
+    call = channel.core.begin(operation, now, codec=channel.codec)
+    reply: GetReply = channel.run(call, now)
+    return reply, call.answered_by()[0]
 
 
 def _looked_up(channel: Channel, operation: Get, now: Now) -> Lookup:

@@ -60,6 +60,10 @@ class Administration:
         figures = self._statistics.all(request.at.mono)
         return [request.asker.answer(m.StatsReply(stats=packed(figures)))]
 
+    def watch(self, request: Request, _message: m.Watch) -> list[Effect]:
+        """Let clients be told of what changes here."""
+        return [request.asker.answer(self._machines.watchers.watch(request.at.mono))]
+
     def converged(self, request: Request, _message: m.ConvergedGet) -> list[Effect]:
         """Ask all members whether the cluster has converged."""
         if len(self._converging) >= ROUNDS_MAX:

@@ -217,6 +217,7 @@ class NodeCore:
         self.streams.offer_dropped(at, self.writes.confirming.unconfirmed)
         effects += self.streams.flush(at) + self.streams.tick(at)
         effects += self.served.tick(at)
+        effects += self.machines.watchers.tick(at)
         self.forwards.tick(at.mono)
         self._housekeep(at)
         self.footprint.settle()
@@ -244,6 +245,7 @@ class NodeCore:
             self.exchange.wake_at(),
             self.streams.wake_at(self._turn_at),
             self.served.wake_at(),
+            self.machines.watchers.wake_at(),
             self.forwards.wake_at(),
             self._remember_at,
             self.footprint.wake_at(self._turn_at),

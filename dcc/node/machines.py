@@ -21,6 +21,7 @@ from dcc.node.lateness import Lateness
 from dcc.node.settings import Changes
 from dcc.node.timekeeping import Timekeeper
 from dcc.node.viewpace import ViewPace
+from dcc.node.watchers import Watchers
 from dcc.replication.certainty import Certainty
 from dcc.replication.exchange import Exchange
 from dcc.replication.holdings import Holdings, secret
@@ -67,6 +68,7 @@ class Machines:
         self.forwards, self.changes = Forwards(self.held, self.codec), Changes(self.held)
         self.audits = Audits(self.held.store)
         self.lateness = Lateness(self.clock)
+        self.watchers = Watchers(self.held)
         self.view_pace = ViewPace(self.membership)
         self.started_at = now.mono
         self.load, self.access = Load(), Access()

@@ -21,7 +21,7 @@ from dcc import output
 from dcc.config import EVICTION_POLICIES, NodeConfig
 from dcc.errors import ConfigError
 from dcc.limits import BATCH_KEYS_MAX, MEMBERS_MAX, REPLICAS_MAX
-from dcc.types import TOPIC_ALL, node_key, topic_of
+from dcc.types import CLIENTS, TOPIC_ALL, node_key, topic_of
 from dcc.units import GIB, KIB, MIB, SECOND
 
 CONFIG_FILE_BYTES_MAX = 1 * MIB
@@ -289,7 +289,7 @@ class Options:
         if public.port == 0:
             public = public._replace(port=gossip.port)
         name = self.name or str(advertised)
-        if topic_of(node_key(name)) == TOPIC_ALL:
+        if topic_of(node_key(name)) in (TOPIC_ALL, topic_of(CLIENTS)):
             raise ConfigError(f"name: {name!r} hashes to a reserved key, choose another")
         settings: dict[str, Any] = {
             "name": name, "request": str(advertised), "gossip": str(public),

@@ -81,6 +81,7 @@ def table(
         m.GetMany: Row(Sender.CLIENT, lambda: listings.get_many),
         m.Scan: Row(Sender.CLIENT, lambda: listings.scan),
         m.Inspect: Row(Sender.CLIENT, lambda: listings.inspect),
+        m.Watch: Row(Sender.CLIENT, lambda: administration.watch),
         m.TopologyGet: Row(Sender.CLIENT, lambda: administration.topology),
         m.StatsGet: Row(Sender.CLIENT, lambda: administration.stats),
         m.Clear: Row(Sender.ADMIN, lambda: administration.clear),

@@ -18,7 +18,7 @@ Tables: one dictionary for each slot that has entries, so that a slot can be enu
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from sys import getsizeof
 
 from dcc.limits import SLOT_COUNT
@@ -49,6 +49,8 @@ class Memory:
     """Entries by slot and key, and what they cost."""
 
     def __init__(self, limit_bytes: int, eviction: str) -> None:
+        self.on_newer: Callable[[bytes, Stamp], None] = lambda key, stamp: None
+        "Told each time that a newer version of a key is held."
         self.tables: list[Table] = [EMPTY] * SLOT_COUNT
         self.limit_bytes = limit_bytes
         self.valueless_bytes_max = limit_bytes // VALUELESS_SHARE
@@ -95,6 +97,7 @@ class Memory:
         key, kind, value, version, expires_at_ms, prev = record
         entry = Entry(key, SLOTS[slot], kind, value, version, expires_at_ms, prev)
         table[key] = entry
+        self.on_newer(key, version[0])
         self._measure_table(slot, table)
         self._join_role(entry, now_ms)
         return entry
@@ -110,6 +113,7 @@ class Memory:
             self._leave_role(entry)
         _, entry.kind, entry.value, entry.version, entry.expires_at_ms, entry.prev = record
         entry.asked = 0
+        self.on_newer(entry.key, record.version[0])
         if stays:
             self._count_value(entry, 1)
             if entry.expires_at_ms:

@@ -394,6 +394,10 @@ class Store:
         """Return when `sweep` has work: 0 = now, NEVER = nothing expires."""
         return 0 if self._reclaiming else self._memory.expiry.next_ms()
 
+    def tell(self, on_newer: Callable[[bytes, Stamp], None]) -> None:
+        """Call `on_newer` each time that a newer version of a key is held."""
+        self._memory.on_newer = on_newer
+
     # -------------------------------------------------------------- figures
 
     @property

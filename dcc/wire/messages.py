@@ -31,6 +31,9 @@ from dcc.types import (
     Version,
 )
 from dcc.wire import shapes as s
+from dcc.wire.watching import Changes as Changes
+from dcc.wire.watching import Watch as Watch
+from dcc.wire.watching import Watched as Watched
 
 
 class Status(IntEnum):
@@ -189,10 +192,7 @@ class GetMany:
 class GetManyReply:
     """Answers `GetMany` in one or more messages, cut at BATCH_BYTES."""
 
-    SHAPE: ClassVar = (
-        s.U32, s.FLAGS, s.tuple_of(s.VALUE, BATCH_KEYS_MAX), s.BOOL,
-        s.tuple_of(s.U64, BATCH_KEYS_MAX),
-    )  # fmt: skip
+    SHAPE: ClassVar = (s.U32, s.FLAGS, s.tuple_of(s.VALUE, BATCH_KEYS_MAX), s.BOOL, s.STAMPS)
     first: int
     "Index into the request's keys of this message's first status."
     statuses: bytes
@@ -740,7 +740,7 @@ Message = (
     | PullReply | Nudge | SettingsUpdate | SettingsAck | Ping | Ack | PingReq | Nack | Rumors
     | PushPull | PushPullReply | Compare | CompareReply | CompareRoot | CompareRootReply
     | SetReplicas | SettingsReply | ConvergedGet | ConvergedReply | AuditGet | AuditReply
-    | StateGet | State | Served
+    | StateGet | State | Served | Watch | Watched | Changes
 )  # fmt: skip
 
 # Tags are the protocol: append only, never renumber, never reuse.
@@ -749,12 +749,13 @@ WIRE: dict[int, type[Any]] = {
     8: WriteMany, 9: WriteManyReply, 10: TopologyGet, 11: Topology, 12: StatsGet, 13: StatsReply,
     14: Scan, 15: ScanReply, 16: Clear, 17: ClearReply, 18: Inspect, 19: InspectReply,
     20: SetReplicas, 21: SettingsReply, 22: ConvergedGet, 23: ConvergedReply, 24: AuditGet,
-    25: AuditReply,
+    25: AuditReply, 26: Watch, 27: Watched,
     32: Fetch, 33: FetchReply, 34: Replicate, 35: ReplicateAck, 36: Pull, 37: PullReply,
     38: Nudge, 39: SettingsUpdate, 40: SettingsAck,
     41: Compare, 42: CompareReply, 43: CompareRoot, 44: CompareRootReply, 45: StateGet, 46: State,
     47: Served,
     64: Ping, 65: Ack, 66: PingReq, 67: Nack, 68: Rumors, 69: PushPull, 70: PushPullReply,
+    71: Changes,
 }  # fmt: skip
 TAG: dict[type[Any], int] = {cls: tag for tag, cls in WIRE.items()}
 assert len(TAG) == len(WIRE), "one tag per message"

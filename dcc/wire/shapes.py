@@ -385,6 +385,7 @@ MEMBER = struct_of(
 MEMBERS = tuple_of(MEMBER, MEMBERS_MAX)
 RECORDS = tuple_of(RECORD, BATCH_KEYS_MAX)
 KEYS = tuple_of(KEY, BATCH_KEYS_MAX)
+STAMPS = tuple_of(U64, BATCH_KEYS_MAX)
 SLOTS = tuple_of(SLOT, SLOT_COUNT)
 SLOT_ASK = struct_of(SlotAsk, SLOT, VERSION, PAIRS, U64, PAIRS)
 SLOT_OWED = struct_of(SlotOwed, SLOT, U64, U64, U64)
