@@ -1,4 +1,4 @@
-"""What the machines of one node's data plane share: its view, its store, its clock, its ids.
+"""What one node's data plane shares: view, store, clock, intake of foreign records, request ids.
 
 `Holdings` decides nothing; it exists so that coordinator, streams and exchange speak of the same
 slot map and the same store. `Instant` is one turn's time for all of them.

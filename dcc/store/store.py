@@ -24,6 +24,10 @@ his mark along: this node now claims to have seen what nobody could send it. Up 
 holders *owe* it values, and give them though the clock covers them; but not up to the stamps of
 what was evicted here.
 
+**Parts.** `comparison` says what this node and another holder have to tell each other of a slot,
+`forgetting` lets go of what all holders have seen, `room` says what of the limit is left. They and
+the store share `memory` (entries and marks) and `clocks`.
+
 Sans I/O, one thread. All times are cluster milliseconds; slots are the caller's business (they
 follow from the key) and never checked here.
 """
