@@ -54,7 +54,7 @@ def draw(
         plain = [key for key in keys if key.startswith(b"p")]
         op = Op.DELETE if rng.random() < 0.2 else Op.PUT
         items = tuple((key, b"") for key in _some(rng, plain))
-        return WriteMany(op=op, items=items, w=w, seen=seen)
+        return WriteMany(op=op, items=items, w=w, seen=seen, versions=True)
     return GetMany(keys=_some(rng, keys))
 
 

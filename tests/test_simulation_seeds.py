@@ -50,6 +50,9 @@ DRAWN = {
     234: "who stood still while it asked called the cluster converged by what it knew before",
     252: "a value came from the third holder in vain, two having told of its eviction",
     510: "one message's values, all waiting for copies, took more than the limit",
+    670: "a quorum read asked nobody who was met while it waited for its quorum",
+    719: "likewise",
+    701: "a simulated client put many without asking for their versions, as no client does",
 }
 
 

@@ -51,6 +51,8 @@ class _Waiting(NamedTuple):
     asked: tuple[NodeKey, ...] = ()
     aside: bool = False
     until: int = 0
+    found: Record | None = None
+    "What an earlier question has found; it need not be held here."
 
 
 class Reads:
@@ -144,7 +146,10 @@ class Reads:
         )
         entry = held.store.peek(slot, key)
         version = entry.version if entry is not None else NO_VERSION
-        self._waiting[number] = _Waiting(asker, slot, key, inquiry.decides, version, wanted, route)
+        self._waiting[number] = _Waiting(
+            asker, slot, key, inquiry.decides, version, wanted, route,
+            asked=route + inquiry.peers, until=until,
+        )  # fmt: skip
         return effects
 
     def resume(self, verdict: Verdict, now: Instant) -> list[Effect]:
@@ -154,7 +159,7 @@ class Reads:
             return []
         route = waiting.route
         authoritative = self._certainty.after(verdict, waiting.slot, waiting.key)
-        record = self._best(waiting.slot, waiting.key, verdict, now)
+        record = self._best(waiting, verdict, now)
         if route and not (verdict.enough and verdict.answered):
             # Enough of them may have answered, but one that this node is not in sync with has not,
             # or one of them is not: of those who have, one may have lost its memory.
@@ -166,10 +171,10 @@ class Reads:
             return [waiting.asker.answer(refusal)]
         if route:
             self._repair(waiting, verdict, now)
-        elif record is not None:
+        if record is not None:
             unasked = self._unasked(waiting)
             if unasked and now.mono < waiting.until:
-                return self._ask_on(waiting, unasked, now)
+                return self._ask_on(waiting, record, unasked, now)
         if record is None:
             authoritative = authoritative and waiting.decides
             return [waiting.asker.answer(self._miss(authoritative=authoritative))]
@@ -185,18 +190,25 @@ class Reads:
         now = self._certainty.of_hit(waiting.slot, aside=waiting.aside)
         return tuple([peer for peer in now.peers if peer not in waiting.asked])
 
-    def _ask_on(self, waiting: _Waiting, peers: tuple[NodeKey, ...], now: Instant) -> list[Effect]:
+    def _ask_on(
+        self, waiting: _Waiting, found: Record, peers: tuple[NodeKey, ...], now: Instant
+    ) -> list[Effect]:
+        """Ask `peers` for a newer version than the one found; a quorum has had its word already."""
         patience_ns = (waiting.until - now.mono) * 3 // 4
         number, effects = self._questions.ask(
             waiting.key, peers, now, until=now.mono + patience_ns, for_newer=True
         )
-        self._waiting[number] = waiting._replace(asked=waiting.asked + peers)
+        self._waiting[number] = waiting._replace(
+            asked=waiting.asked + peers, needed=1, route=(), found=found
+        )
         return effects
 
-    def _best(self, slot: int, key: bytes, verdict: Verdict, now: Instant) -> Record | None:
+    def _best(self, waiting: _Waiting, verdict: Verdict, now: Instant) -> Record | None:
         """Return the newest live value known after a verdict; None = absent."""
-        store = self._held.store
-        newest = verdict.newest
+        store, slot, key = self._held.store, waiting.slot, waiting.key
+        newest, found = verdict.newest, waiting.found
+        if found is not None and found.version != verdict.gone:
+            newest = found if newest is None or newest.version < found.version else newest
         entry = store.get(slot, key, now.ms)
         if entry is not None and (newest is None or newest.version <= entry.version):
             return None if entry.version == verdict.gone else entry.record()
