@@ -108,7 +108,7 @@ class Directory:
     """The files under one path. Every method reads them anew; ConfigError names the bad file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
 
     # -------------------------------------------------------------- one file
 

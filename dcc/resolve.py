@@ -225,9 +225,9 @@ class Dial:
         self._socket, self._address, self._resolver = socket, address, resolver
         self._keys, self._turn = keys, 0
         self._patience_ns = PATIENCE_NS
-        self.named = not is_numeric(address)
+        self.named: bool = not is_numeric(address)
         "Whether the address is a name, so that `tend` has something to do."
-        self.at = ""
+        self.at: str = ""
         "The numeric address connected to; empty while none is known."
         self.moves_at = 0 if self.named else NEVER
         "When the present address has had its time."

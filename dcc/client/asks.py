@@ -108,7 +108,7 @@ class Learn(OneByOne):
             elif self._call.core.lost or self._foreign >= self._candidates:
                 self._fail(self._nobody())
             else:
-                self.wake_at = min(self.wake_at, self._rounds.next_at(now))
+                self.wake_at: int = min(self.wake_at, self._rounds.next_at(now))
 
     def _adopt(self, header: Header, topology: Topology, now: Now) -> None:
         if not self.done:
@@ -135,7 +135,7 @@ class Gather:
 
     def __init__(self, call: Attempts, question: StatsGet | Inspect | AuditGet | Watch) -> None:
         self.wake_at = NEVER
-        self.done = False
+        self.done: bool = False
         self.result: dict[str, Told | Audited | str] = {}
         self.error: DccError | None = None
         self._call, self._question = call, question
@@ -219,8 +219,8 @@ class ListKeys:
     """
 
     def __init__(self, call: Attempts, scan: Scan) -> None:
-        self.wake_at = NEVER
-        self.done = False
+        self.wake_at: int = NEVER
+        self.done: bool = False
         self.result: list[bytes] = []
         self.error: DccError | None = None
         self._call, self._prefix = call, scan.prefix

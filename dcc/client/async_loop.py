@@ -54,8 +54,9 @@ class Wire:
     __slots__ = ("address", "fd", "link", "queue")
 
     def __init__(self, address: str, link: Link) -> None:
-        self.address, self.link = address, link
-        self.fd = int(link.socket.getsockopt(zmq.FD))
+        self.address: str = address
+        self.link: Link = link
+        self.fd: int = int(link.socket.getsockopt(zmq.FD))
         self.queue: deque[Send] = deque()
 
     def is_readable(self) -> bool:
@@ -77,9 +78,9 @@ class LoopDriver:
         self.loop = loop
         self._keys = keys
         self.core = core
-        self.dispatcher = Dispatcher(core, in_flight_max)
+        self.dispatcher: Dispatcher = Dispatcher(core, in_flight_max)
         self.events = events
-        self.closed = False
+        self.closed: bool = False
         self._pid = os.getpid()
         self._resolver = Resolver()
         self._context: zmq.Context[Any] | None = None

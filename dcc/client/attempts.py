@@ -65,7 +65,9 @@ class Attempts:
     """The messages of one call; the call itself carries their effects out."""
 
     def __init__(self, core: Shared, began: int, deadline: int, codec: Codec) -> None:
-        self.core, self.began, self.deadline = core, began, deadline
+        self.core: Shared = core
+        self.began: int = began
+        self.deadline: int = deadline
         self.tried: dict[str, str] = {}
         "Address -> why it was asked in vain, the last time."
         self._codec = codec

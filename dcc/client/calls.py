@@ -66,10 +66,11 @@ class Call:
     """Drives one plan. The shell or the simulator carries out the effects."""
 
     def __init__(self, core: Shared, began: int, deadline: int, codec: Codec) -> None:
-        self.attempts = Attempts(core, began, deadline, codec)
+        self.attempts: Attempts = Attempts(core, began, deadline, codec)
         "What plans see of the call."
-        self.core, self.deadline = core, deadline
-        self.heard = False
+        self.core: Shared = core
+        self.deadline: int = deadline
+        self.heard: bool = False
         "Some node has answered something during this call."
         self._codec = codec
         self._root: Plan

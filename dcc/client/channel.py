@@ -30,6 +30,7 @@ from dcc.keys import Keys
 from dcc.resolve import Resolver
 from dcc.types import Now
 from dcc.units import MILLISECOND, NEVER, SECOND
+from dcc.wire.codec import Codec
 
 OWED_NS = 2 * SECOND
 "How long a channel looks for late answers, which tell that a silent node is back."
@@ -54,14 +55,15 @@ class Channel:
     """Carries out the effects of one call at a time. Not safe to share between threads."""
 
     def __init__(self, pool: Owner) -> None:
-        self.core = core = pool.core
+        core = pool.core
+        self.core: ClientCore = core
         self._pool = pool
         self.lent = False
         "Whether a caller has it, who gives it back."
-        self.at_rest = True
-        self.poll = green.poller()
-        self.codec = core.new_codec()
-        self.fast = FastPath(self.codec, sender=core.client_id, boot=core.boot)
+        self.at_rest: bool = True
+        self.poll: green.Poll = green.poller()
+        self.codec: Codec = core.new_codec()
+        self.fast: FastPath = FastPath(self.codec, sender=core.client_id, boot=core.boot)
         self.links: dict[str, Link] = {}
         self.owed: set[str] = set()
         "Addresses whose late answers are worth looking for."

@@ -43,7 +43,7 @@ class Chores:
         rng: random.Random,
         lock: AbstractContextManager[object],
     ) -> None:
-        self.due_at = NEVER
+        self.due_at: int = NEVER
         "When there is something to do, at the earliest."
         self._health, self._rng, self._lock = health, rng, lock
         self._provisional = False

@@ -68,7 +68,7 @@ class Dispatcher:
     def __init__(self, core: ClientCore, in_flight_max: int = IN_FLIGHT_MAX) -> None:
         self.core = core
         core.shared = True
-        self.in_flight = 0
+        self.in_flight: int = 0
         "Calls under way."
         self._in_flight_max = in_flight_max
         self._too_many = f"{in_flight_max} calls at a time; none ended in time for another"

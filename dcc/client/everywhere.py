@@ -113,4 +113,4 @@ class AskAnyNode(OneByOne):
                 question = replace(question, seen=self._seen)
             self._call.ask(self, self._addresses.pop(0), question, now, patient=True)
         elif not self._call.fresh(self):
-            self.wake_at = min(self.wake_at, self._rounds.next_at(now))
+            self.wake_at: int = min(self.wake_at, self._rounds.next_at(now))

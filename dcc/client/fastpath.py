@@ -81,7 +81,7 @@ class FastPath:
         self._prefix = codec.prefix
         self._sender, self._boot = sender, boot
         self._pack = msgpack.Packer(autoreset=True).pack
-        self.at = 0
+        self.at: Any = 0
         "Cluster ms at which the answer taken last was written; 0 = its node did not know."
 
     def question(self, key: bytes, epoch: int, request: int, at: int) -> bytes:

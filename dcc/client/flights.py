@@ -48,7 +48,7 @@ class Turn:
     __slots__ = ("deadline", "keys", "operations", "readers", "writes")
 
     def __init__(self, deadline: int) -> None:
-        self.deadline = deadline
+        self.deadline: int = deadline
         self.keys: list[bytes] = []
         self.readers: list[Waiter] = []
         "Who waits for the values of `keys`, in the same order."
@@ -98,9 +98,13 @@ class Question:
     def __init__(
         self, address: str, request: int, gets: Gets, sent: Now, deadline: int, known: Stamp
     ) -> None:
-        self.address, self.request = address, request
-        self.keys, self.waiters = gets
-        self.sent, self.deadline, self.known = sent, deadline, known
+        self.address: str = address
+        self.request: int = request
+        self.keys: list[bytes] = gets[0]
+        self.waiters: list[Waiter] = gets[1]
+        self.sent: Now = sent
+        self.deadline: int = deadline
+        self.known: Stamp = known
         "`known` is the newest stamp that was known of a lone key by then."
 
     @property
@@ -133,12 +137,15 @@ class Flight:
         outcome_of: Callable[[Call], object] = lambda call: call,
         by_key: dict[bytes, list[Waiter]] | None = None,
     ) -> None:
-        self.call, self.number, self.command = call, number, command
-        self.waiter, self.outcome_of = waiter, outcome_of
+        self.call: Call = call
+        self.number: int = number
+        self.command: str = command
+        self.waiter: Waiter | None = waiter
+        self.outcome_of: Callable[[Call], object] = outcome_of
         "A call of one caller, and what to tell it at the end."
-        self.by_key = by_key or {}
+        self.by_key: dict[bytes, list[Waiter]] = by_key or {}
         "A call of many keys: who waits for each that is not settled."
-        self.weight = len(self.waiters())
+        self.weight: int = len(self.waiters())
         "Calls that it is, as the bound counts them."
         self.requests: dict[int, None] = {}
         "Numbers under which answers to it may come."

@@ -136,7 +136,7 @@ class ManyKeys(ABC):
     """
 
     def __init__(self, call: Attempts, keys: Iterable[bytes], most: int) -> None:
-        self.wake_at = NEVER
+        self.wake_at: int = NEVER
         self.done = False
         self.result: Any = None
         self.error: DccError | None = None

@@ -54,7 +54,7 @@ class Lender:
             timeout_ns=timeout_ns,
             lock=Guard(),
         )
-        self.closed = False
+        self.closed: bool = False
         self._timeout_ns = timeout_ns
         self._pools = {getpid(): Pool(core, events, keys)}
 

@@ -74,16 +74,18 @@ class Link:
     def __init__(
         self, socket: zmq.Socket[bytes], dial: Dial, handshake: Handshake, now: int
     ) -> None:
-        self.socket, self.dial, self.handshake = socket, dial, handshake
+        self.socket: zmq.Socket[bytes] = socket
+        self.dial: Dial = dial
+        self.handshake: Handshake = handshake
         self._again_at = 0
-        self.poll_list = [(socket, zmq.POLLIN)]
+        self.poll_list: list[tuple[zmq.Socket[bytes], int]] = [(socket, zmq.POLLIN)]
         "For the hot path, which waits for this socket only."
-        self.connected = False
+        self.connected: bool = False
         "A message was accepted once; from then on a refusal means that the connection is lost."
-        self.give_up_at = now + CONNECT_NS
-        self.owed_since = NEVER
+        self.give_up_at: int = now + CONNECT_NS
+        self.owed_since: int = NEVER
         "When the question was sent whose answer is still to come; NEVER once that was judged."
-        self.owed_until = 0
+        self.owed_until: int = 0
         "A late answer may come until then."
         self.queue: deque[list[bytes]] = deque()
         self.tend(now)

@@ -48,15 +48,16 @@ class Operations:
         w: int | str,
         cluster: str,
     ) -> None:
-        self.addresses = node_addresses(nodes, environment)
-        self.timeout_ns = timeout_ns(timeout)
+        self.addresses: tuple[str, ...] = node_addresses(nodes, environment)
+        self.timeout_ns: int = timeout_ns(timeout)
         self.cluster = cluster
         self._default_ttl_ms = ttl_ms(default_ttl)
         self._spread = _read_policy(read)
-        self._r, self.w = quorum("r", r), quorum("w", w)
+        self._r = quorum("r", r)
+        self.w: int = quorum("w", w)
         if not isinstance(cluster, str) or not 0 < len(cluster.encode()) <= 128:
             raise ValueError("cluster: a name of 1..128 bytes")
-        self.plain = not self._spread and self._r == 1
+        self.plain: bool = not self._spread and self._r == 1
         "A get that says no `r` asks the primary alone, which takes the fastest path."
 
     def reading(self, key: str, r: int | str | Unset = UNSET) -> Get:

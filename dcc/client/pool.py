@@ -67,8 +67,8 @@ class Pool:
         self.core = core
         self.keys = keys
         self.events = events
-        self.resolver = Resolver()
-        self.closed = False
+        self.resolver: Resolver = Resolver()
+        self.closed: bool = False
         try:
             self._context: Context | None = Context()
         except zmq.ZMQError as error:

@@ -49,9 +49,9 @@ class Read(OneByOne):
         known: Stamp | None = None,
     ) -> None:
         super().__init__(call)
-        self.address = ""
+        self.address: str = ""
         "Who answered."
-        self.confirmed = False
+        self.confirmed: bool = False
         self.key = key
         self._known = call.core.outlived.known(key) if known is None else known
         "The newest stamp that this client knew of the key as the read began."
@@ -114,7 +114,7 @@ class Read(OneByOne):
         """Hedge, or begin the next round, when its time has come."""
         if now.mono < self.wake_at:
             return
-        self.wake_at = NEVER
+        self.wake_at: int = NEVER
         if self._call.fresh(self):
             self._hedge(now)
         else:

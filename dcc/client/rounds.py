@@ -42,8 +42,8 @@ class OneByOne(ABC):
     """
 
     def __init__(self, call: Attempts) -> None:
-        self.wake_at = NEVER
-        self.done = False
+        self.wake_at: int = NEVER
+        self.done: bool = False
         self.result: Any = None
         self.error: DccError | None = None
         self._call = call

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from dcc.client.chores import Chores
@@ -67,37 +67,38 @@ class Shared:
         timeout_ns: int = SECOND,
         lock: AbstractContextManager[object] | None = None,
     ) -> None:
-        self.nodes = tuple(nodes)
+        self.nodes: tuple[str, ...] = tuple(nodes)
         self.cluster = cluster
-        self.client_id, self.boot = client_id, boot
+        self.client_id: int = client_id
+        self.boot: int = boot
         self.timeout_ns = timeout_ns
-        self.attempt_ns = max(ATTEMPT_LEAST_NS, min(timeout_ns // 3, ATTEMPT_MOST_NS))
+        self.attempt_ns: int = max(ATTEMPT_LEAST_NS, min(timeout_ns // 3, ATTEMPT_MOST_NS))
         "How long one node may be silent before the next is asked."
-        self.attempt_ms = -(-self.attempt_ns // MILLISECOND)
+        self.attempt_ms: int = -(-self.attempt_ns // MILLISECOND)
         self.rng = rng
         self.view: View | None = None
-        self.health = Health(rng)
-        self.seen = 0
+        self.health: Health = Health(rng)
+        self.seen: int = 0
         "The largest stamp that any reply named."
         self.heard_at: dict[str, int] = {}
         "Monotonic time of the last answer from each address; of members and seeds only."
-        self.lost = False
+        self.lost: bool = False
         "The last call heard nobody at all: do not wait long for a cluster that is gone."
         self.shared = False
         "Many calls at a time share one connection to each node (`dispatch`)."
-        self.codec = self.new_codec()
-        self.offset_ms = 0
+        self.codec: Codec = self.new_codec()
+        self.offset_ms: int = 0
         "Cluster milliseconds minus monotonic ones."
         self._clock_known = False
         self._sample = (NEVER, 0)  # (round trip of the sample in use, when it was taken)
         self._lock = lock or nullcontext()
-        self.hedging = Hedging(self.attempt_ns, self._lock)
-        self.timings = Timings()
-        self.outlived = Outlived(self._lock)
+        self.hedging: Hedging = Hedging(self.attempt_ns, self._lock)
+        self.timings: Timings = Timings()
+        self.outlived: Outlived = Outlived(self._lock)
         self._ids = itertools.count(1)
-        self.next_request = self._ids.__next__
+        self.next_request: Callable[[], int] = self._ids.__next__
         self._seek_at, self._seek_pause_ns = 0, SEEK_FIRST_NS
-        self.chores = Chores(self.health, rng, self._lock)
+        self.chores: Chores = Chores(self.health, rng, self._lock)
 
     def new_codec(self) -> Codec:
         """Return another encoder of this client; one may not be shared between threads."""

@@ -30,8 +30,8 @@ class Change:
     """The plan of one write."""
 
     def __init__(self, call: Attempts, write: Write) -> None:
-        self.wake_at = NEVER
-        self.done = False
+        self.wake_at: int = NEVER
+        self.done: bool = False
         self.result: WriteReply | None = None
         self.error: DccError | None = None
         self.write = write

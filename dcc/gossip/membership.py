@@ -50,7 +50,7 @@ class Membership:
     ) -> None:
         parts = Parts(me, config, rng=rng, settings=settings, now=now, cluster_ms=cluster_ms)
         self._config, self._time, self._table = config, parts.time, parts.table
-        self.awaited = parts.table.awaited
+        self.awaited: dict[str, NodeKey | None] = parts.table.awaited
         "Addresses of seeds that this node has not met since it started. To read only."
         self._rumors, self._spreading = parts.rumors, parts.spreading
         self._prober, self._push_puller = parts.prober, parts.push_puller

@@ -21,8 +21,8 @@ class OwnRow:
     """One node as a member: its row, whether it has joined, whether it gave its name up."""
 
     def __init__(self, parts: Parts) -> None:
-        self.joined = False
-        self.displaced = False
+        self.joined: bool = False
+        self.displaced: bool = False
         "Another node that was here first has this one's name: this one has fallen silent."
         self._table, self._rumors, self._time = parts.table, parts.rumors, parts.time
         self._spreading, self._prober = parts.spreading, parts.prober

@@ -36,14 +36,16 @@ class Parts:
         cluster_ms: int,
     ) -> None:
         self.config = config
-        self.time = OwnTime(now, late_max_ns=config.ack_timeout_ns // 2)
+        self.time: OwnTime = OwnTime(now, late_max_ns=config.ack_timeout_ns // 2)
         self.time.cluster_ms = cluster_ms
-        self.table = Table(me)
-        self.rumors = RumorQueue()
-        self.pace = PaceJudge()
-        self.prober = Prober(self.table, self.rumors, self.pace, config, rng)
-        self.seeds = Seeds(config, self.table.key, rng)
-        self.push_puller = PushPuller(self.table, self.seeds, config, rng)
-        self.newcomers = Newcomers(self.table, config, rng)
-        self.twins = Twins(self.table, config, rng)
-        self.spreading = Spreading(self.table, self.rumors, settings, self.time, config, rng)
+        self.table: Table = Table(me)
+        self.rumors: RumorQueue = RumorQueue()
+        self.pace: PaceJudge = PaceJudge()
+        self.prober: Prober = Prober(self.table, self.rumors, self.pace, config, rng)
+        self.seeds: Seeds = Seeds(config, self.table.key, rng)
+        self.push_puller: PushPuller = PushPuller(self.table, self.seeds, config, rng)
+        self.newcomers: Newcomers = Newcomers(self.table, config, rng)
+        self.twins: Twins = Twins(self.table, config, rng)
+        self.spreading: Spreading = Spreading(
+            self.table, self.rumors, settings, self.time, config, rng
+        )

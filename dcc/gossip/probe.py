@@ -99,7 +99,7 @@ class Prober:
         self._bridges: dict[NodeKey, NodeKey] = {}
         self._last_bridge: NodeKey | None = None
         self._heard_at: dict[NodeKey, int] = {}
-        self.reached = Reached(table)
+        self.reached: Reached = Reached(table)
 
     # -------------------------------------------------------------- probing others
 

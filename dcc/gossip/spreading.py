@@ -34,7 +34,7 @@ class Spreading:
         config: NodeConfig,
         rng: random.Random,
     ) -> None:
-        self.settings = settings
+        self.settings: Settings = settings
         self._table, self._rumors, self._time = table, rumors, time
         self._config, self._rng = config, rng
         self._settings_left = 0

@@ -41,7 +41,7 @@ class Clocks:
     """Both clocks, and their last reading: what the core is told."""
 
     def __init__(self) -> None:
-        self.now = read_clocks()
+        self.now: Now = read_clocks()
 
     def read(self) -> Now:
         """Read them again."""

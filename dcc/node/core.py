@@ -46,7 +46,7 @@ from dcc.node.routes import Handler, Sender, table
 from dcc.node.stats import Statistics
 from dcc.node.views import Views
 from dcc.replication.holdings import Instant
-from dcc.types import Boot, Identity, Now, topic_of
+from dcc.types import Boot, Identity, NodeKey, Now, topic_of
 from dcc.units import NEVER, SECOND
 from dcc.wire import messages as m
 from dcc.wire.codec import HEADER_FIELDS, Header, unpack_items
@@ -57,7 +57,9 @@ class NodeCore:
 
     def __init__(self, config: NodeConfig, *, boot: Boot, rng: Random, now: Now) -> None:
         machines = self.machines = Machines(config, boot=boot, rng=rng, now=now)
-        self.config, self.boot, self.key = config, boot, machines.key
+        self.config: NodeConfig = config
+        self.boot: Boot = boot
+        self.key: NodeKey = machines.key
         self.clock, self.codec, self.counters = machines.clock, machines.codec, machines.counters
         self.held, self.sync, self.membership = machines.held, machines.sync, machines.membership
         self.certainty, self.questions = machines.certainty, machines.questions
@@ -69,18 +71,18 @@ class NodeCore:
         self.access = machines.access
         self._door, self._outgoing = Door(machines), Outgoing(machines)
         self._views = Views(machines, self._door)
-        self.company = Company(machines)
-        self.lifecycle = Lifecycle(machines, self.company)
-        self.converging = Converging(machines, self.lifecycle)
-        self.footprint = Footprint(machines, self.converging)
+        self.company: Company = Company(machines)
+        self.lifecycle: Lifecycle = Lifecycle(machines, self.company)
+        self.converging: Converging = Converging(machines, self.lifecycle)
+        self.footprint: Footprint = Footprint(machines, self.converging)
         self._statistics = Statistics(
             machines, self.company, self.lifecycle, self.converging, self.footprint
         )
         self._copies = Copies(machines, self._door, self._views)
         self._admission, self._rights = Admission(machines), Rights(machines)
-        self.requests = Requests(machines, self._admission)
-        self.listings = Listings(machines, self._admission)
-        self.administration = Administration(
+        self.requests: Requests = Requests(machines, self._admission)
+        self.listings: Listings = Listings(machines, self._admission)
+        self.administration: Administration = Administration(
             machines, self._admission, self.lifecycle, self._views, self.converging,
             self._statistics,
         )  # fmt: skip

@@ -83,7 +83,7 @@ class Loop:
         self._touched = True
         "The core was called, so it may want to be woken earlier; the short path never does."
         self._worst_lag_ns = self._lag_from = self._unread = 0
-        self.turned_at = self._clocks.now.mono
+        self.turned_at: int = self._clocks.now.mono
         "Monotonic time of the last turn."
 
     # ------------------------------------------------------------ for other threads

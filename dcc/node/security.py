@@ -41,7 +41,7 @@ class Open:
     name = ""
 
     def __init__(self) -> None:
-        self.refusals = Refusals()
+        self.refusals: Refusals = Refusals()
         self.ports: frozenset[int] = frozenset()
         "Where requests are accepted."
 
@@ -100,9 +100,9 @@ class Closed(Open):
         super().__init__()
         self._directory = Directory(path)
         self._keyring = Keyring(path, name, (Role.NODE,))
-        self.name = self._keyring.name
+        self.name: str = self._keyring.name
         self._server = self._directory.server()
-        self.authenticator = Authenticator(self._directory, self.refusals)
+        self.authenticator: Authenticator = Authenticator(self._directory, self.refusals)
         self._nodes = self.authenticator.node_keys()
         self._own = self._keyring.credentials().own
         self._noted: set[bytes] = set()

@@ -35,7 +35,7 @@ class Subscriptions:
         "Numeric addresses that SUB is connected to, with the number of members there."
         self._turns: dict[str, int] = {}
         "How often a publisher was connected to anew, where it was not with the first key."
-        self.failed = 0
+        self.failed: int = 0
         "Connections that could not be opened."
 
     def follow(self, member: Publisher, *, anew: bool = True) -> None:

@@ -98,17 +98,21 @@ class Peer:
         now: int,
         handshake: Handshake | None = None,
     ) -> None:
-        self.socket, self.dial, self.address, self.gossip = socket, dial, address, gossip
-        self.named = dial.named or not _is_number(gossip)
+        self.socket: Any = socket
+        self.dial: Dial = dial
+        self.address: str = address
+        self.gossip: str = gossip
+        self.named: bool = dial.named or not _is_number(gossip)
         self.publishers: tuple[str, ...] = ()
         "Where SUB is connected to because of this member."
-        self.opened_at = self.used_at = now
-        self.handshake = handshake
+        self.opened_at: int = now
+        self.used_at: int = now
+        self.handshake: Handshake | None = handshake
         "Of a seed: why it cannot be reached, for the log."
-        self.lost_since = NEVER
+        self.lost_since: int = NEVER
         "With keys: since when no connection was seen."
         self.waiting: deque[list[bytes]] = deque()
-        self.waiting_bytes = 0
+        self.waiting_bytes: int = 0
 
     def close(self) -> None:
         """Close what belongs to it; what is not sent is lost."""
@@ -127,7 +131,7 @@ class Transport:
     def __init__(self, *, reconnect_ms: int, security: Open | Closed | None = None) -> None:
         assert 100 <= reconnect_ms <= 300
         self.security: Open | Closed = security or Open()
-        self.files_max = descriptors.raise_limit()
+        self.files_max: int = descriptors.raise_limit()
         if not descriptors.are_left(FILES_TO_START):
             raise ConfigError(
                 f"fewer than {FILES_TO_START} file descriptors are left of {self.files_max}; "
@@ -137,13 +141,13 @@ class Transport:
         self._context.set(zmq.MAX_SOCKETS, 16_384)  # The default of 1,023 ends a mesh of as many.
         self._connecting = {zmq.RECONNECT_IVL: reconnect_ms}
         self.security.start(self._context)
-        self.router = self._open(zmq.ROUTER, ROUTER | self.security.serving(REQUESTS))
+        self.router: Any = self._open(zmq.ROUTER, ROUTER | self.security.serving(REQUESTS))
         self.router.copy_threshold = 0  # What is to be lent is lent, whatever its size.
-        self.unread = Unread()
+        self.unread: Unread = Unread()
         self._pub = self._open(zmq.PUB, PUB | self.security.serving(GOSSIP))
-        self.sub = self._open(zmq.SUB, SUB | self._connecting)
+        self.sub: Any = self._open(zmq.SUB, SUB | self._connecting)
         self._resolver = Resolver()
-        self.subscriptions = Subscriptions(self.sub, self.security, self._resolver)
+        self.subscriptions: Subscriptions = Subscriptions(self.sub, self.security, self._resolver)
         self._accepting = [Watch(self.router), Watch(self._pub)]
         "Tell of those that could not connect here."
         self._peers: dict[NodeKey, Peer] = {}
@@ -157,7 +161,7 @@ class Transport:
         self._subscribed_at: list[net.socket] = []
         "Where ROUTER and PUB accept from; of those in `_listeners`."
         self._look_closely_until = 0
-        self.look_at = 0
+        self.look_at: int = 0
         "When `look` is due."
         self._always: Pollables = [(self.sub, IN), (self.router, IN)]
         self._pollables: Pollables | None = None
@@ -167,9 +171,9 @@ class Transport:
         "Routing ids that libzmq drew and a reply went to, so they are no peer's invention."
         self.strays = 0
         "Frames behind a message that should have had one."
-        self.replies_lost = 0
+        self.replies_lost: int = 0
         "Replies to clients that are gone or do not read."
-        self.sends_lost = 0
+        self.sends_lost: int = 0
 
     # ------------------------------------------------------------ opening and closing
 

@@ -78,7 +78,7 @@ class Authenticator:
         self._signature = directory.signature(whole=True)
         self.allowed: dict[str, Identity] = directory.allowed()
         "By public key. Replaced as a whole, never changed."
-        self.nodes = _nodes(self.allowed)
+        self.nodes: frozenset[NodeKey] = _nodes(self.allowed)
         self.refusals = refusals
         self._ending = False
         self._broken = ""

@@ -67,7 +67,7 @@ class Confirming:
         self._number = 0
         self._lead_changed = False
         "The view has changed: a primary that was waited for may have gone."
-        self.bytes_used = 0
+        self.bytes_used: int = 0
         "Of the values of the writes that wait."
 
     def __len__(self) -> int:

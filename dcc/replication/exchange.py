@@ -54,7 +54,7 @@ from dcc.effects import Effect
 from dcc.limits import BATCH_BYTES, GROUP_COUNT
 from dcc.replication.agenda import Agenda
 from dcc.replication.answerer import Answerer
-from dcc.replication.claims import Claim
+from dcc.replication.claims import Claim, Claims
 from dcc.replication.handover import Leftovers
 from dcc.replication.holdings import Holdings, Instant
 from dcc.replication.lane import record_bytes
@@ -109,19 +109,21 @@ class Exchange:
 
     def __init__(self, holdings: Holdings, sync: SyncTable) -> None:
         self._held, self._sync = holdings, sync
-        self.leftovers = Leftovers(holdings)
-        self.trees = Trees(holdings)
-        self.tidying = Tidying(holdings, sync)
+        self.leftovers: Leftovers = Leftovers(holdings)
+        self.trees: Trees = Trees(holdings)
+        self.tidying: Tidying = Tidying(holdings, sync)
         self._pace = Pace(holdings.config.move_bytes_per_second, holdings.config.move_share_percent)
-        self.answerer = Answerer(holdings, sync, self.trees, self.leftovers, self._pace)
-        self.agenda = Agenda(holdings, sync, self.trees, self._pace)
-        self.settling = Settling(holdings, sync, self.agenda)
-        self.claims = self.settling.claims
+        self.answerer: Answerer = Answerer(holdings, sync, self.trees, self.leftovers, self._pace)
+        self.agenda: Agenda = Agenda(holdings, sync, self.trees, self._pace)
+        self.settling: Settling = Settling(holdings, sync, self.agenda)
+        self.claims: Claims = self.settling.claims
         self._talks = Talks(holdings)
-        self.divergences = 0
+        self.divergences: int = 0
         "Lasting differences that roots heard on gossip have led to."
-        self.rounds = self.records_in = self.bytes_in = 0
-        self.last_round_at = -1
+        self.rounds: int = 0
+        self.records_in: int = 0
+        self.bytes_in: int = 0
+        self.last_round_at: int = -1
 
     # -------------------------------------------------------------- events
 

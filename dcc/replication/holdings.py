@@ -68,17 +68,18 @@ class Holdings:
         refused: Callable[[str], None] = uncounted,
     ) -> None:
         self.config = config
-        self.key, self.boot = key, boot
+        self.key: NodeKey = key
+        self.boot: Boot = boot
         self.origin: Origin = (key, boot)
         self.clock = clock
-        self.view = View(key)
-        self.store = Store(
+        self.view: View = View(key)
+        self.store: Store = Store(
             memory_limit_bytes=config.memory_limit_bytes,
             eviction=config.eviction,
             value_bytes_max=config.value_bytes_max,
         )
-        self.intake = Intake(self.view, self.store, clock, refused)
-        self.unasked = Unasked(self.view, self.store, self.origin)
+        self.intake: Intake = Intake(self.view, self.store, clock, refused)
+        self.unasked: Unasked = Unasked(self.view, self.store, self.origin)
         # Ids of an earlier boot must not meet those of this one, and nobody is to guess what is
         # asked: an answer that names the right id is believed. So they begin anywhere.
         self._request = requests_from

@@ -148,8 +148,8 @@ class Questions:
     def __init__(self, holdings: Holdings) -> None:
         self._held = holdings
         self._open: dict[int, _Open] = {}
-        self.bytes_used = 0
-        self.refused = 0
+        self.bytes_used: int = 0
+        self.refused: int = 0
         "Answers not taken because those to other questions fill the budget."
 
     def __len__(self) -> int:

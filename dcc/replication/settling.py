@@ -26,8 +26,8 @@ class Settling:
 
     def __init__(self, holdings: Holdings, sync: SyncTable, agenda: Agenda) -> None:
         self._held, self._sync, self._agenda = holdings, sync, agenda
-        self.claims = Claims(holdings.config.claims_bytes_max)
-        self.at = NEVER
+        self.claims: Claims = Claims(holdings.config.claims_bytes_max)
+        self.at: int = NEVER
         "When claims that wait are looked at again, monotonic ns."
 
     def came_whole(self, slot: int, peer: NodeKey, claim: Claim, now: Instant) -> None:

@@ -42,9 +42,9 @@ class Inquiry:
     __slots__ = ("decides", "peers")
 
     def __init__(self, peers: tuple[NodeKey, ...], *, decides: bool) -> None:
-        self.peers = peers
+        self.peers: tuple[NodeKey, ...] = peers
         "Live holders that may know more than this node; the most promising one comes first."
-        self.decides = decides
+        self.decides: bool = decides
         "Whether nobody else may know more: False while a holder that may is down."
 
     def followed_by(self, more: Iterable[NodeKey]) -> Inquiry:
@@ -63,7 +63,7 @@ class SyncTable:
     def __init__(self, view: View, unasked: Unasked, started: int) -> None:
         self._view, self._unasked = view, unasked
         self._restart_at = started
-        self.behind = False
+        self.behind: bool = False
         """Whether others may have written without this node, since it stood still, did not lead, or
         they could not be reached: until it has caught up, what it holds may be old, not only what
         it lacks be missing. Slots that are in sync already are not in doubt."""

@@ -47,7 +47,7 @@ class Tidying:
         self._rest: Iterator[int] = iter(())
         self._fold = False
         "Whether anything of a boot that is gone is left in the clocks."
-        self.at = 0
+        self.at: int = 0
         "When the next look is due, monotonic ns; 0 = go on with this one."
         self._next_at = 0
 

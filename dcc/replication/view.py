@@ -54,21 +54,21 @@ class View:
 
     def __init__(self, me: NodeKey) -> None:
         self.me = me
-        self.slots = SlotMap()
+        self.slots: SlotMap = SlotMap()
         self.alive: frozenset[NodeKey] = frozenset((me,))
         self.boots: dict[NodeKey, Boot] = {}
         "Boot of every member in the ring."
-        self.holder_since = array("q", bytes(8 * SLOT_COUNT))
+        self.holder_since: array[int] = array("q", bytes(8 * SLOT_COUNT))
         "Monotonic ns of the last change of the slot's `near` members."
         self.alive_since: dict[NodeKey, int] = {}
         "Monotonic ns since when a member has been alive in its present boot."
-        self.all_up = True
+        self.all_up: bool = True
         "Whether no remembered member is down, those removed from the ring included."
         self.awaiting = False
         "Whether there may be members of whom nothing was known so far; set before `update`."
-        self.complete = True
+        self.complete: bool = True
         "Whether besides nobody is awaited whom this node has not met since it started."
-        self.complete_since = 0
+        self.complete_since: int = 0
         "Monotonic ns since when that has been so."
         self.remembered: frozenset[NodeKey] = frozenset()
         "All other members that have a row, whatever their standing."

@@ -63,12 +63,13 @@ class Writes:
     ) -> None:
         self._held, self._certainty = holdings, certainty
         self._questions, self._streams = questions, streams
-        self.once = Once(holdings.config.remembered_bytes_max)
+        self.once: Once = Once(holdings.config.remembered_bytes_max)
         self._undecided: dict[int, _Undecided] = {}
-        self.confirming = Confirming(holdings, self.once)
+        self.confirming: Confirming = Confirming(holdings, self.once)
         "Those that are stored and wait for acknowledgements."
-        self.stored = self.too_late = 0
-        self.undecided_bytes = 0
+        self.stored: int = 0
+        self.too_late: int = 0
+        self.undecided_bytes: int = 0
         "Of the values of writes that wait for an answer: nothing else holds them."
 
     def __len__(self) -> int:

@@ -122,7 +122,7 @@ class Clocks:
     """The clocks of all slots, with their notes."""
 
     def __init__(self) -> None:
-        self.bytes_used = 0
+        self.bytes_used: int = 0
         "All that grows: columns and notes."
         self.changed: set[int] = set()
         "Slots whose clock or notes changed; whoever reads takes them out."

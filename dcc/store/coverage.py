@@ -30,7 +30,7 @@ class Coverage:
         self.snapshot: dict[Origin, Stamp] = dict(clock)
         self._covered_by: dict[int, Clock | None] = {}
         "The clock each holder covered it with, as long as this node may not have seen all of it."
-        self.counted_bytes = 0
+        self.counted_bytes: int = 0
         "What `growth_bytes` has reported in sum."
 
     def note(self, peer: int, clock: Clock, own: Clock) -> None:
@@ -75,7 +75,7 @@ class Coverages:
 
     def __init__(self) -> None:
         self._by_slot: dict[int, Coverage] = {}
-        self.bytes_used = 0
+        self.bytes_used: int = 0
 
     def __contains__(self, slot: int) -> bool:
         return slot in self._by_slot

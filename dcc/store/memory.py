@@ -24,7 +24,7 @@ from sys import getsizeof
 from dcc.limits import SLOT_COUNT
 from dcc.store.accounting import block, bytes_cost, entry_cost
 from dcc.store.entry import HEARD, Chain, Entry, unlink
-from dcc.store.eviction import POLICIES
+from dcc.store.eviction import POLICIES, Policy
 from dcc.store.expiry import ExpiryIndex
 from dcc.types import Kind, Record, Stamp
 
@@ -53,31 +53,31 @@ class Memory:
         "Told each time that a newer version of a key is held."
         self.tables: list[Table] = [EMPTY] * SLOT_COUNT
         self.limit_bytes = limit_bytes
-        self.valueless_bytes_max = limit_bytes // VALUELESS_SHARE
-        self.policy = POLICIES[eviction]()
-        self.expiry = ExpiryIndex()
-        self.valueless = Chain()
-        self.marks = array("Q", bytes(8 * SLOT_COUNT))
+        self.valueless_bytes_max: int = limit_bytes // VALUELESS_SHARE
+        self.policy: Policy = POLICIES[eviction]()
+        self.expiry: ExpiryIndex = ExpiryIndex()
+        self.valueless: Chain = Chain()
+        self.marks: array[int] = array("Q", bytes(8 * SLOT_COUNT))
         "Forget marks by slot: records stamped up to here may have been forgotten; 0 = none."
-        self.evicted_marks = array("Q", bytes(8 * SLOT_COUNT))
+        self.evicted_marks: array[int] = array("Q", bytes(8 * SLOT_COUNT))
         "The same of values that were evicted here and whose ghosts were forgotten since."
-        self.agreed_marks = array("Q", bytes(8 * SLOT_COUNT))
+        self.agreed_marks: array[int] = array("Q", bytes(8 * SLOT_COUNT))
         "Records stamped up to here may have been forgotten because every holder had seen them."
         self.cleared: Stamp = 0
         "Versions at or below are absent, though some may still be here."
-        self.entry_bytes = 0
+        self.entry_bytes: int = 0
         "Entries, keys, values and tables."
         self.other_bytes = 0
         "What the store adds for its clocks, and reserves for what grows beside it."
-        self.valueless_bytes = 0
-        self.item_bytes = 0
-        self.counts = [0] * len(Kind)
+        self.valueless_bytes: int = 0
+        self.item_bytes: int = 0
+        self.counts: list[int] = [0] * len(Kind)
         "Entries by kind."
-        self.valueless_in = array("I", bytes(4 * SLOT_COUNT))
+        self.valueless_in: array[int] = array("I", bytes(4 * SLOT_COUNT))
         "Entries without a value by slot."
         self._table_bytes = array("I", bytes(4 * SLOT_COUNT))
-        self.evicted_total = 0
-        self.expired_total = 0
+        self.evicted_total: int = 0
+        self.expired_total: int = 0
 
     @property
     def bytes_used(self) -> int:

@@ -23,7 +23,7 @@ class Room:
         self._memory, self._clocks = memory, clocks
         self._coverages, self._graves = coverages, graves
         self._value_bytes_max = value_bytes_max
-        self.reserved_bytes = 0
+        self.reserved_bytes: int = 0
         "What is left to others of the limit; `reserve` changes it."
 
     def reserve(self, size: int) -> None:

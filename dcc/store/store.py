@@ -34,6 +34,7 @@ follow from the key) and never checked here.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
 
@@ -48,7 +49,7 @@ from dcc.store.entry import BARREN, DOUBTED, HEARD, Entry
 from dcc.store.forgetting import Forgetting
 from dcc.store.graves import BUDGET_SHARE, Graves
 from dcc.store.interning import Origins
-from dcc.store.memory import Memory
+from dcc.store.memory import Memory, Table
 from dcc.store.notes import NOTES_MAX, SPANS_MAX, UNBOUNDED
 from dcc.store.room import Room
 from dcc.types import PREV_UNKNOWN, Kind, Origin, Record, Stamp, Version
@@ -77,25 +78,25 @@ class Store:
         value_bytes_max: int = VALUE_BYTES_MAX,
     ) -> None:  # fmt: skip
         self._clocks = Clocks()
-        self.changed = self._clocks.changed
+        self.changed: set[int] = self._clocks.changed
         "Slots whose `digest` may have changed; whoever keeps a tree of digests takes them out."
         self._memory = Memory(memory_limit_bytes, eviction)
-        self.tables = self._memory.tables
+        self.tables: list[Table] = self._memory.tables
         "By slot: key -> entry, whatever its kind. To read only; a slot's table may be replaced."
-        self.evicted_marks = self._memory.evicted_marks
+        self.evicted_marks: array[int] = self._memory.evicted_marks
         "Stamps by slot, to be read: up to there it may be forgotten what was evicted; 0 = nothing."
         self._hit = self._memory.policy.hit
-        self.graves = Graves(memory_limit_bytes // BUDGET_SHARE)
+        self.graves: Graves = Graves(memory_limit_bytes // BUDGET_SHARE)
         "To read only: `forgetting` adds."
         self._origins = Origins()
         coverages = Coverages()
-        self.room = Room(
+        self.room: Room = Room(
             self._memory, self._clocks, coverages, self.graves, value_bytes_max=value_bytes_max
         )
         "What of the limit is left for values."
-        self.comparison = Comparison(self._memory, self._clocks, self.graves)
+        self.comparison: Comparison = Comparison(self._memory, self._clocks, self.graves)
         "What this node and another holder have to tell each other of a slot."
-        self.forgetting = Forgetting(
+        self.forgetting: Forgetting = Forgetting(
             self._memory, self._clocks, coverages, self.graves, self._origins, self.room
         )
         "Lets go of what all holders have seen."
