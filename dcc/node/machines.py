@@ -32,7 +32,7 @@ from dcc.replication.staleness import Staleness
 from dcc.replication.streams import Streams
 from dcc.replication.sync import SyncTable
 from dcc.replication.writes import Writes
-from dcc.types import Boot, Member, Now, Settings, Standing, node_key
+from dcc.types import Boot, Member, NodeKey, Now, Settings, Standing, node_key
 from dcc.wire.codec import Codec
 
 
@@ -41,7 +41,7 @@ class Machines:
 
     def __init__(self, config: NodeConfig, *, boot: Boot, rng: Random, now: Now) -> None:
         self.config, self.boot = config, boot
-        self.key = node_key(config.name)
+        self.key: NodeKey = node_key(config.name)
         self.clock = ClusterClock(now, max_skew_ms=config.max_skew_ms)
         self.codec = Codec(config.cluster, sender=self.key, boot=boot)
         self.counters = Counters()
