@@ -384,6 +384,7 @@ ODDS: tuple[tuple[str, str, int], ...] = (
     ("forgotten", "forgotten", 12),
     ("restarted-inside", "inside", 16),
     ("much-to-catch-up", "much", 12),
+    ("keyed", "keyed", 16),
 )
 """(world, its random stream, drawn for one seed in so many), the first that is drawn; the others
 are asked for by name."""
