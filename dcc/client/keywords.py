@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from dcc.client.arguments import Quorum, ReadPolicy, Ttl
+from dcc.client.near import NearCache
 from dcc.client.values import Serializer
 
 EventHook = Callable[[str, Mapping[str, Any]], object]
@@ -27,6 +28,7 @@ class _Common(TypedDict, total=False):
 class ClientOptions(_Common, total=False):
     """Keywords of `Client` beside the nodes."""
 
+    near_cache: NearCache | None
     on_event: EventHook | None
 
 

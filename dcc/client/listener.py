@@ -58,7 +58,7 @@ class NearReads:
     def __init__(
         self, options: NearCache, addresses: tuple[str, ...], cluster: str, timeout_ns: int
     ) -> None:
-        self.near = Near(options, Guard())
+        self.near: Near = Near(options, Guard())
         self.find = self.near.find
         self._nodes = addresses, cluster, timeout_ns
         self._listener: Listener | None = None

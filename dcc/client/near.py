@@ -80,11 +80,11 @@ class Stream:
 
     def __init__(self) -> None:
         self.boot: Boot = 0
-        self.expected = -1
+        self.expected: int = -1
         "The number that follows; -1: nothing was heard."
-        self.good_until = 0
+        self.good_until: int = 0
         "Monotonic ns."
-        self.generation = 0
+        self.generation: int = 0
         "Copies of an earlier one are not served."
 
 
@@ -113,10 +113,15 @@ class Copy:
         until: int,
         size: int,
     ) -> None:
-        self.name, self.value, self.stamp, self.stream = name, value, stamp, stream
-        self.generation = stream.generation
-        self.filled_at, self.until, self.size = filled_at, until, size
-        self.used = False
+        self.name: int = name
+        self.value: bytes = value
+        self.stamp: Stamp = stamp
+        self.stream: Stream = stream
+        self.generation: int = stream.generation
+        self.filled_at: int = filled_at
+        self.until: int = until
+        self.size: int = size
+        self.used: bool = False
 
 
 class Read(NamedTuple):
@@ -132,10 +137,14 @@ class Near:
         self, options: NearCache, lock: AbstractContextManager[object] | None = None
     ) -> None:
         self.options = options
-        self.hits = self.misses = self.invalidations = self.gaps = self.drops = 0
-        self.age_ns = 0
+        self.hits: int = 0
+        self.misses: int = 0
+        self.invalidations: int = 0
+        self.gaps: int = 0
+        self.drops: int = 0
+        self.age_ns: int = 0
         "Of all copies that were served, together."
-        self.bytes_used = 0
+        self.bytes_used: int = 0
         self._lock = lock or nullcontext()
         self._max_age_ns = round(options.max_age * SECOND)
         self._copies: dict[str, Copy] = {}

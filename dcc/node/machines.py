@@ -40,38 +40,42 @@ class Machines:
     """What one node is made of, below the modules that take several of them."""
 
     def __init__(self, config: NodeConfig, *, boot: Boot, rng: Random, now: Now) -> None:
-        self.config, self.boot = config, boot
+        self.config: NodeConfig = config
+        self.boot: Boot = boot
         self.key: NodeKey = node_key(config.name)
-        self.clock = ClusterClock(now, max_skew_ms=config.max_skew_ms)
-        self.codec = Codec(config.cluster, sender=self.key, boot=boot)
-        self.counters = Counters()
-        self.held = Holdings(
+        self.clock: ClusterClock = ClusterClock(now, max_skew_ms=config.max_skew_ms)
+        self.codec: Codec = Codec(config.cluster, sender=self.key, boot=boot)
+        self.counters: Counters = Counters()
+        self.held: Holdings = Holdings(
             config, key=self.key, boot=boot, clock=self.clock, requests_from=secret(rng),
             refused=self.counters.drop,
         )  # fmt: skip
-        self.membership = Membership(
+        self.membership: Membership = Membership(
             _own_row(config, boot, self.clock.own_ms(now.mono)), config, rng=rng,
             settings=Settings(config.replicas, 0, 0), now=now.mono,
             cluster_ms=self.clock.cluster_ms(now.mono),
         )  # fmt: skip
-        self.timekeeper = Timekeeper(self.clock, self.membership, config)
-        self.sync = SyncTable(self.held.view, self.held.unasked, now.mono)
-        self.questions, self.streams = Questions(self.held), Streams(self.held)
-        self.exchange = Exchange(self.held, self.sync)
-        self.staleness = Staleness()
-        self.served = ServedKeys(self.held)
-        self.certainty = Certainty(self.held, self.sync)
-        self.reads = Reads(
+        self.timekeeper: Timekeeper = Timekeeper(self.clock, self.membership, config)
+        self.sync: SyncTable = SyncTable(self.held.view, self.held.unasked, now.mono)
+        self.questions: Questions = Questions(self.held)
+        self.streams: Streams = Streams(self.held)
+        self.exchange: Exchange = Exchange(self.held, self.sync)
+        self.staleness: Staleness = Staleness()
+        self.served: ServedKeys = ServedKeys(self.held)
+        self.certainty: Certainty = Certainty(self.held, self.sync)
+        self.reads: Reads = Reads(
             self.held, self.certainty, self.questions, self.streams, self.staleness, self.served
         )
-        self.writes = Writes(self.held, self.certainty, self.questions, self.streams)
-        self.forwards, self.changes = Forwards(self.held, self.codec), Changes(self.held)
-        self.audits = Audits(self.held.store)
-        self.lateness = Lateness(self.clock)
-        self.watchers = Watchers(self.held)
-        self.view_pace = ViewPace(self.membership)
-        self.started_at = now.mono
-        self.load, self.access = Load(), Access()
+        self.writes: Writes = Writes(self.held, self.certainty, self.questions, self.streams)
+        self.forwards: Forwards = Forwards(self.held, self.codec)
+        self.changes: Changes = Changes(self.held)
+        self.audits: Audits = Audits(self.held.store)
+        self.lateness: Lateness = Lateness(self.clock)
+        self.watchers: Watchers = Watchers(self.held)
+        self.view_pace: ViewPace = ViewPace(self.membership)
+        self.started_at: int = now.mono
+        self.load: Load = Load()
+        self.access: Access = Access()
         self.notices: list[Effect] = []
         "What leaves with the effects of this turn, without being anybody's result."
 
