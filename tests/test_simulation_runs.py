@@ -256,7 +256,7 @@ NARROW = replace(
 AWAY = replace(
     QUIET,
     replicas=2,
-    workload=replace(BUSY, clients=4, w=(2,), pause_ns=40 * MILLISECOND),
+    workload=replace(BUSY, clients=12, w=(2,), pause_ns=40 * MILLISECOND),
     faults=(
         f.Partition(
             at_ns=at(13), lasts_ns=at(12), left=("n0", "c0"), right=("n1", "n2", "c1", "c2", "c3")
