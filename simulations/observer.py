@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
+from xxhash import xxh3_64_intdigest
+
 from dcc.errors import PeerError
 from dcc.node.core import NodeCore
 from dcc.ring.hashing import slot_of
@@ -224,8 +226,13 @@ class Observer:
                 self.on_held(record)
 
     def newest(self, node: NodeProcess, key: bytes) -> Record | None:
-        """Return the newest record of `key` that this life of a node is known to have held."""
+        """Return the newest record of `key` that this life of a node is known to have held.
+
+        Or that others have held, forgotten, and told it of.
+        """
         version = self.monotony.newest((node.name, node.life, key))
+        graves = dict(core_of(node).held.store.graves.lacking(slot_of(key), {}))
+        version = max(version, graves.get(xxh3_64_intdigest(key), version))
         meaning = self.meanings.get(version)
         if meaning is None:
             return None
