@@ -136,6 +136,20 @@ def test_a_slot_is_not_released_on_the_word_of_an_owners_former_life() -> None:
     assert b.value(key, world.at) == n.value(key, world.at) == b"v"
 
 
+def test_a_leftover_of_which_only_a_mark_is_left_is_released() -> None:
+    world = Planes("a", "b", "n", replicas=1)
+    a, b = world["a"], world["b"]
+    world.run(2)
+    slot = next(slot for slot in range(16_384) if not a.held.view.owns(slot))
+    (key,) = keys_of(slot, 1)
+    world.put("b", key, b"v")
+    a.store.merge_clock(slot, {}, mark=1)
+    a.exchange.leftovers.written(slot)
+    world.run(10)
+    assert slot not in a.exchange.leftovers
+    assert not a.store.slots_held()
+
+
 @pytest.mark.parametrize("known", ["nothing", "it", "newer"])
 def test_a_leftover_that_no_clock_will_ever_cover_is_released(known: str) -> None:
     world = Planes("a", "b", "n", replicas=1)

@@ -52,6 +52,8 @@ DRAWN = {
     510: "one message's values, all waiting for copies, took more than the limit",
     670: "a quorum read asked nobody who was met while it waited for its quorum",
     719: "likewise",
+    734: "a checker took for lost what a tombstone had replaced that only graves remembered",
+    759: "a former owner with a forget mark and nothing else announced its slot for ever",
     701: "a simulated client put many without asking for their versions, as no client does",
 }
 

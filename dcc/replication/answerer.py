@@ -195,6 +195,8 @@ class Answerer:
                     self._seen_by(peer, slot, held.store.clock(slot), everything=True)
             elif ours:
                 differ.append(slot)
+            elif same_view and slot in self._leftovers:  # A mark alone: nothing for anybody.
+                self._seen_by(peer, slot, held.store.clock(slot), everything=True)
         return [Tell(peer, CompareReply(differ=tuple(differ)), request)]
 
     def receive_root(self, header: Header, compare: CompareRoot, now: Instant) -> list[Effect]:
