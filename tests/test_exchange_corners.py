@@ -138,7 +138,7 @@ def test_a_slot_is_not_released_on_the_word_of_an_owners_former_life() -> None:
 
 def test_a_leftover_of_which_only_a_mark_is_left_is_released() -> None:
     world = Planes("a", "b", "n", replicas=1)
-    a, b = world["a"], world["b"]
+    a = world["a"]
     world.run(2)
     slot = next(slot for slot in range(16_384) if not a.held.view.owns(slot))
     (key,) = keys_of(slot, 1)
