@@ -193,6 +193,12 @@ class ClusterClock:
         """Return whether `stamp` must be refused: it would drag time along with it."""
         return stamp >> COUNTER_BITS > self.agreed_ms(cluster_ms) + self._max_skew_ms
 
+    def present(self, cluster_ms: int) -> Stamp:
+        """Return the stamp to go on from for whoever has been refused one; it would be accepted."""
+        now_ms = self.agreed_ms(cluster_ms)
+        ahead_most = max(0, now_ms + self._max_skew_ms) << COUNTER_BITS
+        return max(1, now_ms << COUNTER_BITS, min(self.last, ahead_most))
+
     def is_ahead(self, cluster_ms: int) -> bool:
         """Return whether what is stamped here might be refused elsewhere.
 

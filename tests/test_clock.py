@@ -307,6 +307,16 @@ def test_stamps_beyond_the_skew_bound_are_refused() -> None:
     assert right.too_far_ahead((START_MS + 501) << 16, START_MS)
 
 
+def test_a_refuser_names_a_stamp_from_which_its_asker_can_go_on() -> None:
+    fresh = clock()
+    assert fresh.last == 0
+    assert fresh.present(START_MS) == START_MS << 16
+    fresh.witness((START_MS + 400) << 16)
+    assert fresh.present(START_MS) == (START_MS + 400) << 16
+    fresh.witness((START_MS + 90_000) << 16)
+    assert not fresh.too_far_ahead(fresh.present(START_MS), START_MS)
+
+
 def test_the_shells_clock_goes_on_while_the_machine_is_suspended() -> None:
     """In a time namespace whose boot-time clock is an hour ahead, as if it had slept that long."""
     look = "from dcc.node.clocks import read_clocks; import time; "

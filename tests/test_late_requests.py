@@ -175,6 +175,21 @@ def test_a_write_of_a_key_that_another_holder_has_from_the_future_is_refused(pai
     assert pair.held("a", key) is None, "a stamp below the other one would have lost to it later"
 
 
+def test_a_node_that_has_no_stamp_yet_refuses_one_from_the_future_by_the_present_one() -> None:
+    cores = Cores("a", replicas=0)
+    cores.settle()
+    key, clock = cores.key_of("a"), cores["a"].held.clock
+    assert clock.last == 0
+    write = Write(op=Op.PUT, key=key, value=b"v", seen=(cores.ms + 3_600_000) << 16)
+    (reply,) = cores.ask("a", write)
+    assert code_of([reply]) is Code.CLOCK_SKEW
+    assert isinstance(reply, ErrorReply)
+    assert reply.stamp == clock.agreed_ms(cores.ms) << 16
+    (clear,) = cores.ask("a", Clear(seen=write.seen))
+    assert isinstance(clear, ErrorReply)
+    assert clear.stamp == reply.stamp
+
+
 def test_a_node_that_does_not_know_the_time_yet_refuses_writes_and_clears() -> None:
     cores = Cores("a", "b", replicas=1)
     cores.until(lambda: cores["b"].membership.joined)

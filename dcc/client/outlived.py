@@ -15,6 +15,9 @@ it becomes `_before`, and what was there is forgotten; a key that is asked for t
 at least the last `KEYS_MAX` keys are known, never more than twice as many, and a look-up is one
 look into a dictionary for a key in use.
 
+*A clock that went back.* A node that refuses a stamp as too far ahead says its own. Stamps above
+that one are forgotten, because newer values have lower ones from then on.
+
 *A clear* that every node has confirmed outlives all keys: no hit may be at its stamp or below.
 
 Source: Terry et al., "Session guarantees for weakly consistent replicated data", PDIS 1994.
@@ -83,6 +86,16 @@ class Outlived:
             self._floor = floor = max(self._floor, stamp + 1)
             self._before = {key: one for key, one in self._before.items() if one >= floor}
             self._recent = {key: one for key, one in self._recent.items() if one >= floor}
+            if self.on_newer is not None:
+                self.on_newer(b"", stamp)
+
+    def forget_above(self, stamp: Stamp) -> None:
+        """Forget stamps above that, and a clear above it: the cluster's clock went back to it."""
+        with self._lock:
+            if self._floor > stamp + 1:
+                self._floor = 0
+            self._before = {key: one for key, one in self._before.items() if one <= stamp}
+            self._recent = {key: one for key, one in self._recent.items() if one <= stamp}
             if self.on_newer is not None:
                 self.on_newer(b"", stamp)
 

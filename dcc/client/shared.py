@@ -145,9 +145,15 @@ class Shared:
                 self.seen = max(self.seen, stamp)
 
     def refused_stamp(self, stamp: int) -> None:
-        """Go on from a node's own stamp after it refused ours as too far ahead."""
+        """Go on from a node's own stamp after it refused ours as too far ahead.
+
+        The cluster's clock went back: what is written from now on has stamps below those that
+        were known, so these no longer tell what is newer.
+        """
         with self._lock:
-            self.seen = stamp
+            back, self.seen = stamp < self.seen, stamp
+        if back:
+            self.outlived.forget_above(stamp)
 
     # -------------------------------------------------------------- who answers
 

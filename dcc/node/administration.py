@@ -93,7 +93,7 @@ class Administration:
         if clock.too_far_ahead(message.seen, at.ms):
             text = "a stamp seen lies too far ahead of cluster time"
             refuse = self._admission.refuse
-            return [refuse(request.asker, m.Code.CLOCK_SKEW, text, stamp=clock.last)]
+            return [refuse(request.asker, m.Code.CLOCK_SKEW, text, stamp=clock.present(at.ms))]
         made = clock.next_stamp(at.ms, message.seen)
         stamp = stamp_of_clear(made, message.seen, message.issued_ms, at.ms)
         stamp = max(stamp, settings.cleared)

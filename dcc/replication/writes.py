@@ -125,7 +125,7 @@ class Writes:
             self.too_late += 1
             refusal = ErrorReply(code=Code.TOO_LATE, text="its deadline passed undecided")
         elif verdict.ahead:
-            refusal = self._too_far_ahead("a version of the key")
+            refusal = self._too_far_ahead("a version of the key", now)
         elif self._held.key not in self._held.view.route(waiting.slot):
             refusal = ErrorReply(code=Code.NOT_OWNER, text="this node lost the slot meanwhile")
         elif self._is_ignorant(waiting, verdict):
@@ -266,11 +266,11 @@ class Writes:
 
     def _skewed(self, seen: int, now: Instant) -> ErrorReply | None:
         ahead = self._held.clock.too_far_ahead(seen, now.ms)
-        return self._too_far_ahead("a stamp seen") if ahead else None
+        return self._too_far_ahead("a stamp seen", now) if ahead else None
 
-    def _too_far_ahead(self, what: str) -> ErrorReply:
+    def _too_far_ahead(self, what: str, now: Instant) -> ErrorReply:
         text = f"{what} lies too far ahead of cluster time"
-        return ErrorReply(code=Code.CLOCK_SKEW, text=text, stamp=self._held.clock.last)
+        return ErrorReply(code=Code.CLOCK_SKEW, text=text, stamp=self._held.clock.present(now.ms))
 
     def _refuse(self, client: Client, asker: Asker, code: Code, text: str) -> Effect:
         return self.once.finish(client, asker, ErrorReply(code=code, text=text))

@@ -26,6 +26,7 @@ from dcc.types import NO_VERSION, Version
 from dcc.units import MILLISECOND, SECOND
 from dcc.wire.codec import Header
 from dcc.wire.messages import (
+    Clear,
     Code,
     ErrorReply,
     Get,
@@ -193,6 +194,26 @@ def test_clock_skew_makes_the_client_go_on_from_the_refusers_stamp() -> None:
     peer.answer = answering(peer, refusal(Code.CLOCK_SKEW, stamp=77))
     assert bench.do(PUT).version.stamp == 78
     assert [one.message.seen for one in bench.asked(Write)] == [(1 << 64) - 1, 77]
+
+
+@pytest.mark.parametrize("cleared", [False, True])
+def test_after_the_clusters_clock_went_back_own_writes_are_read(cleared: bool) -> None:
+    bench = Bench().learn()
+    future = 1 << 60
+    for peer in bench.peers.values():
+        peer.stamp = future
+    bench.do(PUT)
+    if cleared:
+        bench.do(Clear())
+    assert bench.core.outlived.known(KEY) > future
+    for peer in bench.peers.values():
+        peer.stamp = 80
+        peer.answer = answering(peer, refusal(Code.CLOCK_SKEW, stamp=77))
+    stamp = bench.do(PUT).version.stamp
+    assert 77 < stamp < future
+    found = bench.do(Get(key=KEY))
+    assert (found.status, found.version.stamp) == (Status.HIT, stamp)
+    assert bench.core.outlived.known(KEY) == stamp
 
 
 def test_clock_skew_that_stays_is_told_after_two_corrections() -> None:
