@@ -70,6 +70,10 @@ class Maker:
         """Begin to want the value of a key; `then` is called at the end."""
         self._begin(self._stampede.get_or_put(key, recipe), key, recipe, then)
 
+    def refresh(self, key: bytes, recipe: Recipe) -> None:
+        """Begin to make the value of a key, whatever is there."""
+        self._begin(self._stampede.refresh(key, recipe), key, recipe, lambda: None)
+
     def _begin(self, plan: Plan, key: bytes, recipe: Recipe, then: Callable[[], None]) -> None:
         assert not self.busy, "one call at a time"
         self.busy, self._then = True, then

@@ -153,14 +153,35 @@ def test_a_fresh_value_survives_a_factory_that_fails_to_make_it_anew() -> None:
         assert len(maker.makings) == 2
 
 
-def test_what_is_invalidated_while_it_is_made_is_not_stored() -> None:
-    with Stage(THREE) as stage:
+def invalidate(stage: Stage) -> None:
+    for step in (Write(op=Op.DELETE, key=lease_key(KEY)), Write(op=Op.DELETE, key=KEY)):
+        stage.call("c0", step)
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+@pytest.mark.parametrize("refreshing", [False, True])
+@pytest.mark.parametrize(
+    ("lease_ms", "at_ms"),
+    [
+        pytest.param(2_000, 100, id="while the lease is held"),
+        pytest.param(200, 100, id="and then the lease would have ended"),
+        pytest.param(200, 250, id="after the lease has ended"),
+    ],
+)
+def test_what_is_invalidated_while_it_is_made_is_not_stored(
+    nodes: int, refreshing: bool, lease_ms: int, at_ms: int
+) -> None:
+    recipe = RECIPE._replace(lease_ms=lease_ms)
+    with Stage(replace(THREE, nodes=nodes, replicas=min(1, nodes - 1))) as stage:
         stage.warm_up()
-        maker, other = makers(stage, 2)
-        maker.want(KEY, RECIPE)
-        stage.play(100 * MILLISECOND)
-        for step in (Write(op=Op.DELETE, key=lease_key(KEY)), Write(op=Op.DELETE, key=KEY)):
-            stage.call("c0", step)
+        maker, other = makers(stage, 2, takes_ns=500 * MILLISECOND)
+        if refreshing:
+            maker.refresh(KEY, recipe)
+        else:
+            maker.want(KEY, recipe)
+        stage.play(at_ms * MILLISECOND)
+        assert len(maker.makings) == 1, "the factory has read"
+        invalidate(stage)
         assert isinstance(all_done(stage, [maker])[0], bytes), "its caller has it"
         assert stage.get("c0", KEY).value == b""
         other.want(KEY, RECIPE)
@@ -168,20 +189,43 @@ def test_what_is_invalidated_while_it_is_made_is_not_stored() -> None:
         assert stage.get("c0", KEY).value == other.outcomes[-1]
 
 
-def test_a_factory_that_outlasts_its_lease_stores_what_nobody_else_has() -> None:
+def test_a_holder_that_does_not_renew_its_lease_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mutant(_self: Any, lease: Any, _recipe: Recipe) -> Generator[Any, Any, Any]:
+        yield Get(key=lease.key)
+        return lease
+
+    monkeypatch.setattr(Stampede, "_renew", mutant)
+    with pytest.raises(AssertionError):
+        test_what_is_invalidated_while_it_is_made_is_not_stored(1, False, 2_000, 100)
+
+
+def test_who_refreshes_takes_the_lease_over() -> None:
+    with Stage(THREE) as stage:
+        stage.warm_up()
+        slow, fast = Maker(stage, "slow", lambda: SECOND), Maker(stage, "fast", lambda: SECOND // 5)
+        slow.want(KEY, RECIPE)
+        stage.play(100 * MILLISECOND)
+        fast.refresh(KEY, RECIPE)
+        assert all_done(stage, [slow, fast]) == [b"slow/1", b"fast/1"]
+        assert stage.get("c0", KEY).value == b"fast/1", (
+            "what was made of older things is not stored"
+        )
+        assert stage.get("c0", lease_key(KEY)).value == b"", "the lease is given back"
+
+
+def test_a_factory_that_outlasts_its_lease_stores_nothing() -> None:
     recipe = RECIPE._replace(lease_ms=500)
     with Stage(THREE) as stage:
         stage.warm_up()
         slow, fast = Maker(stage, "slow", lambda: SECOND), Maker(stage, "fast", lambda: SECOND // 5)
         slow.want(KEY, recipe)
-        all_done(stage, [slow])
-        assert stage.get("c0", KEY).value == b"slow/1"
-        stage.delete("c0", KEY)
+        assert all_done(stage, [slow]) == [b"slow/1"]
+        assert stage.get("c0", KEY).value == b"", "it may have been invalidated meanwhile"
         slow.want(KEY, recipe)
         stage.play(600 * MILLISECOND)
         fast.want(KEY, recipe)
         all_done(stage, [slow, fast])
-        assert stage.get("c0", KEY).value == b"fast/1", "what was made later stays"
+        assert stage.get("c0", KEY).value == b"fast/1"
 
 
 def test_each_side_of_a_cut_makes_it_once() -> None:
@@ -254,7 +298,7 @@ def lease_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     def mutant(self: Any, key: bytes, recipe: Recipe) -> Generator[Any, Any, Any]:
         lease = yield from take(self, key, recipe)
         found = yield Get(key=lease_key(key))
-        taken = yield from self._found(lease_key(key), found.value, self._mono())
+        taken = yield from self._found(lease_key(key), found.value)
         return lease or taken
 
     monkeypatch.setattr(Stampede, "_take", mutant)

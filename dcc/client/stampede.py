@@ -8,7 +8,7 @@
         pause, look again      factory ── raises ─▶ release ▶ the error
               │ hit               │ value
               ▼               lease still ours? ── no ────▶ the value, not stored
-           the value              │ yes
+           the value              │ renewed
                                put, release ──────────────▶ the value
 
 *The lease* is a record under a key of its own, made by `add` with a time to live: the primary of
@@ -24,8 +24,11 @@ waiter gives up.
 *Look again.* Between a miss and the lease another holder may have stored and released.
 
 *Invalidation* takes the lease away before it deletes the value. What the holder of that lease is
-making was read before, so it is not stored. A lease that was merely too short is told apart by the
-time that the factory took; what is made then is stored if nobody else has stored anything.
+making was read before, so it is not stored: the holder renews the lease first, at the version that
+was taken, and the primary of the lease decides. A lease that has ended is not renewed either, since
+nobody could tell any more whether the value was invalidated meanwhile.
+
+*Refreshing* takes the lease over, whoever has it, because what its reader makes is newer.
 
 *Early refresh.* One reader makes a value anew before it expires, chosen by chance: the nearer the
 end and the costlier the value, the likelier. How long a value took is known to who made it.
@@ -52,8 +55,6 @@ SUFFIX = b":dcc-lease"
 PAUSE_FIRST_NS = 10 * MILLISECOND
 PAUSE_MOST_NS = 250 * MILLISECOND
 PAUSE_GROWS = 1.5
-MARGIN_MS = 50
-"A lease that is gone so shortly before its end may have expired by the node's idea of time."
 COSTS_MAX = 4_096
 "Keys whose cost a client remembers."
 
@@ -99,7 +100,8 @@ class Interrupted(Exception):
 class _Lease(NamedTuple):
     key: bytes
     version: Version
-    taken_at: int
+    token: bytes
+    "Its value, by which its holder knows it again."
 
 
 Step = Get | Write | Pause | Make
@@ -146,12 +148,9 @@ class Stampede:
 
     def refresh(self, key: bytes, recipe: Recipe) -> Plan:
         """Return the value of `key`, made now, whatever is there."""
-        yield from self._quietly(Write(op=Op.DELETE, key=lease_key(key)))
-        began = self._mono()
-        value: bytes = yield Make()
-        self._note_cost(key, self._mono() - began)
-        yield self._write(Op.PUT, key, value, recipe)
-        return value
+        lease = yield from self._take(key, recipe, Op.PUT)
+        assert lease is not None, "a put is done, or raises"
+        return (yield from self._made(key, recipe, lease, quietly=False))
 
     def invalidate(self, key: bytes) -> Generator[Step, Any, bool]:
         """Delete `key`, and let nobody store what is being made of it; true if it was there."""
@@ -199,30 +198,32 @@ class Stampede:
             if self._mono() >= give_up_at:
                 raise OperationTimeout("others were to make the value, and have not in time")
 
-    def _take(self, key: bytes, recipe: Recipe) -> Generator[Step, Any, _Lease | None]:
-        """Return the lease of `key` if it was free."""
-        asked_at, name = self._mono(), lease_key(key)
-        token = b"%016x" % int(self._rng() * (1 << 64))
-        add = Write(op=Op.ADD, key=name, value=token, ttl_ms=recipe.lease_ms, w=recipe.w)
+    def _take(
+        self, key: bytes, recipe: Recipe, op: Op = Op.ADD
+    ) -> Generator[Step, Any, _Lease | None]:
+        """Return the lease of `key` if it was free; by a put whoever has it."""
+        name, token = lease_key(key), b"%016x" % int(self._rng() * (1 << 64))
+        take = Write(op=op, key=name, value=token, ttl_ms=recipe.lease_ms, w=recipe.w)
         try:
-            reply: WriteReply = yield add
+            reply: WriteReply = yield take
         except MaybeStored:
-            return (yield from self._found(name, token, asked_at))
+            lease = yield from self._found(name, token)
+            if lease is None and op is Op.PUT:
+                raise
+            return lease
         except Interrupted:  # The lease may be ours all the same.
-            lease = yield from self._found(name, token, asked_at)
+            lease = yield from self._found(name, token)
             if lease is not None:
                 yield from self._release(lease)
             raise
-        return _Lease(name, reply.version, asked_at) if reply.outcome is Outcome.DONE else None
+        return _Lease(name, reply.version, token) if reply.outcome is Outcome.DONE else None
 
-    def _found(
-        self, name: bytes, token: bytes, asked_at: int
-    ) -> Generator[Step, Any, _Lease | None]:
-        """Return the lease that may have been taken, if it is there."""
+    def _found(self, name: bytes, token: bytes) -> Generator[Step, Any, _Lease | None]:
+        """Return the lease that may have been taken or renewed, if it is there."""
         held: GetReply | None = yield from self._quietly(Get(key=name))
         if held is None or held.status is not Status.HIT or held.value != token:
             return None
-        return _Lease(name, held.version, asked_at)
+        return _Lease(name, held.version, token)
 
     def _make(self, key: bytes, recipe: Recipe, lease: _Lease, old: Version | None) -> Plan:
         """Make the value as the holder of the lease; `old` is the version to be replaced."""
@@ -231,37 +232,44 @@ class Stampede:
             yield from self._release(lease)
             value: bytes = again.value
             return value
+        return (yield from self._made(key, recipe, lease, quietly=True))
+
+    def _made(self, key: bytes, recipe: Recipe, lease: _Lease, *, quietly: bool) -> Plan:
+        """Call the factory, store what it made if the lease is still ours, and give that back.
+
+        `quietly`: a value that could not be stored is good for its caller all the same.
+        """
         began = self._mono()
         try:
-            value = yield Make()
-        except Interrupted:
+            value: bytes = yield Make()
+            self._note_cost(key, self._mono() - began)
+            renewed = yield from self._renew(lease, recipe)
+            if renewed is not None:
+                lease = renewed
+                put = self._write(Op.PUT, key, value, recipe)
+                if quietly:
+                    yield from self._quietly(put)
+                else:
+                    yield put
+        except (Interrupted, DccError):
             yield from self._release(lease)
             raise
-        self._note_cost(key, self._mono() - began)
-        yield from self._store(key, value, recipe, lease)
+        yield from self._release(lease)
         return value
 
-    def _store(
-        self, key: bytes, value: bytes, recipe: Recipe, lease: _Lease
-    ) -> Generator[Step, Any, None]:
-        """Store what was made, unless it was invalidated meanwhile, and release the lease.
-
-        A value that could not be stored is good for its caller all the same.
-        """
-        held_ms = (self._mono() - lease.taken_at) // MILLISECOND
-        in_time = held_ms < recipe.lease_ms - MARGIN_MS
-        if in_time and (yield from self._is_lost(lease)):
-            return
-        op = Op.PUT if in_time else Op.ADD
-        yield from self._quietly(self._write(op, key, value, recipe))
-        yield from self._release(lease)
-
-    def _is_lost(self, lease: _Lease) -> Generator[Step, Any, bool]:
-        """Return whether somebody took the lease away: surely it is not there any more."""
-        held: GetReply | None = yield from self._quietly(Get(key=lease.key))
-        if held is None or held.status is Status.UNSURE:
-            return False
-        return held.status is Status.MISS or held.version != lease.version
+    def _renew(self, lease: _Lease, recipe: Recipe) -> Generator[Step, Any, _Lease | None]:
+        """Return the lease renewed for as long as storing takes; None: it is not surely ours."""
+        renew = Write(
+            op=Op.REPLACE, key=lease.key, value=lease.token, ttl_ms=recipe.lease_ms,
+            expected=lease.version,
+        )  # fmt: skip
+        try:
+            reply: WriteReply = yield renew
+        except MaybeStored:
+            return (yield from self._found(lease.key, lease.token))
+        except DccError:
+            return None
+        return lease._replace(version=reply.version) if reply.outcome is Outcome.DONE else None
 
     def _release(self, lease: _Lease) -> Generator[Step, Any, None]:
         """Let the lease expire now if it is still ours."""
