@@ -143,11 +143,17 @@ class Directory:
             raise ConfigError(f"keys: {self.path / 'servers'} has no public key of a server")
         return tuple(key.encode() for key in reversed(keys))
 
-    def allowed(self) -> dict[str, Identity]:
-        """Return who may connect, by public key."""
+    def allowed(self, *, whole: bool = True) -> dict[str, Identity]:
+        """Return who may connect, by public key.
+
+        `whole`: a directory without a node's key is an error, and does not mean that nobody may.
+        """
         found: dict[str, Identity] = {}
         for role, directory in DIRECTORIES.items():
-            for path in self._files(directory, ".pub"):
+            paths = self._files(directory, ".pub")
+            if whole and role is Role.NODE and not paths:
+                raise ConfigError(f"keys: {self.path / directory} has no public key of a node")
+            for path in paths:
                 name, public = checked_name(path.name.removesuffix(".pub")), read_public(path)
                 who = Identity(
                     role, name, node_key(name) if role is Role.NODE else 0, public.read_only,
@@ -272,14 +278,19 @@ def _texts(value: object, count: int) -> bool:
 
 def _read(path: Path, *, private: bool) -> Mapping[str, Any]:
     try:
-        with open(path, "rb") as file:
+        # Without O_NONBLOCK a pipe would keep its reader waiting.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
-            text = file.read(FILE_BYTES_MAX)
+            if not stat.S_ISREG(mode):
+                raise ConfigError(f"keys: {path} is no regular file")
+            text = file.read(FILE_BYTES_MAX + 1)
         _check_mode(path, mode, private=private)
+        if len(text) > FILE_BYTES_MAX:  # What is cut off may be a right that is taken away.
+            raise ConfigError(f"keys: {path} has more than {FILE_BYTES_MAX} bytes")
         return tomllib.loads(text.decode())
     except OSError as error:
         raise ConfigError(f"keys: cannot read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # No TOML, no text, too large a number, too deep.
         raise ConfigError(f"keys: {path} is no key file: {error}") from error
 
 

@@ -144,7 +144,7 @@ def _revoke(path: Path, options: argparse.Namespace) -> None:
 
 def _list(path: Path, _options: argparse.Namespace) -> None:
     rows: list[tuple[str, ...]] = [("NAME", "ROLE", "RIGHTS", "PUBLIC KEY")]
-    for key, who in Directory(path).allowed().items():
+    for key, who in Directory(path).allowed(whole=False).items():
         rights = ["read only"] * who.read_only + [prefix.decode() for prefix in who.prefixes]
         rows.append((who.name, who.role.name.lower(), ", ".join(rights) or "all", key))
     rows += [(SERVER, "", "", key.decode()) for key in Directory(path).servers()]

@@ -36,6 +36,7 @@ LEVELS = {
     "bug": "error",
     "name_conflict": "error",
     "keys_unreadable": "error",
+    "keys_failed": "error",
     "insecure": "warning",
     "connection_refused": "warning",
     "not_allowed": "warning",

@@ -130,6 +130,7 @@ class Closed(Open):
             zmq.CURVE_SERVER: 1,
             zmq.CURVE_SECRETKEY: self._server.secret,
             zmq.ZAP_DOMAIN: domain,
+            zmq.ZAP_ENFORCE_DOMAIN: 1,  # Nobody is let in if there is nobody to ask.
         }
         if domain == GOSSIP:
             options[zmq.MAXMSGSIZE] = HANDSHAKE_BYTES_MAX
@@ -149,7 +150,10 @@ class Closed(Open):
 
         None if its key is not allowed (any more): then the connection is ended.
         """
-        key = head.get("User-Id")
+        try:
+            key = head.get("User-Id")
+        except zmq.ZMQError:  # Nobody was asked about this connection.
+            key = ""
         who = self.authenticator.allowed.get(key)
         if who is None:
             self.refusals.add("revoked", key)
@@ -201,5 +205,6 @@ def _hang_up(fd: int, ports: frozenset[int]) -> None:
         os.close(copy)
         return
     with connection, suppress(OSError):
-        if connection.getsockname()[1] in ports:
+        inet = connection.family in (net.AF_INET, net.AF_INET6)
+        if inet and connection.getsockname()[1] in ports:
             connection.shutdown(net.SHUT_RDWR)

@@ -209,6 +209,8 @@ class Transport:
 
     def close(self) -> None:
         """Close every socket at once; what is not sent yet is lost. Idempotent."""
+        for socket in (self.router, self._pub):  # Before the one who says who may connect to them.
+            socket.close(0)
         self.security.close()
         self._context.destroy(linger=0)
         self._listeners.close()

@@ -7,7 +7,8 @@ swapped when the key files change. A key that is removed counts for nothing from
 connections that exist.
 
 The thread answers, looks every 200 ms whether the files have changed, and touches nothing of the
-loop's but the queue of what the loop is to hear.
+loop's but the queue of what the loop is to hear. A bug does not end the thread: it is told, and the
+thread goes on. Should it end all the same, nobody new is let in (`ZAP_ENFORCE_DOMAIN`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ REQUESTS, GOSSIP = b"requests", b"gossip"
 "ZAP's domains, one for each plane: gossip is for nodes only."
 PLACE = "inproc://zeromq.zap.01"
 LOOK_MS = 200
+CLOSE_S = 2.0
+"How long `close` waits for the thread, which a file system that hangs may hold."
+BUG_PAUSE_S = 0.05
 SAID_MAX = 1_024
 "Refusals of different peers that are logged; the others are counted only."
 
@@ -82,6 +86,9 @@ class Authenticator:
         self.refusals = refusals
         self._ending = False
         self._broken = ""
+        "Why the files could not be read, until they can."
+        self._failed = ""
+        self._due = 0
         self._inner, self._outer = net.socketpair()
         self._outer.setblocking(False)
         self._thread: threading.Thread | None = None
@@ -100,8 +107,12 @@ class Authenticator:
             return
         self._ending = True
         self.look()
-        if self._thread is not None:
-            self._thread.join()
+        if self._thread is None:
+            self._give_back()
+        else:  # If it takes longer than this, it is a daemon, and gives all back later.
+            self._thread.join(CLOSE_S)
+
+    def _give_back(self) -> None:
         self._inner.close()
         self._outer.close()
 
@@ -119,23 +130,32 @@ class Authenticator:
     # -------------------------------------------------------------- the thread
 
     def _run(self, socket: zmq.Socket[bytes]) -> None:
-        due = 0
-        watched: list[tuple[Any, int]]
-        watched = [(socket, zmq.POLLIN), (self._inner.fileno(), zmq.POLLIN)]
         try:
             while not self._ending:
-                ready: list[tuple[Any, int]] = zmq.zmq_poll(watched, LOOK_MS)
-                for source, _ in ready:
-                    if source is socket:
-                        self._answer(socket)
-                    else:
-                        self._inner.recv(4096)
-                        due = 0
-                if time.monotonic_ns() >= due:
-                    self._read_again()
-                    due = time.monotonic_ns() + LOOK_MS * MILLISECOND
+                try:
+                    self._turn(socket)
+                except zmq.ContextTerminated:
+                    return
+                except Exception as error:
+                    self._tell_failed(f"{type(error).__name__}: {error}")
+                    time.sleep(BUG_PAUSE_S)
         finally:
             socket.close(0)
+            self._give_back()
+
+    def _turn(self, socket: zmq.Socket[bytes]) -> None:
+        watched: list[tuple[Any, int]]
+        watched = [(socket, zmq.POLLIN), (self._inner.fileno(), zmq.POLLIN)]
+        ready: list[tuple[Any, int]] = zmq.zmq_poll(watched, LOOK_MS)
+        for source, _ in ready:
+            if source is socket:
+                self._answer(socket)
+            else:
+                self._inner.recv(4096)
+                self._due = 0
+        if time.monotonic_ns() >= self._due:
+            self._due = time.monotonic_ns() + LOOK_MS * MILLISECOND
+            self._read_again()
 
     def _answer(self, socket: zmq.Socket[bytes]) -> None:
         *envelope, version, request, domain, address, _, mechanism, key = socket.recv_multipart()
@@ -160,6 +180,7 @@ class Authenticator:
         try:
             signature = self._directory.signature(whole=True)
             if signature == self._signature:
+                self._broken = ""
                 return
             allowed = self._directory.allowed()
         except ConfigError as error:  # Who was allowed still is: half of a change is none.
@@ -175,6 +196,11 @@ class Authenticator:
         self._signature, self._broken = signature, ""
         self.refusals.forget()
         self.refusals.tell("keys_read", fields)
+
+    def _tell_failed(self, text: str) -> None:
+        if text != self._failed:
+            self._failed = text
+            self.refusals.tell("keys_failed", {"text": text})
 
 
 def _nodes(allowed: dict[str, Identity]) -> frozenset[NodeKey]:
