@@ -2,8 +2,9 @@
 
 Exit codes: 0 after a graceful leave (SIGTERM, SIGINT); 2 with one line on standard error if the
 node could not start: a bad option, an unreadable file, an address in use; 3 (`EXIT_NAME_TAKEN`) if
-another node that was there first has its name, which a restart would not change; 128 + the signal's
-number if a second signal cut the leave short.
+another node that was there first has its name, which a restart would not change; 4
+(`EXIT_KEY_REVOKED`) if its key was taken away while it ran, nor would a restart change that; 128 +
+the signal's number if a second signal cut the leave short.
 
 Standard output carries exactly one line, `node_ready`, once this node has joined and serves.
 """
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 EXIT_NAME_TAKEN = 3
 "Another node of this one's name was there first; supervisors should not start this one again."
+EXIT_KEY_REVOKED = 4
+"The key files do not allow this node's own key any more."
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
@@ -82,6 +85,8 @@ class Process:
             self._loop.run()
             if self._loop.displaced:
                 self._exit_code = EXIT_NAME_TAKEN
+            elif self._loop.expelled:
+                self._exit_code = EXIT_KEY_REVOKED
             self._log("node_stopped", {"exit_code": self._exit_code})
         finally:
             if self._http is not None:

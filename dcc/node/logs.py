@@ -37,6 +37,7 @@ LEVELS = {
     "name_conflict": "error",
     "keys_unreadable": "error",
     "keys_failed": "error",
+    "own_key_revoked": "error",
     "insecure": "warning",
     "connection_refused": "warning",
     "not_allowed": "warning",

@@ -77,6 +77,8 @@ class Loop:
         transport.security.refusals.on_news = partial(self._wishes.add, "keys")
         self._tell_access()
         self._stopping = self._announced = False
+        self.expelled: bool = False
+        "Whether this node's key was taken away, which ended `run`."
         self._files_warned_at = -FILES_WARNING_NS
         self._leave_by: int | None = None
         self._wake_at = self._paused_until = 0
@@ -161,8 +163,8 @@ class Loop:
         if not transport.idle:
             reception.seed_answers()
             transport.upkeep(self._clocks.now.mono)
-        if transport.look_at <= self._clocks.now.mono and transport.look(self._clocks.now.mono):
-            self._warn_of_files()
+        if transport.look_at <= self._clocks.now.mono:
+            self._look(self._clocks.now.mono)
         if transport.undelivered:
             self._tell_undelivered()
         if self._touched:  # What a turn costs is counted by these, see `replication.pace`.
@@ -177,6 +179,13 @@ class Loop:
         if not self._announced and core.ready:
             self._announced = True
             self._on_ready()
+
+    def _look(self, now: int) -> None:
+        if self._transport.look(now):
+            self._warn_of_files()
+        if self._transport.security.is_expelled(now):  # Alone it would take writes from clients.
+            self.expelled = self._stopping = True
+            self._log("own_key_revoked", {"name": self.config.name})
 
     def _timeout_ns(self, now: int) -> int:
         wake_at = min(self._wake_at, now + POLL_MAX_NS, self._transport.look_at)

@@ -5,8 +5,9 @@
     client   requests; some only for reading, or for keys with certain beginnings
 
 Who passes a client's request on is a node, and the node that the client is connected to has looked
-at it. So nobody else may send what was passed on. Nor may a client use a member's key for its own
-id: answers to writes are remembered by it.
+at it. So nobody else may send what was passed on, and a node sends no request that was not. Nor may
+a client use the key of a node, absent or not, for its own id: answers to writes are remembered by
+it.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from __future__ import annotations
 from dcc.effects import Answer, Effect, Notify
 from dcc.node.machines import Machines
 from dcc.node.routes import Sender
-from dcc.types import Identity, Role
+from dcc.types import Identity, NodeKey, Role
 from dcc.wire import messages as m
 from dcc.wire.codec import Header
 
 TOLD_MAX = 1_024
 "Refusals that are logged, each once; the others are counted only."
 
+REQUESTS = (Sender.CLIENT, Sender.ADMIN)
 CHANGING = (m.Write, m.WriteMany)
 BEYOND = "the key begins with none of the texts that this client is bound to"
 UNBOUND = (m.AuditGet,)
@@ -37,16 +39,28 @@ class Rights:
     def refusal(self, who: Identity, sender: Sender, header: Header, message: m.Message) -> str:
         """Return why `who` may not send `message`; empty if it may."""
         if who.role is Role.NODE:
-            return "" if header.sender == who.node else "a node speaks in its own name only"
-        if header.hops or sender not in (Sender.CLIENT, Sender.ADMIN):
+            return self._refusal_of_node(who, sender, header)
+        if header.hops or sender not in REQUESTS:
             return "only nodes may send this"
-        if header.sender in self._machines.membership.members:
-            return "the client's id is a member's"
+        if self._is_node(header.sender):
+            return "the client's id is a node's"
         if sender is Sender.ADMIN and who.role is not Role.ADMIN:
             return "only administrators may change what the cluster shares"
         if who.read_only and isinstance(message, CHANGING):
             return "this key is for reading only"
         return "" if not who.prefixes or _within(who.prefixes, message) else BEYOND
+
+    def _refusal_of_node(self, who: Identity, sender: Sender, header: Header) -> str:
+        if header.sender != who.node:
+            return "a node speaks in its own name only"
+        if sender in REQUESTS and not header.hops:
+            return "a node passes requests on, and makes none"
+        return ""
+
+    def _is_node(self, sender: NodeKey) -> bool:
+        """Return whether this is a member, or a node that may become one (again)."""
+        machines = self._machines
+        return sender in machines.membership.members or sender in (machines.access.nodes or ())
 
     def refuse(
         self, who: Identity, why: str, route: bytes, header: Header, message: m.Message

@@ -19,10 +19,13 @@ from dcc.handshakes import Failure, Why
 from dcc.keys import Credentials, Directory, Keyring
 from dcc.node.zap import GOSSIP, Authenticator, Refusals
 from dcc.types import Identity, NodeKey, Role
+from dcc.units import NEVER, SECOND
 
 NOTED_MAX = 65_536
 HANDSHAKE_BYTES_MAX = 512
 "The longest message of CURVE's handshake has some 330 bytes."
+EXPELLED_NS = 2 * SECOND
+"How long a node's own key may lack in its key files: the other half of a change may follow."
 SocketOptions = dict[zmq.SocketOption, Any]
 
 
@@ -70,6 +73,13 @@ class Open:
         """Who may be a member; None: everybody."""
         return None
 
+    def is_expelled(self, now: int) -> bool:
+        """Return whether this node has had no key for a while that the files allow.
+
+        `now` is monotonic, in nanoseconds.
+        """
+        return False
+
     def turned_away(self, failures: list[Failure]) -> None:
         """Count those that this node's sockets did not let in."""
         for failure in failures:
@@ -109,11 +119,10 @@ class Closed(Open):
         "Routing ids whose connections are in `_on`."
         self._on: dict[int, str] = {}
         "Descriptor of a connection that requests came by, and the key that it was made with."
-        own, servers = self._keyring.credentials()
-        mine = self.authenticator.allowed.get(own.public.decode())
-        if mine is None or (mine.role, mine.name) != (Role.NODE, self.name):
+        self._expelled_since = NEVER
+        if not self._is_allowed():
             raise ConfigError(f"keys: {path}/nodes/{self.name}.pub lacks this node's own key")
-        if self._server.public not in servers:
+        if self._server.public not in self.credentials().servers:
             raise ConfigError(f"keys: {path}/servers lacks the key that this node serves with")
 
     def start(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
@@ -144,6 +153,18 @@ class Closed(Open):
     def nodes(self) -> frozenset[NodeKey]:
         """Who may be a member: who has a key that is allowed."""
         return self.authenticator.nodes
+
+    def is_expelled(self, now: int) -> bool:
+        """Return whether this node has had no key for a while that the files allow."""
+        if self._is_allowed():
+            self._expelled_since = NEVER
+            return False
+        self._expelled_since = min(self._expelled_since, now)
+        return now - self._expelled_since >= EXPELLED_NS
+
+    def _is_allowed(self) -> bool:
+        mine = self.authenticator.allowed.get(self.credentials().own.public.decode())
+        return mine is not None and (mine.role, mine.name) == (Role.NODE, self.name)
 
     def who_sent(self, head: Any, route: bytes) -> Identity | None:
         """Return who is on the connection that the first frame of a message came on.

@@ -11,6 +11,7 @@ import zmq
 
 import dcc
 from dcc.keys import Credentials, Directory, present
+from dcc.node.__main__ import EXIT_KEY_REVOKED
 from dcc.types import Role
 from dcc.wire.codec import Codec
 from dcc.wire.messages import TopologyGet
@@ -165,6 +166,17 @@ def test_a_revoked_node_is_no_member_any_more(ground: Ground) -> None:
     c.kill()
     for number in range(20):
         assert client.get(f"key-{number}") == b"v"
+
+
+def test_a_revoked_node_ends_and_takes_no_writes_from_clients(ground: Ground) -> None:
+    ground.cluster("--replicas", "2")
+    dcc_keys(ground.directory, "revoke", "a")
+    a = ground.nodes.pop(0)
+    assert a.wait() == EXIT_KEY_REVOKED, a.text()
+    assert a.events("own_key_revoked"), a.text()
+    client = ground.client("chief")
+    wait_until(lambda: works(client), 30, ground.text)
+    assert not any(node.events("own_key_revoked") for node in ground.nodes), ground.text()
 
 
 def test_a_node_changes_its_key_and_stays_a_member(ground: Ground) -> None:

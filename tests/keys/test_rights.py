@@ -76,6 +76,24 @@ def test_nobody_but_a_node_passes_requests_on(cores: Cores) -> None:
     assert not is_refused(cores, sent(cores, m.Get(key=b"k"), node(cores, "b"), b, hops=1))
 
 
+def test_a_node_makes_no_request_of_its_own(cores: Cores) -> None:
+    """Or whoever has a node's key would clear the cluster with one message."""
+    b = cores["b"].key
+    for message, sender in routed(cores):
+        if sender in (Sender.CLIENT, Sender.ADMIN):
+            effects = sent(cores, message, node(cores, "b"), b)
+            assert not [one for one in effects if not isinstance(one, Notify)], message
+    assert cores["a"].counters.errors["not_allowed"]
+
+
+def test_a_client_does_not_call_itself_by_an_absent_nodes_key(cores: Cores) -> None:
+    absent = 99
+    write = m.Write(op=m.Op.PUT, key=b"k", value=b"v")
+    cores["a"].access.nodes = frozenset({cores["a"].key, cores["b"].key, absent})
+    assert is_refused(cores, sent(cores, write, CLIENT, absent))
+    assert not is_refused(cores, sent(cores, write, CLIENT, absent + 1))
+
+
 def test_a_client_does_not_call_itself_by_a_members_key(cores: Cores) -> None:
     """Answers to writes are remembered by the sender's id, and told again to who repeats them."""
     write = m.Write(op=m.Op.PUT, key=b"k", value=b"v")
