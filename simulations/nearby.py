@@ -121,6 +121,7 @@ class Nearby:
         self.near = Near(options or NearCache())
         self.client = stage.client(name)
         self.client.core.outlived.on_newer = self._outlived
+        self.client.core.on_view = self._routed
         self.ears = Ears(stage, f"ears-{name}", self.near)
         self.ears.clock = self.client.clock  # They are threads of one process.
         self._world = stage.world
@@ -160,6 +161,9 @@ class Nearby:
             )  # fmt: skip
             self.near.check()
         then(reply.value)
+
+    def _routed(self, view: View) -> None:
+        self.near.route(view.epoch)
 
     def _outlived(self, key: bytes, stamp: Stamp) -> None:
         self.near.forget(xxh3_64_intdigest(key), stamp)

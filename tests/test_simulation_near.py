@@ -92,6 +92,50 @@ def test_no_copy_is_older_than_its_bound(seed: int) -> None:
     assert near.near.gaps > 20
 
 
+def joined(seed: int) -> tuple[list[Violation], Nearby]:
+    """Let two nodes join one while a client writes each key and another one reads near.
+
+    Nobody is cut off, so whoever leads has what was written: a copy counts as old by what any node
+    holds.
+    """
+    ledger = Ledger()
+    scenario = Scenario(seed=seed, nodes=1, replicas=0)
+    with Stage(scenario, ledger.make) as stage:
+        ledger.world = stage.world
+        stage.warm_up()
+        near, rng = Nearby(stage, "c0"), Random(f"{seed}/joined")
+
+        def write(number: int) -> None:
+            client, key = stage.client("w0"), KEYS[number % len(KEYS)]
+            if not client.busy:
+                put = Write(op=Op.PUT, key=key, value=b"%d" % number, seen=client.core.seen)
+                client.call(put, lambda outcome, error: None)
+            stage.world.at(stage.world.now_ns + 10 * MILLISECOND, write, number + 1)
+
+        def read(number: int) -> None:
+            near.get(KEYS[number % len(KEYS)])
+            stage.world.at(stage.world.now_ns + 3 * MILLISECOND, read, number + 1)
+
+        stage.world.at(stage.world.now_ns, write, 0)
+        stage.world.at(stage.world.now_ns, read, 0)
+        stage.play(3 * SECOND + int(rng.random() * 2 * SECOND))
+        at_ns = stage.world.now_ns
+        stage.world.schedule(tuple(f.Join(at_ns=at_ns, node=name) for name in ("n1", "n2")))
+        stage.play(6 * SECOND)
+        anybody = (0, 0)
+        held = [one._replace(origin=anybody) for one in ledger.held]
+        hits = [one._replace(origin=anybody) for one in near.hits]
+        return nearness.check(hits, held, (BOUND_MS + SLACK_MS) * MILLISECOND), near
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_while_nodes_join_no_copy_is_older_than_what_anybody_had(seed: int) -> None:
+    violations, near = joined(seed)
+    assert violations == []
+    assert len(near.hits) > 500
+    assert near.hits[-1].at_ns > near.client.world.now_ns - SECOND, "it keeps copies again"
+
+
 def test_without_loss_nearly_all_reads_of_what_nobody_changes_are_near() -> None:
     with Stage(Scenario(seed=1, nodes=3, replicas=1)) as stage:
         stage.warm_up()
@@ -155,6 +199,17 @@ def own_writes_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Near, "forget", mutant)
 
 
+def epochs_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever view a node has, it is good for copies."""
+    hear: Any = Near.hear
+
+    def mutant(self: Any, header: Any, told: Any, mono: int, now_ms: int) -> None:
+        hear(self, header._replace(epoch=0), told, mono, now_ms)
+
+    monkeypatch.setattr(Near, "hear", mutant)
+    monkeypatch.setattr(Near, "route", lambda self, epoch: None)
+
+
 PLANTED: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     gaps_unnoticed: nearness.BOUND,
     silence_ignored: nearness.BOUND,
@@ -174,3 +229,8 @@ def test_a_planted_bug_of_a_near_cache_is_caught(
             assert PLANTED[plant] in found
             return
     raise AssertionError("went unseen")
+
+
+def test_a_near_cache_that_ignores_epochs_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    epochs_ignored(monkeypatch)
+    assert nearness.BOUND in {one.promise for one in joined(1)[0]}

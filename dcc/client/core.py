@@ -102,6 +102,7 @@ class ClientCore(Shared):
             lock=lock,
         )
         core.view, core.seen, core.chores.due_at = self.view, self.seen, 0
+        core.on_view = self.on_view
         core.offset_ms, core._clock_known = self.offset_ms, self._clock_known
         core.outlived = self.outlived.heir(lock)
         return core

@@ -66,8 +66,12 @@ class NearReads:
         self._closed = False
 
     def follow(self, core: Shared) -> None:
-        """Drop each copy that is older than what the client of `core` writes or reads."""
+        """Drop each copy that is older than what the client of `core` writes or reads.
+
+        And all of them when it routes by another epoch.
+        """
         core.outlived.on_newer = self._outlived
+        core.on_view = self._routed
 
     def begin(self) -> Read:
         """Return what is known as a read of a node begins; see that somebody listens."""
@@ -100,6 +104,9 @@ class NearReads:
         if self._listener is not None and self._process == getpid():
             self._listener.stop()
         self.near.drop_all()
+
+    def _routed(self, view: View) -> None:
+        self.near.route(view.epoch)
 
     def _outlived(self, key: bytes, stamp: Stamp) -> None:
         if key:

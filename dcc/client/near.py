@@ -12,11 +12,15 @@ belongs to one:
 - **Silence.** Copies are served only while the last message was written at most `BOUND_MS` ago, by
   cluster time. So it does not matter for how long a notice, or the gap that it left, is on its way.
   What comes after a silence drops the stream's copies: its node may have stood still.
-- **Another view**: other nodes lead now; all copies are dropped.
+- **Another view**: other nodes lead now. Each message of a node has the epoch of its view. When
+  that changes, the stream's copies are dropped; when the client routes by another epoch, all are.
+  A copy is kept only from a node of the epoch that the client routes by: a node of another epoch
+  asks the new leader, and hears of no change there.
 - **Own writes and newer reads** drop a copy before their call ends (`outlived`).
 
 A read notes how often anything was dropped as it begins; if that has changed when it ends, its
-value is not kept. Copies end with their ttl, and after `max_age`.
+value is not kept. Nor is it if so much was told meanwhile that some of it is forgotten. Copies end
+with their ttl, and after `max_age`.
 
 *Eviction.* New copies stand in a short queue; those that were hit in it go on to the long one, the
 others go. A scan passes through the short queue and leaves the long one alone. What fell out of the
@@ -76,10 +80,12 @@ class NearCache:
 class Stream:
     """What one node tells, as far as it has come."""
 
-    __slots__ = ("boot", "expected", "generation", "good_until")
+    __slots__ = ("boot", "epoch", "expected", "generation", "good_until")
 
     def __init__(self) -> None:
         self.boot: Boot = 0
+        self.epoch: int = 0
+        "Of the view that the node has."
         self.expected: int = -1
         "The number that follows; -1: nothing was heard."
         self.good_until: int = 0
@@ -128,6 +134,7 @@ class Read(NamedTuple):
     """A read that may bring a copy: what is known as it begins."""
 
     drops: int
+    forgets: int
 
 
 class Near:
@@ -155,6 +162,8 @@ class Near:
         self._gone: OrderedDict[str, None] = OrderedDict()
         "Keys that have left the short queue lately."
         self._streams: dict[NodeKey, Stream] = {}
+        self._epoch: int = 0
+        "Of the view that the client routes by; 0: of none."
         self._noticed: Outlived = Outlived(nullcontext())
         "Hashes of keys, as bytes -> the newest stamp that anybody told."
 
@@ -180,7 +189,7 @@ class Near:
 
     def begin(self) -> Read:
         """Note what is known as a read of a node begins."""
-        return Read(self.drops)
+        return Read(self.drops, self._noticed.forgets)
 
     def fill(
         self,
@@ -201,7 +210,9 @@ class Near:
         """
         with self._lock:
             stream = self._streams.get(node)
-            if stream is None or mono >= stream.good_until or read.drops != self.drops:
+            if stream is None or mono >= stream.good_until or stream.epoch != self._epoch:
+                return
+            if read != self.begin():
                 return
             if stamp < self._noticed.known(name.to_bytes(8, "big")):
                 return
@@ -237,8 +248,11 @@ class Near:
                 if stream.expected >= 0:
                     self.gaps += 1
                 self._drop(stream)
-                stream.boot = header.boot
+                stream.boot, stream.epoch = header.boot, header.epoch
                 stream.expected = told.number
+            if header.epoch != stream.epoch:
+                self._drop(stream)
+                stream.epoch = header.epoch
             stream.expected = max(stream.expected, told.number + len(told.keys))
             for name, stamp in zip(told.keys, told.stamps, strict=True):
                 self._told(name, stamp)
@@ -253,11 +267,17 @@ class Near:
         with self._lock:
             self._told(name, stamp)
 
+    def route(self, epoch: int) -> None:
+        """Note of which epoch the view is that the client routes by; drop all if it is another."""
+        with self._lock:
+            if epoch != self._epoch:
+                self._epoch = epoch
+                self._drop_all()
+
     def drop_all(self) -> None:
         """Drop everything: other nodes lead now."""
         with self._lock:
-            for stream in self._streams.values():
-                self._drop(stream)
+            self._drop_all()
 
     def counts(self) -> dict[str, int]:
         """Return what was counted, by the names of `counts()`."""
@@ -296,13 +316,23 @@ class Near:
             for key in [key for key, copy in self._copies.items() if copy.stamp <= cleared]:
                 self._remove(key)
 
+    def _drop_all(self) -> None:
+        self.drops += 1  # Also of reads under way from nodes that were not heard yet.
+        for stream in self._streams.values():
+            self._end(stream)
+        for key in list(self._copies):
+            self._remove(key)
+
     def _drop(self, stream: Stream) -> None:
         """Serve no copy of `stream` that is there, or on its way, any more."""
+        self._end(stream)
+        for key in [key for key, copy in self._copies.items() if copy.stream is stream]:
+            self._remove(key)
+
+    def _end(self, stream: Stream) -> None:
         stream.generation += 1
         stream.good_until = 0
         self.drops += 1
-        for key in [key for key, copy in self._copies.items() if copy.stream is stream]:
-            self._remove(key)
 
     def _remove(self, key: str) -> None:
         copy = self._copies.pop(key)

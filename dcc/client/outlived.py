@@ -37,7 +37,7 @@ KEYS_MAX = 16_384
 class Outlived:
     """The newest known stamp of each key. Reading takes no lock, noting does."""
 
-    __slots__ = ("_before", "_floor", "_keys_max", "_lock", "_recent", "on_newer")
+    __slots__ = ("_before", "_floor", "_keys_max", "_lock", "_recent", "forgets", "on_newer")
 
     def __init__(self, lock: AbstractContextManager[object], keys_max: int = KEYS_MAX) -> None:
         self._lock, self._keys_max = lock, keys_max
@@ -45,6 +45,8 @@ class Outlived:
         self._before: dict[bytes, Stamp] = {}
         self._floor: Stamp = 0
         "The first stamp above the last clear."
+        self.forgets: int = 0
+        "How often keys were forgotten because there were too many."
         self.on_newer: Callable[[bytes, Stamp], None] | None = None
         "Told of each key of which something newer is known now; of none: of all."
 
@@ -119,6 +121,7 @@ class Outlived:
         if known is None:
             known = self._before.get(key, self._floor)
             if len(recent) >= self._keys_max:
+                self.forgets += bool(self._before)
                 # In this order: who looks without the lock finds every key in one of the two.
                 self._before = recent
                 self._recent = recent = {}

@@ -77,6 +77,8 @@ class Shared:
         self.attempt_ms: int = -(-self.attempt_ns // MILLISECOND)
         self.rng = rng
         self.view: View | None = None
+        self.on_view: Callable[[View], None] | None = None
+        "Told of each view that is routed by from now on."
         self.health: Health = Health(rng)
         self.seen: int = 0
         "The largest stamp that any reply named."
@@ -234,13 +236,20 @@ class Shared:
         self.chores.want(now)
 
     def adopt(self, topology: Topology, header: Header, now: Now) -> View:
-        """Take a topology answer as the one to route by, and return its view."""
-        view = View(topology, header.epoch)
+        """Take a topology answer as the one to route by, and return its view.
+
+        That is the present one, with the routes that it has worked out, if nothing has changed.
+        """
+        view = self.view
+        if view is None or not view.is_of(topology, header.epoch):
+            view = View(topology, header.epoch)
         with self._lock:
             self.health.keep(view)
             known = {*view.by_address, *self.nodes}
             self.heard_at = {one: at for one, at in self.heard_at.items() if one in known}
             self.view, self._seek_pause_ns = view, SEEK_FIRST_NS
+            if self.on_view is not None:
+                self.on_view(view)
             self.chores.refreshed(view, now, ready=topology.ready)
         return view
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from xxhash import xxh3_64_intdigest
 
 from dcc.client.near import BOUND_MS, ENTRY_BYTES, Near, NearCache
+from dcc.client.outlived import KEYS_MAX
 from dcc.units import MILLISECOND
 from dcc.wire.codec import Header
 from dcc.wire.messages import TAG, Changes
@@ -48,7 +49,8 @@ class Hand:
         self.number += len(changes)
         if not lost:
             node, boot = more.get("node", NODE), more.get("boot", BOOT)
-            header = Header(TAG[Changes], node, boot, 0, 0, 0, self.ms - late_ms)
+            epoch = more.get("epoch", 0)
+            header = Header(TAG[Changes], node, boot, epoch, 0, 0, self.ms - late_ms)
             self.near.hear(header, told, self.mono, self.ms)
         self.near.check()
 
@@ -142,6 +144,47 @@ def test_another_life_of_the_node_another_view_and_a_clear_drop_copies() -> None
     assert (hand.has("old"), hand.has("new")) == (False, True)
     hand.fill("old", 6)
     assert not hand.has("old"), "nor does a read that was under way bring it"
+
+
+def test_a_node_of_another_epoch_than_the_client_gives_nothing_to_keep() -> None:
+    hand = Hand()
+    hand.near.route(1)
+    hand.beat(epoch=1)
+    hand.beat(epoch=1, node=8)
+    hand.fill("k")
+    hand.fill("others", node=8)
+    read = hand.near.begin()
+    assert hand.has("k")
+    hand.beat(epoch=2)
+    assert (hand.has("k"), hand.has("others")) == (False, True), "another leads, who tells of it"
+    hand.fill("k", read=read)
+    hand.fill("k")
+    assert not hand.has("k"), "this node asks others for what it had"
+    read = hand.near.begin()
+    hand.near.route(2)
+    assert not hand.has("others"), "nobody asks that node any more"
+    hand.fill("k", read=read)
+    assert not hand.has("k"), "it was read by the view before"
+    hand.beat(epoch=2)
+    hand.beat(epoch=1, node=8)
+    hand.fill("k")
+    hand.fill("others", node=8)
+    assert (hand.has("k"), hand.has("others")) == (True, False)
+    hand.near.route(2)
+    hand.beat(epoch=2)
+    assert hand.has("k"), "nothing has changed"
+
+
+def test_a_read_during_which_more_was_told_than_is_remembered_brings_nothing() -> None:
+    hand = Hand()
+    read = hand.near.begin()
+    hand.beat(("k", 100))
+    for first in range(0, 3 * KEYS_MAX, 64):
+        hand.beat(*((f"other{number}", 100) for number in range(first, first + 64)))
+    hand.fill("k", 50, read=read)
+    assert not hand.has("k")
+    hand.fill("k", 100)
+    assert hand.has("k")
 
 
 def test_messages_that_come_twice_or_overtaken_do_no_harm() -> None:
