@@ -228,11 +228,12 @@ class Observer:
     def newest(self, node: NodeProcess, key: bytes) -> Record | None:
         """Return the newest record of `key` that this life of a node is known to have held.
 
-        Or that others have held, forgotten, and told it of.
+        Or that others have held, forgotten, and told it of; of a dead node nobody can see these.
         """
         version = self.monotony.newest((node.name, node.life, key))
-        graves = dict(core_of(node).held.store.graves.lacking(slot_of(key), {}))
-        version = max(version, graves.get(xxh3_64_intdigest(key), version))
+        if node.alive:
+            graves = dict(core_of(node).held.store.graves.lacking(slot_of(key), {}))
+            version = max(version, graves.get(xxh3_64_intdigest(key), version))
         meaning = self.meanings.get(version)
         if meaning is None:
             return None
