@@ -71,9 +71,13 @@ def _new(path: Path, options: argparse.Namespace) -> None:
     if role is not Role.CLIENT and (options.read_only or options.prefix):
         raise ConfigError("keys: --read-only and --prefix are for clients")
     secret, public = _secret(path, name), path / DIRECTORIES[role] / f"{name}.pub"
-    for file in (secret, public):
-        if file.exists():
-            raise ConfigError(f"keys: {file} is there already; `dcc keys rotate` changes a key")
+    if held := _publics(path, name):
+        raise ConfigError(f"keys: {held[0][1]} is there already; `dcc keys rotate` changes a key")
+    for file in (secret, _next(path, name)):
+        if file.exists():  # It may be all that is left of a key that somebody uses.
+            raise ConfigError(
+                f"keys: {file} is there already, as after `dcc keys revoke`; delete it first"
+            )
     if role is Role.NODE and not _secret(path, SERVER).exists():
         shared = make_pair()
         write_public(path / "servers" / f"{SERVER}.pub", Public((shared.public.decode(),)))
@@ -119,13 +123,21 @@ def _rotate(path: Path, options: argparse.Namespace) -> None:
 
 def _use(path: Path, options: argparse.Namespace) -> None:
     following, secret = _next(path, options.name), _secret(path, options.name)
-    read_pair(following)
+    public = read_pair(following)[0].public.decode()
+    _, file = _public(path, options.name)
+    if public not in read_public(file).keys:
+        raise ConfigError(
+            f"keys: {file} lacks the key in {following}; delete that and `dcc keys rotate` again"
+        )
     os.replace(following, secret)
     tables.show(f"{secret}: is the next one; copy it to whoever has the file")
 
 
 def _retire(path: Path, options: argparse.Namespace) -> None:
     _, file = _public(path, options.name)
+    following = _next(path, options.name)
+    if following.exists():
+        raise ConfigError(f"keys: {following} is not in use yet; `dcc keys use` comes first")
     held, pair = read_public(file), read_pair(_secret(path, options.name))[0]
     public = pair.public.decode()
     if public not in held.keys:
@@ -137,9 +149,10 @@ def _retire(path: Path, options: argparse.Namespace) -> None:
 def _revoke(path: Path, options: argparse.Namespace) -> None:
     if options.name == SERVER:
         raise ConfigError("keys: without a server's key there is no cluster; rotate it")
-    _, file = _public(path, options.name)
-    file.unlink()
-    tables.show(f"{file}: taken away; take it away from every node")
+    _public(path, options.name)
+    for _, file in _publics(path, options.name):
+        file.unlink()
+        tables.show(f"{file}: taken away; take it away from every node")
 
 
 def _list(path: Path, _options: argparse.Namespace) -> None:
@@ -165,8 +178,13 @@ def _public(path: Path, name: str) -> tuple[Role | None, Path]:
     """Return the role of `name` and its public file."""
     if name == SERVER:
         return None, path / "servers" / f"{SERVER}.pub"
-    for role, directory in DIRECTORIES.items():
-        file = path / directory / f"{checked_name(name)}.pub"
-        if file.exists():
-            return role, file
+    for found in _publics(path, name):
+        return found
     raise ConfigError(f"keys: there is no public file of '{name}' in {path}")
+
+
+def _publics(path: Path, name: str) -> list[tuple[Role, Path]]:
+    """Return each role that `name` has, and its public file."""
+    file = f"{checked_name(name)}.pub"
+    places = [(role, path / directory / file) for role, directory in DIRECTORIES.items()]
+    return [(role, place) for role, place in places if place.exists()]

@@ -162,6 +162,48 @@ def test_a_change_has_its_order(made: Path, capsys: pytest.CaptureFixture[str]) 
     assert "dcc:" in capsys.readouterr().err
 
 
+def test_a_name_has_one_role_and_loses_every_one(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.remove(made / "secrets/app.secret")  # It went to the application's machine.
+    assert keys(made, "new", "app", "--role", "admin") == 64
+    assert "clients/app.pub" in capsys.readouterr().err
+    write_public(made / "admins/app.pub", Public((make_pair().public.decode(),)))
+    assert keys(made, "revoke", "app") == 0
+    assert {who.name for who in Directory(made).allowed().values()} == {"n1"}
+
+
+def test_a_name_that_was_revoked_can_be_made_anew(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert keys(made, "rotate", "app") == 0
+    assert keys(made, "revoke", "app") == 0
+    for left in ("secrets/app.secret", "secrets/app.next"):
+        assert keys(made, "new", "app", "--role", "client") == 64
+        assert f"{left} is there already" in capsys.readouterr().err
+        os.remove(made / left)
+    assert keys(made, "new", "app", "--role", "client") == 0
+
+
+@pytest.mark.parametrize("name", ["server", "app"])
+def test_steps_in_another_order_lock_nobody_out(made: Path, name: str) -> None:
+    own = "server" if name == "server" else f"secrets/{name}"
+    public = made / ("servers/server.pub" if name == "server" else f"clients/{name}.pub")
+
+    def is_valid() -> bool:
+        return read_pair(made / f"{own}.secret")[0].public.decode() in read_public(public).keys
+
+    assert keys(made, "rotate", name) == 0
+    assert keys(made, "retire", name) == 64, "the next key would go"
+    assert keys(made, "use", name) == 0
+    assert is_valid()
+    assert keys(made, "retire", name) == 0
+    assert keys(made, "rotate", name) == 0
+    write_public(public, Public(read_public(public).keys[:1]))
+    assert keys(made, "use", name) == 64, "nobody would accept it"
+    assert is_valid()
+
+
 def test_a_keyring_follows_its_files_and_bears_half_a_change(made: Path) -> None:
     ring = Keyring(made, "app", BOTH)
     before = ring.credentials()
