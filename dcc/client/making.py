@@ -11,7 +11,8 @@ import math
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -31,6 +32,9 @@ T = TypeVar("T")
 LEASE_SECONDS = 10.0
 WAIT_LEASES = 3
 "Leases that a waiter outlasts, unless told otherwise."
+
+_ending: set[asyncio.Future[Any]] = set()
+"Tasks that give leases back; a loop itself would not keep them."
 
 Factory = Callable[[], Any]
 Call = Callable[[Get | Write], Any]
@@ -101,11 +105,24 @@ async def made_async(
     factory: Factory,
 ) -> T:
     """Return the outcome of `plan`; its factory may be a function or a coroutine function."""
+    return await _driven(partial(next, plan), plan, call, factory)
+
+
+async def _driven(
+    begin: Callable[[], Step],
+    plan: Generator[Step, Any, T],
+    call: Callable[[Get | Write], Awaitable[Any]],
+    factory: Factory,
+) -> T:
     try:
-        step = next(plan)
+        step = begin()
         while True:
             try:
                 result = await _done_async(step, call, factory)
+            except asyncio.CancelledError as error:
+                told = partial(plan.throw, _told(step, error))
+                await _apart(_driven(told, plan, call, factory))
+                raise
             except BaseException as error:
                 step = plan.throw(_told(step, error))
             else:
@@ -115,6 +132,24 @@ async def made_async(
         return outcome
     except Interrupted as broken:
         raise broken.error from broken.error.__cause__
+
+
+async def _apart(rest: Coroutine[Any, Any, Any]) -> None:
+    """Let a cancelled plan give its lease back in a task of its own, and wait for that.
+
+    Some scopes cancel each further wait of their task, too. Then nobody waits for it.
+    """
+    task = asyncio.ensure_future(rest)
+    _ending.add(task)
+    task.add_done_callback(_ended)
+    with suppress(asyncio.CancelledError):
+        await asyncio.wait({task})
+
+
+def _ended(task: asyncio.Future[Any]) -> None:
+    _ending.discard(task)
+    if not task.cancelled():
+        task.exception()  # It ends by what its plan was told.
 
 
 async def _done_async(
