@@ -243,6 +243,7 @@ class MakesValues(_Making):
         ttl: Ttl | Unset = UNSET,
         *,
         key: Callable[..., str] | None = None,
+        name: str | None = None,
         serializer: str | Serializer | None = None,
         **options: Any,
     ) -> Callable[[Callable[..., Any]], Memo]:
@@ -252,6 +253,8 @@ class MakesValues(_Making):
             ttl: as for `get_or_put`.
             key: makes the key of the arguments; None: the function's name and its arguments, which
                 must be plain values then (so a method needs one that says what of `self` counts).
+            name: what the key has for the function's module and name. A lambda or a function in
+                another one needs it, or `key`: ValueError. Give no two functions the same.
             serializer: "json", "msgpack", "pickle", an object with dumps and loads; None: results
                 are bytes.
             options: stale_ttl, lease, wait and beta of `get_or_put`.
@@ -262,7 +265,7 @@ class MakesValues(_Making):
         values = Values(serializer)
 
         def decorate(function: Callable[..., Any]) -> Memo:
-            return Memo(function, KeyOf(function, key), values, partial(self._kept, recipe))
+            return Memo(function, KeyOf(function, key, name), values, partial(self._kept, recipe))
 
         return decorate
 
@@ -308,6 +311,7 @@ class AsyncMakesValues(_Making):
         ttl: Ttl | Unset = UNSET,
         *,
         key: Callable[..., str] | None = None,
+        name: str | None = None,
         serializer: str | Serializer | None = None,
         **options: Any,
     ) -> Callable[[Callable[..., Any]], AsyncMemo]:
@@ -319,7 +323,9 @@ class AsyncMakesValues(_Making):
         values = Values(serializer)
 
         def decorate(function: Callable[..., Any]) -> AsyncMemo:
-            return AsyncMemo(function, KeyOf(function, key), values, partial(self._kept, recipe))
+            return AsyncMemo(
+                function, KeyOf(function, key, name), values, partial(self._kept, recipe)
+            )
 
         return decorate
 

@@ -3,7 +3,8 @@
 A key that nobody chose is the function's name and its arguments, each as `repr` has it, so it may
 be made of plain values only: text, bytes, numbers, None, and tuples, lists, sets and dicts of them.
 Anything else might look alike where it differs, or differ where it is alike (an address in
-memory); who decorates a method says by `key` what of `self` counts.
+memory); who decorates a method says by `key` what of `self` counts. A lambda, and a function made
+within another one, share their name with others of the module, so they must be given one.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def plain(value: object) -> str:
         return f"({inner})" if kind is tuple else f"[{inner}]"
     if kind in (set, frozenset):
         inner = ", ".join(sorted(map(plain, value)))  # type: ignore[call-overload]
-        return f"{{{inner}}}" if kind is set else f"frozenset({{{inner}}})"
+        return f"{kind.__name__}({{{inner}}})"  # Braces alone would be an empty dict's.
     if kind is dict:
         pairs = sorted((plain(key), plain(one)) for key, one in value.items())  # type: ignore[attr-defined]
         return "{" + ", ".join(f"{key}: {one}" for key, one in pairs) + "}"
@@ -70,13 +71,23 @@ def plain(value: object) -> str:
 class KeyOf:
     """The key of a call, by the function's own parameters: `f(1)` and `f(x=1)` are the same."""
 
-    def __init__(self, function: Callable[..., Any], key: Callable[..., str] | None) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        key: Callable[..., str] | None = None,
+        name: str | None = None,
+    ) -> None:
         if not callable(function):
             raise TypeError(f"memoize: a function, got {type(function).__name__}")
         if key is not None and not callable(key):
             raise TypeError(f"key: a function of the arguments, got {type(key).__name__}")
         self._key, self._signature = key, inspect.signature(function)
-        self._name = f"{function.__module__}.{function.__qualname__}"
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name: str, got {type(name).__name__}")
+        own = f"{function.__module__}.{function.__qualname__}"
+        if key is None and not name and ("<locals>" in own or "<lambda>" in own):
+            raise ValueError(f"memoize: others may be called {own}, too; give `name=` or `key=`")
+        self._name = name or own
 
     def __call__(self, *args: Any, **kwargs: Any) -> str:
         """Return the key; TypeError if the arguments do not fit or are no plain values."""

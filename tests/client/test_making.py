@@ -12,6 +12,7 @@ import pytest
 
 import dcc
 from dcc import AsyncClient, Client
+from dcc.client.memo import plain
 from dcc.client.stampede import lease_key
 from tests.client.blocking import Blocking
 
@@ -141,7 +142,7 @@ def test_results_are_kept_by_their_arguments(cache: Any) -> None:
         calls.append((width, height, unit))
         return {"area": width * height, "unit": unit}
 
-    kept = cache.memoize(60, serializer="json")(area)
+    kept = cache.memoize(60, name="area", serializer="json")(area)
     run = _runner(cache)
     assert (
         run(kept(3)) == run(kept(3, 2)) == run(kept(width=3, unit="m")) == {"area": 6, "unit": "m"}
@@ -172,7 +173,7 @@ def test_a_method_says_what_of_its_object_counts(cache: Any) -> None:
             calls.append(f"{self.name}:{article}")
             return b"7"
 
-        @cache.memoize(60)  # type: ignore[untyped-decorator]
+        @cache.memoize(60, name="unkeyed")  # type: ignore[untyped-decorator]
         def unkeyed(self) -> bytes:
             return b""
 
@@ -190,11 +191,49 @@ def test_a_method_says_what_of_its_object_counts(cache: Any) -> None:
 
 
 def test_a_very_long_key_is_cut_and_hashed(cache: Any) -> None:
-    kept = cache.memoize(60)(lambda text: text.encode())
+    kept = cache.memoize(60, name="long")(lambda text: text.encode())
     texts = ["x" * 2_000, "x" * 1_999 + "y"]
     run = _runner(cache)
     assert [run(kept(text)) for text in texts] == [text.encode() for text in texts]
     assert all(len(kept.key_for(text)) == 512 for text in texts)
+
+
+def test_functions_that_share_a_name_must_be_given_one(cache: Any) -> None:
+    def make(of: bytes) -> Any:
+        def user(number: int) -> bytes:
+            return b"%s %d" % (of, number)
+
+        return user
+
+    for function in (make(b"a"), lambda number: b""):
+        with pytest.raises(ValueError, match="give `name=` or `key=`"):
+            cache.memoize(60)(function)
+    with pytest.raises(TypeError, match="name: str"):
+        cache.memoize(60, name=7)(make(b"a"))
+    run = _runner(cache)
+    kept = [cache.memoize(60, name=of)(make(of.encode())) for of in ("a", "b")]
+    assert [run(one(1)) for one in kept] == [b"a 1", b"b 1"]
+    assert kept[0].key_for(1) == "a(number=1)"
+
+
+def test_values_of_different_types_are_told_apart() -> None:
+    alike: list[Any] = [
+        set(),
+        frozenset(),
+        {},
+        (),
+        [],
+        "",
+        b"",
+        None,
+        0,
+        0.0,
+        False,
+        {1},
+        frozenset({1}),
+        (1,),
+    ]
+    assert len({plain(value) for value in alike}) == len(alike)
 
 
 def _runner(cache: Any) -> Any:
@@ -211,7 +250,7 @@ def test_coroutine_functions_are_made_once_for_many_tasks(cluster: dcc.LocalClus
     async def main() -> None:
         async with AsyncClient([node.address for node in cluster.nodes], timeout=20) as cache:
 
-            @cache.memoize(60, serializer="msgpack")
+            @cache.memoize(60, name="slow", serializer="msgpack")
             async def slow(number: int) -> list[int]:
                 calls.append(number)
                 await asyncio.sleep(0.1)
