@@ -17,7 +17,7 @@ ROUTE = b"\0a client"
 STRANGER, BOOT = 0xABCD, 7
 ANSWERS_TO_CLIENTS = {
     m.GetManyReply, m.WriteManyReply, m.Topology, m.StatsReply, m.ScanReply, m.ClearReply,
-    m.InspectReply, m.SettingsReply, m.ConvergedReply, m.AuditReply,
+    m.InspectReply, m.SettingsReply, m.ConvergedReply, m.AuditReply, m.Watched, m.Changes,
 }  # fmt: skip
 
 
