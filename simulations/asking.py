@@ -1,9 +1,9 @@
 """What nodes were told of keys by those whom they asked, and what they have made of it.
 
 A node that may have missed writes asks the others before it makes anything of a value: touches it,
-or replaces it. One of them may have forgotten by then what it deleted; but it has seen it, so it
-can say that the value is gone. The observer remembers what each life of a node has held, also what
-that node has forgotten.
+or replaces it. One of them may have forgotten by then what it deleted; but if it has
+seen the value, too, it can say that this is gone. The observer remembers what each life of a node
+has held, also what that node has forgotten.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ QUESTIONS_MAX = 4_096
 
 Newest = Callable[["NodeProcess", bytes], Record | None]
 HeldSince = Callable[["NodeProcess", Version], int]
+HasSeen = Callable[["NodeProcess", Record], bool]
 
 
 class _Told(NamedTuple):
@@ -39,8 +40,11 @@ class _Told(NamedTuple):
 class Asking:
     """Notes questions between nodes as they leave, and their answers as they come in."""
 
-    def __init__(self, codec: Codec, newest: Newest, held_since: HeldSince) -> None:
+    def __init__(
+        self, codec: Codec, newest: Newest, held_since: HeldSince, has_seen: HasSeen
+    ) -> None:
         self._codec, self._newest, self._held_since = codec, newest, held_since
+        self._has_seen = has_seen
         self._asked: dict[tuple[str, int, str, int], tuple[bytes, int]] = {}
         "Who asks and its life, who is asked, the number → the key, and when."
         self._told: dict[tuple[str, int, bytes], dict[str, _Told]] = {}
@@ -79,6 +83,8 @@ class Asking:
             newest = self._newest(told.by, record.key)
             if newest is None or newest.kind is not Kind.TOMBSTONE or newest.version < held.version:
                 continue
+            if not self._has_seen(told.by, held):
+                continue  # It cannot tell of what it has forgotten whether it was that key.
             if self._held_since(told.by, newest.version) < told.asked_ns:
                 text = f"{held.version} at {node.name}, deleted by {newest.version}"
                 self.made_of_gone[record.version] = f"{text}, as {told.by.name} has told"

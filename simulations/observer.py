@@ -76,6 +76,12 @@ def held_record(node: NodeProcess, key: bytes) -> Record | None:
     return None if entry is None else entry.record(PREV_UNKNOWN)
 
 
+def has_seen(node: NodeProcess, record: Record) -> bool:
+    """Return whether the clock of a living node covers a record, whatever it holds."""
+    store = core_of(node).held.store if node.alive else None
+    return store is not None and store.covers(slot_of(record.key), record.version)
+
+
 def batch_of(frames: list[bytes]) -> int:
     """Return the number of a batch of replication."""
     number = unpack_items(frames[0])[HEADER_FIELDS]
@@ -111,7 +117,7 @@ class Observer:
         self.on_converged: Callable[[NodeProcess], None] | None = None
         "Told when a node says that the cluster has converged."
         self.answers = Answers(self._codec)
-        self.asking = Asking(self._codec, self.newest, self.answers.held_since)
+        self.asking = Asking(self._codec, self.newest, self.answers.held_since, has_seen)
         self._evicted: set[tuple[str, int, Version]] = set()
         self._message: tuple[bytes, ...] = ()
         self._held: list[Record | None] = []
