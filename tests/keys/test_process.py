@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import select
 import socket as net
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from selectors import EVENT_READ, DefaultSelector
 from typing import Any
 
 import pytest
@@ -159,15 +159,17 @@ class Tap:
 
     def _run(self) -> None:
         client = self._listener.accept()[0]
-        with client, net.create_connection(self.node) as node:
+        with client, net.create_connection(self.node) as node, DefaultSelector() as ready:
+            ready.register(client, EVENT_READ, node)
+            ready.register(node, EVENT_READ, client)
             while True:
-                for source in select.select([client, node], [], [])[0]:
-                    data = source.recv(65_536)
+                for key, _ in ready.select():
+                    data = (client if key.data is node else node).recv(65_536)
                     if not data:
                         return
-                    if source is client:
+                    if key.data is node:
                         self.sent += data
-                    (node if source is client else client).sendall(data)
+                    key.data.sendall(data)
 
     def close(self) -> None:
         """Wait for the end of the connection."""
