@@ -146,7 +146,7 @@ async def test_nodes_stop_and_die_while_ten_thousand_calls_are_made(
         # All is well again: every key is readable.
         before = client.counts().get("stale_refused", 0)
         found = await asyncio.gather(*[client.get(f"key:{n}") for n in range(KEYS)])
-        # Or its copies, three at most, are older than what this client wrote: that died with a node.
+        # Or its copies, three at most, are older than what this client wrote; that died.
         refused = (client.counts().get("stale_refused", 0) - before) // 3
         assert sum(value is not None for value in found) + refused > KEYS * 0.9
         await nothing_is_left(client)
