@@ -81,6 +81,7 @@ def test_as_the_blocking_client(test: Callable[[], None], monkeypatch: pytest.Mo
 
     monkeypatch.setattr(test_shell, "Client", client)
     test()
+    assert made, "what was tested is the client of asyncio"
     for one in made:
         if not one.loop.is_closed():
             one.end()
@@ -121,6 +122,7 @@ def test_as_the_blocking_client_with_nodes(
     clients = Clients(cluster)
     try:
         test(clients)
+        assert clients.made, "what was tested is the client of asyncio"
     finally:
         for one in clients.made:
             one.end()

@@ -364,6 +364,24 @@ def test_a_holder_that_is_not_in_sync_is_asked_beside_the_quorum() -> None:
     assert hit(cores, "a", key, QUORUM) == b"new"
 
 
+def test_who_may_know_better_by_the_time_of_the_answers_is_asked_before_a_quorums_hit() -> None:
+    """A member may come back, or this node stand still, while the owners are asked."""
+    cores = cluster("a", "b", "c", "d", replicas=1)
+    key = cores.fresh_key("a", "b")
+    cores.put("a", key, b"old", w=2)
+    cores.run(1)
+    plant(cores, "d", key, b"new", age_ms=10)
+
+    def stand_still(_source: int, to: int, message: object) -> bool:
+        a = cores["a"]
+        if isinstance(message, m.FetchReply) and to == a.key and not a.sync.behind:
+            a.sync.standstill(cores.mono + 1)
+        return False
+
+    cores.lost = stand_still
+    assert hit(cores, "a", key, QUORUM) == b"new"
+
+
 # ------------------------------------------------------------------ repair
 
 

@@ -53,14 +53,15 @@ def plain(value: object) -> str:
     kind = type(value)
     if kind in PLAIN:
         return repr(value)
-    if kind in (tuple, list):
-        inner = ", ".join(map(plain, value))  # type: ignore[call-overload]
+    # By the very type, since a subclass may compare otherwise; and again for the type checker.
+    if kind in (tuple, list) and isinstance(value, tuple | list):
+        inner = ", ".join(map(plain, value))
         return f"({inner})" if kind is tuple else f"[{inner}]"
-    if kind in (set, frozenset):
-        inner = ", ".join(sorted(map(plain, value)))  # type: ignore[call-overload]
+    if kind in (set, frozenset) and isinstance(value, set | frozenset):
+        inner = ", ".join(sorted(map(plain, value)))
         return f"{kind.__name__}({{{inner}}})"  # Braces alone would be an empty dict's.
-    if kind is dict:
-        pairs = sorted((plain(key), plain(one)) for key, one in value.items())  # type: ignore[attr-defined]
+    if kind is dict and isinstance(value, dict):
+        pairs = sorted((plain(key), plain(one)) for key, one in value.items())
         return "{" + ", ".join(f"{key}: {one}" for key, one in pairs) + "}"
     article = "an" if kind.__name__[:1].lower() in "aeiou" else "a"
     raise TypeError(

@@ -172,9 +172,9 @@ class Reads:
         if route:
             self._repair(waiting, verdict, now)
         if record is not None:
-            unasked = self._unasked(waiting)
-            if unasked and now.mono < waiting.until:
-                return self._ask_on(waiting, record, unasked, now)
+            others = self._to_ask_still(waiting)
+            if others and now.mono < waiting.until:
+                return self._ask_on(waiting, record, others, now)
         if record is None:
             authoritative = authoritative and waiting.decides
             return [waiting.asker.answer(self._miss(authoritative=authoritative))]
@@ -185,7 +185,7 @@ class Reads:
             )
         ]
 
-    def _unasked(self, waiting: _Waiting) -> tuple[NodeKey, ...]:
+    def _to_ask_still(self, waiting: _Waiting) -> tuple[NodeKey, ...]:
         """Return who became able to know better than a value while others were asked for it."""
         now = self._certainty.of_hit(waiting.slot, aside=waiting.aside)
         return tuple([peer for peer in now.peers if peer not in waiting.asked])
