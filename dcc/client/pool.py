@@ -91,7 +91,7 @@ class Pool:
         if context is None:
             raise ClientClosed("the client is closed")
         if not self._begun:
-            if not descriptors.are_left(FILES_TO_START):
+            if not _can_begin():
                 raise zmq.ZMQError(errno.EMFILE)
             self._begun = True
         socket: Socket = context.socket(zmq.DEALER, Socket)
@@ -203,3 +203,20 @@ class Pool:
         view = self.core.view
         nodes = len(view.members) if view is not None else len(self.core.nodes)
         return max(2, min(CHANNELS_MAX, SOCKETS_MAX // max(1, nodes)))
+
+
+def _can_begin() -> bool:
+    """Return whether descriptors are left for libzmq's threads.
+
+    Another thread looks: a signal handler that raises would lose what the look takes for a moment.
+    """
+    found: list[bool] = []
+    look = threading.Thread(
+        target=lambda: found.append(descriptors.are_left(FILES_TO_START)), daemon=True
+    )
+    try:
+        look.start()
+    except RuntimeError:  # The interpreter is ending: there are no threads any more.
+        return descriptors.are_left(FILES_TO_START)
+    look.join()
+    return found == [True]

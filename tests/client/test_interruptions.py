@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 import signal
 import threading
@@ -20,6 +21,7 @@ from dcc.guard import Guard
 from dcc.wire.messages import Get
 from tests.client.peers import PeerThread
 from tests.client.test_shell import silent_to
+from tests.processes import wait_until
 from tests.tracing import Interruption, Tracer, interrupt
 
 pytestmark = pytest.mark.process
@@ -117,9 +119,19 @@ def test_a_handler_may_close_the_client_at_any_instruction(name: str) -> None:
                 cache.get("k1")
 
 
-def test_a_first_call_may_be_interrupted_anywhere() -> None:
+@pytest.fixture
+def kept() -> Iterator[list[Interruption]]:
+    """Errors that are kept, with all that their frames hold; behind the test it is given back."""
+    errors: list[Interruption] = []
+    before = len(os.listdir("/proc/self/fd"))
+    yield errors
+    errors.clear()
+    gc.collect()
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) < before + 50, 10)
+
+
+def test_a_first_call_may_be_interrupted_anywhere(kept: list[Interruption]) -> None:
     """Also: sockets that errors keep alive do not hold up the end."""
-    kept = []
     with PeerThread() as peer:
         for at in range(0, 100_000, 11):
             cache, tracer = Client(peer.address, timeout=5), Tracer(at, interrupt)
