@@ -27,6 +27,7 @@ _GREETING = b"\xff" + bytes(8) + b"\x7f\3"
 "The beginning of ZMTP's greeting: signature, and the version up to which nothing else is said."
 _MECHANISM = slice(12, 32)
 "Its place in the greeting."
+_GREETING_BYTES = 64
 
 
 class Why(Enum):
@@ -88,12 +89,17 @@ class Watch:
 class Probe:
     """Asks one address whether it uses keys. Never waits: `mechanism` is to be called again.
 
-    Who turns a connection away for its mechanism may close it before its own is sent. So this one
-    sends no mechanism, and is told the other side's.
+    Of two libzmq sockets with different mechanisms, the first to notice closes the connection, and
+    the other one may never learn why. So this one sends its mechanism only once it has the other
+    side's: then both know.
     """
 
-    def __init__(self, address: str) -> None:
-        """Begin to connect to a numeric HOST:PORT. OSError without a descriptor."""
+    def __init__(self, address: str, own: str) -> None:
+        """Begin to connect to a numeric HOST:PORT. OSError without a descriptor.
+
+        `own` is the mechanism to tell the other side, if it is not the same.
+        """
+        self._own = own
         host, _, port = address.rpartition(":")
         host = host.strip("[]")
         self._socket = net.socket(net.AF_INET6 if ":" in host else net.AF_INET)
@@ -108,12 +114,16 @@ class Probe:
             if not self._asked:
                 self._socket.send(_GREETING)
                 self._asked = True
-            self._got += self._socket.recv(_MECHANISM.stop)
+            self._got += self._socket.recv(_GREETING_BYTES - len(self._got))
+            if len(self._got) < _GREETING_BYTES:
+                return None
+            found = self._got[_MECHANISM].rstrip(b"\0").decode("ascii", "replace")
+            if found != self._own:
+                rest = b"\0" + self._own.encode().ljust(20, b"\0")
+                self._socket.send(rest.ljust(_GREETING_BYTES - len(_GREETING), b"\0"))
         except OSError:  # Not yet, or never.
             return None
-        if len(self._got) < _MECHANISM.stop:
-            return None
-        return self._got[_MECHANISM].rstrip(b"\0").decode("ascii", "replace")
+        return found
 
     def close(self) -> None:
         """Give the descriptor back. Idempotent."""
@@ -142,14 +152,13 @@ class Handshake:
     def hear(self) -> None:
         """Learn why handshakes have failed."""
         for failure in self._watch.failures() if self._watch is not None else ():
-            if failure.why is not Why.CLOSED:
+            if failure.why is Why.CLOSED:
+                self.why = self.why or Why.CLOSED
+                self._closed += 1
+            else:
                 self.why = failure.why
-                continue
-            # Who is turned away may find the connection closed before it is told why.
-            self.why = self.why or Why.CLOSED
-            self._closed += 1
-            if self._probe is None:
-                self._probe = Probe(failure.address)
+            if failure.why in (Why.CLOSED, Why.MIXED) and self._probe is None:
+                self._probe = Probe(failure.address, "CURVE" if self._keyed else "NULL")
         if self._probe is not None and not self._mechanism:
             self._mechanism = self._probe.mechanism() or ""
             if self._mechanism:

@@ -181,7 +181,9 @@ def test_closing_may_be_interrupted_anywhere_and_done_again() -> None:
                 return
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_alarms_at_random_instants_cost_no_channel() -> None:
+    # Python loses what a handler raises in `__del__`, and only warns of it.
     armed = False
 
     def on_alarm(*_: object) -> None:
