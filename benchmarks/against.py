@@ -201,7 +201,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 fresh.join()
                 kept = this if name == "this" else other
                 kept.figures.setdefault("joined", []).extend(fresh.figures["joined"])
-        report(this, other, dict.fromkeys(CALLS, "µs") | {"joined": "s"})
+        joins = {"joined": "s"} if options.joins else {}
+        report(this, other, dict.fromkeys(CALLS, "µs") | joins)
 
 
 if __name__ == "__main__":

@@ -115,6 +115,7 @@ class Exchange:
         self._pace = Pace(holdings.config.move_bytes_per_second, holdings.config.move_share_percent)
         self.answerer: Answerer = Answerer(holdings, sync, self.trees, self.leftovers, self._pace)
         self.agenda: Agenda = Agenda(holdings, sync, self.trees, self._pace)
+        self._peers: dict[NodeKey, Wants] = self.agenda.peers
         self.settling: Settling = Settling(holdings, sync, self.agenda)
         self.claims: Claims = self.settling.claims
         self._talks = Talks(holdings)
@@ -131,7 +132,7 @@ class Exchange:
         """Ask what the new view makes worth asking, and nothing of those that fell."""
         self.trees.view_changed(change.slots)
         self.agenda.view_changed(change, now)
-        self._talks.view_changed(self.agenda.peers, change.fallen, change.slots)
+        self._talks.view_changed(self._peers, change.fallen, change.slots)
         for key in change.fallen:
             self.answerer.forget(key)
         self.claims.drop(slot for slot in change.slots if not self._held.view.owns(slot))
@@ -323,7 +324,7 @@ class Exchange:
     def check(self) -> None:
         """Assert that questions are only put to live members, about what is wanted of them."""
         self.agenda.check()
-        self._talks.check(self.agenda.peers)
+        self._talks.check(self._peers)
         self.trees.check()
         self.claims.check()
         self._held.unasked.check()
