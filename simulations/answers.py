@@ -6,8 +6,9 @@ what was to be had elsewhere at that instant. Both are noted here as a reply lea
 What a node *could have known* of a key is what is held by those with whom it shares a view at that
 instant: each has the other for alive, in the life that it is in. Of that, it could know
 
-- what was written by somebody with whom it shares a view now, or did as that was written: copies of
-  it are sent here, and whoever leads because the writer has gone asks the others;
+- what was written by somebody with whom it shares a view now: copies of it are sent here;
+- what was written by somebody with whom it shared a view then, and was held elsewhere before that
+  one went: whoever leads because a writer has gone asks the others, once;
 - what a holder held already when the two met: whoever was away asks until it has caught up.
 
 So nobody can know what is written across a cut, not even if there is a bridge that sees both sides;
@@ -127,6 +128,10 @@ class Answers:
         "Stamped by a node that was not the primary by its own view."
         self._written_among: dict[Version, frozenset[str]] = {}
         "With whom its writer shared a view as a version was written."
+        self._alive: dict[tuple[str, int], frozenset[int]] = {}
+        "Node and its life → whom it has for alive."
+        self._lost_ns: dict[tuple[str, int, int], int] = {}
+        "Node, its life, a member that it has not for alive any more → since when."
         self._relayed: tuple[Answer, ...] = ()
         "What the message that a node is taking in says, if it is an answer to a forwarded read."
 
@@ -193,6 +198,12 @@ class Answers:
                 del self._met[pair]
         for name in sorted(sharing):
             self._met.setdefault(frozenset((node.name, name)), node.world.now_ns)
+        life, alive = (node.name, node.life), frozenset(_core(node).held.view.alive)
+        for key in self._alive.get(life, frozenset()) - alive:
+            self._lost_ns[*life, key] = node.world.now_ns
+        for key in alive:
+            self._lost_ns.pop((*life, key), None)
+        self._alive[life] = alive
 
     def written(self, node: NodeProcess, version: Version, *, aside: bool) -> None:
         """Note that `node` has just stamped a version, maybe `aside` of the primary."""
@@ -288,10 +299,14 @@ class Answers:
     ) -> bool:
         """Return whether `node` could know of a version that `holder` has."""
         writers = [one for one in sharing if (one.key, one.boot) == version.origin]
-        if writers or node.name in self._written_among.get(version, ()):
+        if writers:
             return True
         now_ns = node.world.now_ns
         since_ns = self._held_since.get((holder.name, holder.life, version), now_ns)
+        if node.name in self._written_among.get(version, ()):
+            writer, _ = version.origin
+            if since_ns < self._lost_ns.get((node.name, node.life, writer), NEVER):
+                return True
         return since_ns < self._met.get(frozenset((node.name, holder.name)), now_ns)
 
 
