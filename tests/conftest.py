@@ -13,8 +13,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.loops import LOOPS, run_watched
-from tests.processes import processes as processes
+from tests.support.loops import LOOPS, run_watched
+from tests.support.processes import processes as processes
 
 collect_ignore = ["peers"]  # Run by their own frameworks' rules, see peers/run.py.
 

@@ -14,7 +14,8 @@ import pytest
 
 from dcc import Client
 from dcc.descriptors import Reserve, are_left
-from tests.processes import ROOT, NodeProcess, Processes, clean_environment, wait_until
+from tests.support.paths import ROOT
+from tests.support.processes import NodeProcess, Processes, clean_environment, wait_until
 
 FEW = 160
 LIMITED = ("prlimit", f"--nofile={FEW}:{FEW}")

@@ -17,8 +17,8 @@ from dcc.client.results import NodeStats
 from dcc.figures import BY_PATH, COMBINERS, FIGURES, at, document, total
 from dcc.node.stats import packed
 from dcc.units import MILLISECOND
-from tests.cores import Cores
-from tests.processes import ROOT
+from tests.support.paths import ROOT
+from tests.support.wired_cores import Cores
 
 PAGE = ROOT / "docs/statistics.md"
 UNITS = {"count", "bytes", "seconds", "ratio", "per second", "flag", "text", "hash"}

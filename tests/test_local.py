@@ -11,7 +11,7 @@ import pytest
 
 from dcc.errors import ConfigError, DccError, UsageError
 from dcc.local import LocalCluster, Node
-from tests.processes import wait_until
+from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.process
 

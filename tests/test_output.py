@@ -11,7 +11,7 @@ from typing import IO
 import pytest
 
 from dcc.output import READER_GONE, UNWRITABLE
-from tests.client.peers import PeerThread
+from tests.support.client_peers import PeerThread
 
 pytestmark = [
     pytest.mark.process,

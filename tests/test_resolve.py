@@ -14,8 +14,8 @@ import zmq
 from dcc import resolve
 from dcc.resolve import Dial, Resolver, is_numeric, look_up_all, split
 from dcc.units import SECOND
-from tests.processes import wait_until
-from tests.tracing import Interruption, Tracer, interrupt
+from tests.support.processes import wait_until
+from tests.support.tracing import Interruption, Tracer, interrupt
 
 Hosts = dict[str, list[str]]
 

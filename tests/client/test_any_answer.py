@@ -16,9 +16,9 @@ from dcc.errors import DccError
 from dcc.units import MILLISECOND, SECOND
 from dcc.wire import messages as m
 from dcc.wire.codec import Header
-from tests.client.bench import TRIP_NS, Bench
-from tests.client.peers import PeerThread
-from tests.wire_samples import STRATEGIES, U64_MAX
+from tests.support.client_driver import TRIP_NS, Bench
+from tests.support.client_peers import PeerThread
+from tests.support.wire_samples import STRATEGIES, U64_MAX
 
 OPERATIONS: list[tuple[Operation, type[Any]]] = [
     (m.Get(key=b"key"), m.GetReply),

@@ -26,8 +26,8 @@ from dcc.wire.messages import (
     StatsReply,
     TopologyGet,
 )
-from tests.client.bench import TRIP_NS, Bench
-from tests.client.peers import Answer, Peer
+from tests.support.client_driver import TRIP_NS, Bench
+from tests.support.client_peers import Answer, Peer
 
 KEYS = sorted(b"key:%d" % number for number in range(300))
 ALL = Scan(slots=tuple(range(SLOT_COUNT)), prefix=b"")

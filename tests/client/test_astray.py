@@ -15,8 +15,8 @@ from dcc.errors import DccError, NodeUnavailable
 from dcc.types import Standing
 from dcc.units import MILLISECOND, SECOND
 from dcc.wire.messages import Code, ErrorReply, Get, Op, TopologyGet, Write
-from tests.client.bench import Bench
-from tests.client.peers import Peer, PeerThread
+from tests.support.client_driver import Bench
+from tests.support.client_peers import Peer, PeerThread
 
 KEY = b"key"
 PUT = Write(op=Op.PUT, key=KEY, value=b"v")

@@ -15,8 +15,8 @@ from dcc.limits import SLOT_COUNT
 from dcc.ring.hashing import slot_of
 from dcc.types import Standing
 from dcc.wire.messages import AuditGet, AuditReply, Code, ErrorReply
-from tests.client.bench import Bench
-from tests.client.peers import PeerThread, member
+from tests.support.client_driver import Bench
+from tests.support.client_peers import PeerThread, member
 
 SAME = SlotAudit(content=7, seen=5, items=3, ghosts=0)
 

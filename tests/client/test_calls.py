@@ -29,7 +29,7 @@ from dcc.wire.messages import (
     Write,
     WriteMany,
 )
-from tests.client.peers import PeerThread
+from tests.support.client_peers import PeerThread
 
 pytestmark = pytest.mark.process
 

@@ -16,7 +16,7 @@ from dcc.types import Now
 from dcc.units import MILLISECOND, SECOND
 from dcc.wire.codec import Header
 from dcc.wire.messages import Get, GetMany, Message, Op, Write, WriteMany
-from tests.client.peers import Peer, member
+from tests.support.client_peers import Peer, member
 
 MANY = range(20)
 

@@ -28,8 +28,8 @@ from dcc.wire.messages import (
     SettingsReply,
     TopologyGet,
 )
-from tests.client.bench import START_MS, TRIP_NS, Bench
-from tests.client.peers import Peer
+from tests.support.client_driver import START_MS, TRIP_NS, Bench
+from tests.support.client_peers import Peer
 
 Question = Clear | SetReplicas | ConvergedGet
 CHANGES: list[Question] = [Clear(), SetReplicas(replicas=2)]

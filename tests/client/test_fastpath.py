@@ -25,7 +25,7 @@ from dcc.wire.messages import (
     Write,
     WriteReply,
 )
-from tests.client.bench import Bench
+from tests.support.client_driver import Bench
 
 CODEC = Codec("dcc", sender=77, boot=88)
 NODE = Codec("dcc", sender=5, boot=6)

@@ -13,8 +13,8 @@ import pytest
 
 from dcc.client.sync import Client
 from dcc.errors import ClientClosed
-from tests.client.forks import in_child
-from tests.client.peers import PeerThread
+from tests.support.client_peers import PeerThread
+from tests.support.forks import in_child
 
 pytestmark = [
     pytest.mark.process,
@@ -144,6 +144,6 @@ def test_workers_of_multiprocessing_use_a_client_of_before() -> None:
 
 def test_a_prefork_server_without_hooks_answers_every_request() -> None:
     with PeerThread() as peer:
-        argv = [sys.executable, "-m", "tests.client.prefork", peer.address]
+        argv = [sys.executable, "-m", "tests.support.prefork_server", peer.address]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=100, check=False)
         assert (done.returncode, done.stdout) == (0, "right\n"), done.stderr

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from dcc.wire.messages import Get
-from tests.client.peers import PeerThread
 from tests.client.test_shell import closed_port, silent_to
+from tests.support.client_peers import PeerThread
 
 pytest.importorskip("gevent")
 pytestmark = pytest.mark.process

@@ -11,7 +11,7 @@ from dcc.types import NO_VERSION
 from dcc.units import MILLISECOND, SECOND
 from dcc.wire.codec import Header
 from dcc.wire.messages import Get, GetReply, Message, Status
-from tests.client.bench import TRIP_NS, Bench
+from tests.support.client_driver import TRIP_NS, Bench
 
 KEY = b"user:42"
 CALM = 2 * REVIEWED_EVERY

@@ -19,10 +19,10 @@ from dcc.client.sync import Client
 from dcc.errors import ClientClosed, DccError
 from dcc.guard import Guard
 from dcc.wire.messages import Get
-from tests.client.peers import PeerThread
 from tests.client.test_shell import silent_to
-from tests.processes import wait_until
-from tests.tracing import Interruption, Tracer, interrupt
+from tests.support.client_peers import PeerThread
+from tests.support.processes import wait_until
+from tests.support.tracing import Interruption, Tracer, interrupt
 
 pytestmark = pytest.mark.process
 

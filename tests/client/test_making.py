@@ -14,7 +14,7 @@ import dcc
 from dcc import AsyncClient, Client
 from dcc.client.memo import plain
 from dcc.client.stampede import lease_key
-from tests.client.blocking import Blocking
+from tests.support.async_as_blocking import Blocking
 
 pytestmark = pytest.mark.process
 LEASE = lease_key(b"k").decode()

@@ -30,8 +30,8 @@ from dcc.wire.messages import (
     WriteMany,
     WriteManyReply,
 )
-from tests.client.bench import TRIP_NS, Bench
-from tests.client.peers import Peer
+from tests.support.client_driver import TRIP_NS, Bench
+from tests.support.client_peers import Peer
 
 KEYS = tuple(b"key:%d" % number for number in range(200))
 VALUES = {key: b"value of " + key for key in KEYS}

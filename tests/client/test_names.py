@@ -12,8 +12,8 @@ import pytest
 
 from dcc.client.sync import Client
 from dcc.errors import NodeUnavailable
-from tests.client.peers import PeerThread
-from tests.processes import Processes
+from tests.support.client_peers import PeerThread
+from tests.support.processes import Processes
 
 pytestmark = pytest.mark.process
 

@@ -29,10 +29,10 @@ from dcc.wire.messages import (
     Write,
     WriteMany,
 )
-from tests.client.bench import TRIP_NS, Bench, OnceLock
-from tests.client.blocking import Blocking
-from tests.client.forks import in_child
-from tests.client.peers import Peer, PeerThread
+from tests.support.async_as_blocking import Blocking
+from tests.support.client_driver import TRIP_NS, Bench, OnceLock
+from tests.support.client_peers import Peer, PeerThread
+from tests.support.forks import in_child
 
 KEY = b"user:42"
 PUT = Write(op=Op.PUT, key=KEY, value=b"mine")

@@ -42,9 +42,9 @@ from dcc.wire.messages import (
     WriteMany,
     WriteManyReply,
 )
-from tests.client.forks import in_child
-from tests.client.peers import PeerThread
-from tests.processes import wait_until
+from tests.support.client_peers import PeerThread
+from tests.support.forks import in_child
+from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.process
 

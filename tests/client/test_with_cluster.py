@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import dcc
-from tests.client.forks import in_child
-from tests.processes import wait_until
+from tests.support.forks import in_child
+from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.process
 

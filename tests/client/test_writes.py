@@ -38,8 +38,8 @@ from dcc.wire.messages import (
     Write,
     WriteReply,
 )
-from tests.client.bench import TRIP_NS, Bench
-from tests.client.peers import Answer, Peer
+from tests.support.client_driver import TRIP_NS, Bench
+from tests.support.client_peers import Answer, Peer
 
 KEY = b"user:42"
 PUT = Write(op=Op.PUT, key=KEY, value=b"v")

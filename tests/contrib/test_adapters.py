@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes import wait_until
+from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.process
 

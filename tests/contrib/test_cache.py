@@ -22,7 +22,7 @@ from dcc import (
 )
 from dcc.client.values import ZLIB, Values
 from dcc.contrib.leases import Lease
-from tests.processes import wait_until
+from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.process
 

@@ -8,7 +8,7 @@ import pytest
 
 from dcc import LocalCluster
 from dcc.client.url import CACHE_OPTIONS, CLIENT_OPTIONS
-from tests.processes import ROOT
+from tests.support.paths import ROOT
 
 OTHER = (ROOT / "docs/other.md").read_text("utf-8")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.contrib.pages import RUN_IN, Site, commands, start_site, write_programs
-from tests.processes import NodeProcess, Processes, wait_until
+from tests.support.example_sites import RUN_IN, Site, commands, start_site, write_programs
+from tests.support.processes import NodeProcess, Processes, wait_until
 
 pytestmark = pytest.mark.process
 

@@ -20,7 +20,8 @@ import tarfile
 import time
 from dataclasses import dataclass
 
-from tests.processes import ROOT, Processes, clean_environment
+from tests.support.paths import ROOT
+from tests.support.processes import Processes, clean_environment
 
 HERE = ROOT / "tests/peers"
 INSTALLED = ROOT / ".venv/peers"

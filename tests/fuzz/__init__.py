@@ -1,1 +1,0 @@
-"""Fuzzing of what a node takes from anybody: the codec, the core, and real sockets."""

@@ -1,0 +1,1 @@
+"""Real node processes: one file for each situation."""

@@ -1,0 +1,1 @@
+"""What the source and the documents must keep to."""

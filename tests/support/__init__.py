@@ -1,0 +1,1 @@
+"""What tests share: wired parts, stand-ins of peers, processes, samples."""
