@@ -56,11 +56,17 @@ class AuthenticationFailed(DccError, PermissionError):
 
 
 class NotAllowed(AuthenticationFailed):
-    """This client's key is known, and does not allow this operation. Nothing happened."""
+    """This client's key is known, and does not allow this operation. Nothing happened.
+
+    Of a `put_many` or `delete_many` other keys may be allowed: then `definite` is false. `partial`
+    lists those of which nothing happened, or nothing is known.
+    """
+
+    partial: object = None
 
 
 class InvalidKey(DccError, ValueError):
-    """A key is empty or longer than 512 bytes as UTF-8. Nothing was sent."""
+    """A key is empty, longer than 512 bytes as UTF-8, or to be written and a lease's. Not sent."""
 
 
 class ValueTooLarge(DccError, ValueError):

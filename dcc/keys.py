@@ -24,6 +24,8 @@ import stat
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +46,7 @@ LOOK_NS = 200 * MILLISECOND
 NAME = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.:\[\]-]{0,127}")
 KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 DIRECTORIES = {Role.NODE: "nodes", Role.CLIENT: "clients", Role.ADMIN: "admins"}
+SUBDIRECTORIES = ("servers", "secrets", *DIRECTORIES.values())
 SERVER = "server"
 "The name under which the cluster's own key is handled by the commands."
 
@@ -117,6 +120,7 @@ class Directory:
         if not name:
             name = self._only_name(roles)
         path = self.path / "secrets" / f"{checked_name(name)}.secret"
+        _check_place(self.path)
         pair, role = read_pair(path)
         if role not in roles:
             raise ConfigError(f"keys: {path} is for a {_word(role)}, not for a {_words(roles)}")
@@ -134,6 +138,7 @@ class Directory:
 
     def server(self) -> Pair:
         """Return the pair that this cluster's nodes serve with."""
+        _check_place(self.path)
         return read_pair(self.path / "server.secret")[0]
 
     def servers(self) -> tuple[bytes, ...]:
@@ -165,36 +170,44 @@ class Directory:
                     found[key] = who
         return found
 
+    def glance(self) -> tuple[tuple[int, int], ...]:
+        """Return what changes whenever a file comes, goes or takes another's place; constant time.
+
+        Not when one is written in place: what tells that too is `signature`.
+        """
+        return tuple([_changed_at(self.path / name) for name in ("", *SUBDIRECTORIES)])
+
     def signature(self, *, whole: bool) -> Signature:
         """Return what changes whenever a file does; if not `whole`, one of the connecting side."""
+        suffixes = {"servers": ".pub", "secrets": ".secret"}
+        if whole:
+            suffixes |= {"": ".secret"} | dict.fromkeys(DIRECTORIES.values(), ".pub")
         lines = []
-        for path in self._paths(whole=whole):
-            try:
-                found = path.stat()
-            except OSError:
-                continue
-            lines.append((str(path), found.st_ino, found.st_size, found.st_mtime_ns))
+        for directory, suffix in suffixes.items():
+            for entry in self._entries(directory, suffix):
+                try:
+                    found = entry.stat()
+                except OSError:
+                    continue
+                lines.append((entry.path, found.st_ino, found.st_size, found.st_mtime_ns))
         return tuple(lines)
 
-    def _paths(self, *, whole: bool) -> list[Path]:
-        paths = self._files("servers", ".pub") + self._files("secrets", ".secret")
-        if whole:
-            paths.append(self.path / "server.secret")
-            for directory in DIRECTORIES.values():
-                paths += self._files(directory, ".pub")
-        return paths
-
     def _files(self, directory: str, suffix: str) -> list[Path]:
+        _check_place(self.path)
+        return [Path(entry.path) for entry in self._entries(directory, suffix)]
+
+    def _entries(self, directory: str, suffix: str) -> list[os.DirEntry[str]]:
         try:
-            names = sorted(os.listdir(self.path / directory))
+            with os.scandir(self.path / directory) as listed:
+                found = list(islice(listed, FILES_MAX + 1))
         except FileNotFoundError:
             return []
         except OSError as error:
             raise ConfigError(f"keys: {self.path / directory}: {error.strerror}") from error
-        if len(names) > FILES_MAX:
+        if len(found) > FILES_MAX:
             raise ConfigError(f"keys: {self.path / directory}: more than {FILES_MAX} files")
-        found = [one for one in names if one.endswith(suffix) and not one.startswith(".")]
-        return [self.path / directory / name for name in found]
+        named = [e for e in found if e.name.endswith(suffix) and not e.name.startswith(".")]
+        return sorted(named, key=attrgetter("name"))
 
 
 class Keyring:
@@ -280,11 +293,11 @@ def _read(path: Path, *, private: bool) -> Mapping[str, Any]:
     try:
         # Without O_NONBLOCK a pipe would keep its reader waiting.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
                 raise ConfigError(f"keys: {path} is no regular file")
             text = file.read(FILE_BYTES_MAX + 1)
-        _check_mode(path, mode, private=private)
+        _check_mode(path, found, private=private)
         if len(text) > FILE_BYTES_MAX:  # What is cut off may be a right that is taken away.
             raise ConfigError(f"keys: {path} has more than {FILE_BYTES_MAX} bytes")
         return tomllib.loads(text.decode())
@@ -294,15 +307,67 @@ def _read(path: Path, *, private: bool) -> Mapping[str, Any]:
         raise ConfigError(f"keys: {path} is no key file: {error}") from error
 
 
-def _check_mode(path: Path, mode: int, *, private: bool) -> None:
-    """Raise ConfigError if others may read what is private, or everybody may write."""
-    if private and mode & (stat.S_IRWXG | stat.S_IRWXO):
+def _check_mode(path: Path, found: os.stat_result, *, private: bool) -> None:
+    """Raise ConfigError if others may read what is private, or everybody may write.
+
+    Root may share a private file with a group, which whoever reads it is in: a Kubernetes secret
+    that is mounted for another user looks so.
+    """
+    mode = found.st_mode
+    shared = 0 if found.st_uid or not os.geteuid() else stat.S_IRGRP
+    if private and mode & (stat.S_IRWXG | stat.S_IRWXO) & ~shared:
         raise ConfigError(
             f"keys: {path} is private, but others than its owner may use it (mode"
             f" {stat.S_IMODE(mode):04o}); chmod 600 it"
         )
-    if mode & stat.S_IWOTH or os.stat(path.parent).st_mode & stat.S_IWOTH:
+    # Of `server.secret` this is the whole directory, which `_check_place` looks at.
+    inside = path.name != f"{SERVER}.secret" and os.stat(path.parent).st_mode & stat.S_IWOTH
+    if (mode & stat.S_IWOTH or inside) and not _is_read_only(path):
         raise ConfigError(f"keys: everybody may write {path}; whoever does lets anybody in")
+
+
+def _check_place(root: Path) -> None:
+    """Raise ConfigError if everybody may put a directory of their own in place of one in `root`.
+
+    Where only owners may replace what is theirs (the sticky bit, as where Kubernetes mounts
+    secrets), all that counts must be root's, this process's user's or the owner's of the whole.
+    """
+    try:
+        found = os.stat(root)
+    except OSError:
+        return  # What is read from it will say so.
+    if not found.st_mode & stat.S_IWOTH or _is_read_only(root):
+        return
+    trusted = {0, os.geteuid(), found.st_uid}
+    sticky = found.st_mode & stat.S_ISVTX
+    if not sticky or not _owners(root) <= trusted:
+        raise ConfigError(f"keys: everybody may write {root}; whoever does lets anybody in")
+
+
+def _owners(root: Path) -> set[int]:
+    """Return whose the directories of keys are, and the links that lead to them."""
+    found = set()
+    for name in (*SUBDIRECTORIES, f"{SERVER}.secret"):
+        for follow in (True, False):
+            try:
+                found.add(os.stat(root / name, follow_symlinks=follow).st_uid)
+            except OSError:
+                continue
+    return found
+
+
+def _is_read_only(path: Path) -> bool:
+    """Return whether nobody may write there, whatever the modes say."""
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def _changed_at(path: Path) -> tuple[int, int]:
+    """Return which file this is, and when it was changed; zeros if it is away."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0, 0
+    return found.st_ino, found.st_mtime_ns
 
 
 def checked_name(name: str) -> str:

@@ -82,6 +82,42 @@ def test_what_everybody_may_write_lets_nobody_in(made: Path) -> None:
         Directory(made).allowed()
 
 
+def test_a_directory_that_everybody_may_write_is_refused_by_clients_too(made: Path) -> None:
+    made.chmod(0o777)
+    with pytest.raises(ConfigError, match="everybody may write"):
+        Keyring(made, "app", (Role.CLIENT,))
+    with pytest.raises(ConfigError, match="everybody may write"):
+        Directory(made).allowed()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_secret_as_kubernetes_mounts_it_is_read_and_a_strangers_directory_in_it_is_not(
+    made: Path, tmp_path: Path
+) -> None:
+    """All is a link into a directory that is replaced as a whole; the mount has mode 1777."""
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    made.rename(mount / "..2026_01_01")
+    (mount / "..data").symlink_to("..2026_01_01")
+    for name in ("server.secret", "secrets", "servers", "nodes", "clients"):
+        (mount / name).symlink_to(f"..data/{name}")
+    mount.chmod(0o1777)
+    assert Keyring(mount, "app", (Role.CLIENT,)).name == "app"
+    before = Directory(mount).glance()
+    (mount / "..2026_01_02").mkdir()
+    for name in ("secrets", "servers", "nodes"):
+        (mount / "..2026_01_01" / name).rename(mount / "..2026_01_02" / name)
+    (mount / "..2026_01_01/server.secret").rename(mount / "..2026_01_02/server.secret")
+    (mount / "..next").symlink_to("..2026_01_02")
+    (mount / "..next").rename(mount / "..data")
+    assert Directory(mount).glance() != before
+    assert {who.name for who in Directory(mount).allowed().values()} == {"n1"}
+    (mount / "admins").mkdir()
+    os.chown(mount / "admins", 12_345, 12_345)
+    with pytest.raises(ConfigError, match="everybody may write"):
+        Directory(mount).allowed()
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -51,7 +51,7 @@ class Written(NamedTuple):
     maybe: frozenset[bytes]
     "Those of the failed that may have been written."
     error: DccError | None
-    "Why the last of them failed."
+    "Why the last of them failed; `NotAllowed` if any of them was not."
 
 
 class ReadMany(ManyKeys):
@@ -309,5 +309,8 @@ class ChangeMany(ManyKeys):
     def _end(self) -> None:
         self.done = True
         failed = tuple(key for key in self._values if key in self._failed)
-        error = self._failed[failed[-1]] if failed else None
+        errors = [self._failed[key] for key in failed]
+        # What is not allowed does not pass with time, unlike all else.
+        lasting = [one for one in errors if isinstance(one, NotAllowed)]
+        error = (lasting or errors or [None])[-1]
         self.result = Written(self._done_count, failed, frozenset(self._maybe), error)

@@ -21,13 +21,17 @@ from dcc.client.arguments import (
 )
 from dcc.client.many import Written
 from dcc.client.routing import View
-from dcc.errors import MaybeStored, NodeUnavailable
+from dcc.client.stampede import SUFFIX
+from dcc.errors import InvalidKey, MaybeStored, NodeUnavailable, NotAllowed
 from dcc.limits import SLOT_COUNT
 from dcc.types import NO_VERSION, Version
 from dcc.wire.messages import Get, GetReply, Op, Outcome, Status, Write, WriteMany, WriteReply
 
 SCAN_SLOTS = 512
 "Slots asked for in one step of a scan: a step is one call with a deadline of its own."
+
+TAKING_AWAY = (Op.DELETE, Op.TOUCH)
+"Operations that put nothing under a key."
 
 AUDIT_SLOTS = 1_024
 "Slots in one step of an audit, which nodes answer by looking at all their entries in them."
@@ -78,9 +82,12 @@ class Operations:
         initial: int = 0,
     ) -> Write:
         """Return the operation of a write."""
+        raw = key_bytes(key)
+        if raw.endswith(SUFFIX) and op not in TAKING_AWAY:
+            raise _leases_own(raw)
         return Write(
             op=op,
-            key=key_bytes(key),
+            key=raw,
             value=value,
             ttl_ms=self.ttl_ms(ttl),
             w=self.w if isinstance(w, Unset) else quorum("w", w),
@@ -91,6 +98,10 @@ class Operations:
 
     def writing_many(self, op: Op, items: dict[bytes, bytes], ttl: int) -> WriteMany:
         """Return the operation that writes all of `items`."""
+        if op not in TAKING_AWAY:
+            for raw in items:
+                if raw.endswith(SUFFIX):
+                    raise _leases_own(raw)
         listed = tuple(items.items())
         return WriteMany(op=op, items=listed, ttl_ms=ttl, w=self.w, versions=True)
 
@@ -153,17 +164,22 @@ def name_partial(error: NodeUnavailable, names: Sequence[str], raws: Sequence[by
 
 
 def failed_names(names: Sequence[str], raws: Sequence[bytes], written: Written) -> list[str]:
-    """Return the keys of a `put_many` that failed."""
+    """Return the keys of a `put_many` that failed; raise the error if some are not allowed."""
     if not written.failed:
         return []
     failed = set(written.failed)
-    return [name for name, raw in zip(names, raws, strict=True) if raw in failed]
+    found = [name for name, raw in zip(names, raws, strict=True) if raw in failed]
+    if isinstance(written.error, NotAllowed):
+        raise _not_allowed(written, found)
+    return found
 
 
 def deleted(names: Mapping[bytes, str], written: Written) -> int:
     """Return how many keys a `delete_many` found; raise the error if some failed."""
     if not written.failed:
         return written.done
+    if isinstance(written.error, NotAllowed):
+        raise _not_allowed(written, [names[raw] for raw in written.failed])
     text = f"{len(written.failed)} keys failed, {written.done} were deleted: {written.error}"
     if written.maybe:
         raise MaybeStored(text) from written.error
@@ -171,6 +187,22 @@ def deleted(names: Mapping[bytes, str], written: Written) -> int:
     error.definite = not written.done
     error.partial = [names[raw] for raw in written.failed]
     raise error from written.error
+
+
+def _leases_own(raw: bytes) -> InvalidKey:
+    """Return the error of a write of a key that `get_or_put` uses for leases.
+
+    A value there would keep every caller waiting for one who makes the value of another key.
+    """
+    return InvalidKey(f"key: {raw.decode()!r} ends with {SUFFIX.decode()!r}, as leases do")
+
+
+def _not_allowed(written: Written, failed: list[str]) -> NotAllowed:
+    """Return the error of a call of many keys of which some are not allowed."""
+    error = NotAllowed(str(written.error))
+    error.definite = not (written.done or written.maybe)
+    error.partial = failed
+    return error
 
 
 def _read_policy(read: str) -> bool:

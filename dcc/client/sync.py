@@ -284,7 +284,10 @@ class Client(MakesValues):
         return hits_by_name(names, raws, found)
 
     def put_many(self, mapping: Mapping[str, Value], *, ttl: Ttl | Unset = UNSET) -> list[str]:
-        """Store all of `mapping`; return the keys that failed (and may or may not be stored)."""
+        """Store all of `mapping`; return the keys that failed (and may or may not be stored).
+
+        NotAllowed: this client's key does not allow some of them; `.partial` lists the failed.
+        """
         names, raws = keys_bytes(mapping)
         items = dict(zip(raws, map(value_bytes, mapping.values()), strict=True))
         written = self._write_many(Op.PUT, items, self._ops.ttl_ms(ttl))

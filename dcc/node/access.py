@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from dcc.types import Member, NodeKey
@@ -17,8 +17,8 @@ class Access:
         """"keys", "insecure" (none, and other machines can reach it) or "open" (none)."""
         self.nodes: frozenset[NodeKey] | None = None
         "Members' names by their keys, as far as keys are allowed; None without keys: everybody."
-        self.refused: Mapping[str, int] = {}
-        "Connections and messages that keys kept out, by reason."
+        self.refused: Callable[[], Mapping[str, int]] = dict
+        "Tells the connections and messages that keys kept out, by reason."
 
     def admits(self, node: NodeKey) -> bool:
         """Return whether `node` may be a member."""

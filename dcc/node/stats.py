@@ -173,7 +173,7 @@ def _staleness(sample: Staleness) -> dict[str, Any]:
 def _kept_out(machines: Machines) -> dict[str, Any]:
     """Return how others are kept out here, and how often they were."""
     access = machines.access
-    return {"security": {machines.config.name: access.mode}, "refused": dict(access.refused)}
+    return {"security": {machines.config.name: access.mode}, "refused": dict(access.refused())}
 
 
 def _named(names: Mapping[NodeKey, str], figures: Mapping[NodeKey, int]) -> dict[str, int]:

@@ -6,9 +6,10 @@ carries the key, as `User-Id`. So who is meant is looked up for each message in 
 swapped when the key files change. A key that is removed counts for nothing from then on, also on
 connections that exist.
 
-The thread answers, looks every 200 ms whether the files have changed, and touches nothing of the
-loop's but the queue of what the loop is to hear. A bug does not end the thread: it is told, and the
-thread goes on. Should it end all the same, nobody new is let in (`ZAP_ENFORCE_DOMAIN`).
+The thread answers, looks every 200 ms whether files came or went (and at each of them, where these
+are not thousands), and touches nothing of the loop's but the queue of what the loop is to hear. A
+bug does not end the thread: it is told, and the thread goes on. Should it end all the same, nobody
+new is let in (`ZAP_ENFORCE_DOMAIN`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ REQUESTS, GOSSIP = b"requests", b"gossip"
 "ZAP's domains, one for each plane: gossip is for nodes only."
 PLACE = "inproc://zeromq.zap.01"
 LOOK_MS = 200
+LOOKING_PART = 50
+"Part of the time that may go into looking at every single file."
 CLOSE_S = 2.0
 "How long `close` waits for the thread, which a file system that hangs may hold."
 BUG_PAUSE_S = 0.05
@@ -47,8 +50,8 @@ class Refusals:
     """What was refused: counted, and told once of each peer. Safe to use from any thread."""
 
     def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        "Connections and messages, by reason."
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
         self.told: SimpleQueue[Told] = SimpleQueue()
         "What is to be logged."
         self.on_news: Callable[[], None] = lambda: None
@@ -57,11 +60,17 @@ class Refusals:
 
     def add(self, reason: str, who: str, **fields: Any) -> None:
         """Count one; let it be logged if it is the first of its kind."""
-        self.counts[reason] += 1
-        if (reason, who) in self._said or len(self._said) >= SAID_MAX:
-            return
-        self._said.add((reason, who))
+        with self._lock:
+            self._counts[reason] += 1
+            if (reason, who) in self._said or len(self._said) >= SAID_MAX:
+                return
+            self._said.add((reason, who))
         self.tell("connection_refused", {"reason": reason, "who": who, **fields})
+
+    def counts(self) -> dict[str, int]:
+        """Return how many connections and messages were refused so far, by reason."""
+        with self._lock:
+            return dict(self._counts)
 
     def tell(self, event: str, fields: dict[str, Any]) -> None:
         """Let something be logged."""
@@ -70,7 +79,8 @@ class Refusals:
 
     def forget(self) -> None:
         """Tell everything once more: who is allowed has changed."""
-        self._said = set()
+        with self._lock:
+            self._said = set()
 
 
 class Authenticator:
@@ -80,6 +90,8 @@ class Authenticator:
         """Read the files; ConfigError if that is not possible."""
         self._directory = directory
         self._signature = directory.signature(whole=True)
+        self._glance = directory.glance()
+        self._whole_due = 0
         self.allowed: dict[str, Identity] = directory.allowed()
         "By public key. Replaced as a whole, never changed."
         self.nodes: frozenset[NodeKey] = _nodes(self.allowed)
@@ -152,7 +164,7 @@ class Authenticator:
                 self._answer(socket)
             else:
                 self._inner.recv(4096)
-                self._due = 0
+                self._due = self._whole_due = 0
         if time.monotonic_ns() >= self._due:
             self._due = time.monotonic_ns() + LOOK_MS * MILLISECOND
             self._read_again()
@@ -177,6 +189,15 @@ class Authenticator:
         return False
 
     def _read_again(self) -> None:
+        glance, now = self._directory.glance(), time.monotonic_ns()
+        if glance == self._glance and now < self._whole_due:
+            return
+        self._glance = glance
+        self._read_whole()
+        # What was changed in place is found out later where there are thousands of files.
+        self._whole_due = now + LOOKING_PART * (time.monotonic_ns() - now)
+
+    def _read_whole(self) -> None:
         try:
             signature = self._directory.signature(whole=True)
             if signature == self._signature:

@@ -14,6 +14,7 @@ import dcc
 from dcc import AsyncClient, Client
 from dcc.client.memo import plain
 from dcc.client.stampede import lease_key
+from dcc.wire.messages import Op, Write
 from tests.support.async_as_blocking import Blocking
 
 pytestmark = pytest.mark.process
@@ -97,8 +98,28 @@ def test_options_are_checked_before_anything_is_asked(
         cache.get_or_put("k", Factory(), **options)
 
 
+def hold_lease(cache: Any) -> None:
+    """Let another caller make the value of `k`."""
+    taken = Write(op=Op.PUT, key=LEASE.encode(), value=b"of another", ttl_ms=60_000)
+    with Client(cache._ops.addresses) as another:
+        another._call(taken)
+
+
+def test_what_looks_like_a_lease_is_no_key_of_an_application(cache: Any) -> None:
+    for write, given in (
+        (cache.put, (LEASE, b"v")),
+        (cache.add, (LEASE, b"v")),
+        (cache.incr, (LEASE,)),
+        (cache.put_many, ({"other": b"v", LEASE: b"v"},)),
+    ):
+        with pytest.raises(dcc.InvalidKey, match="as leases do"):
+            write(*given)
+    assert cache.get_many(["other", LEASE]) == {}
+    assert cache.delete(LEASE) is False
+
+
 def test_who_waits_in_vain_gives_up(cache: Any) -> None:
-    cache.put(LEASE, b"of somebody", ttl=60)
+    hold_lease(cache)
     factory = Factory()
     with pytest.raises(dcc.OperationTimeout):
         cache.get_or_put("k", factory, wait=0.2)
@@ -110,7 +131,7 @@ def test_a_stale_value_is_handed_out_while_another_makes_it(cache: Any) -> None:
     kept = {"ttl": 0.2, "stale_ttl": 60, "beta": 0}
     assert cache.get_or_put("k", factory, **kept) == b"1"
     time.sleep(0.4)
-    cache.put(LEASE, b"of another", ttl=60)
+    hold_lease(cache)
     assert cache.get_or_put("k", factory, **kept) == b"1"
     cache.delete(LEASE)
     assert cache.get_or_put("k", factory, **kept) == b"2"

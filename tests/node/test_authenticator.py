@@ -12,7 +12,15 @@ import pytest
 import zmq
 
 from dcc.errors import ConfigError
-from dcc.keys import FILE_BYTES_MAX, Credentials, Directory, make_pair, present, read_public
+from dcc.keys import (
+    FILE_BYTES_MAX,
+    Credentials,
+    Directory,
+    Signature,
+    make_pair,
+    present,
+    read_public,
+)
 from dcc.node.security import Closed, _hang_up
 from dcc.node.zap import REQUESTS, Authenticator, Refusals
 from dcc.types import Role
@@ -71,6 +79,39 @@ def test_a_directory_that_is_away_revokes_nobody(
     aside.rename(made / part)
     dcc_keys(made, "revoke", "app")
     assert seen(authenticator) == ({"a"}, ["keys_read"])
+
+
+class Counted(Directory):
+    """Counts how often every single file was looked at."""
+
+    looks = 0
+
+    def signature(self, *, whole: bool) -> Signature:
+        self.looks += 1
+        return super().signature(whole=whole)
+
+
+def test_thousands_of_files_are_not_looked_at_one_by_one_all_the_time(made: Path) -> None:
+    for number in range(2_000):
+        public = make_pair().public.decode()
+        (made / f"clients/c{number}.pub").write_text(f'public = ["{public}"]')
+    directory = Counted(made)
+    opened = Authenticator(directory, Refusals())
+    try:
+        began = time.monotonic()
+        opened._read_again()
+        cost = time.monotonic() - began
+        before = directory.looks
+        for _ in range(10):
+            opened._read_again()
+        waited = time.monotonic() - began - cost
+        assert directory.looks - before <= waited / cost + 1, "a fiftieth of the time, or one look"
+        dcc_keys(made, "revoke", "c7")
+        names, events = seen(opened)
+        assert "c7" not in names
+        assert events == ["keys_read"], "what comes or goes is seen at once"
+    finally:
+        opened.close()
 
 
 @pytest.mark.parametrize("text", ["public = " + "1" * 5_000, "public = " + "[" * 20_000])
@@ -153,7 +194,7 @@ def test_who_was_not_asked_about_is_nobody(
     assert server.poll(10_000)
     head = server.recv(copy=False)
     assert closed.who_sent(head, head.bytes) is None
-    assert sum(closed.refusals.counts.values()) == 1
+    assert sum(closed.refusals.counts().values()) == 1
     server.close(0)
     client.close(0)
 

@@ -73,7 +73,12 @@ def test_a_reader_and_a_client_with_a_prefix(ground: Ground) -> None:
         chief.put(key, b"v")
     assert reader.get("other") == b"v"
     began = time.monotonic()
-    for change in (lambda: reader.put("x", b"v"), lambda: reader.delete("other")):
+    for change in (
+        lambda: reader.put("x", b"v"),
+        lambda: reader.delete("other"),
+        lambda: reader.put_many({"x": b"v", "y": b"v"}),
+        lambda: reader.delete_many(["x", "other"]),
+    ):
         with pytest.raises(dcc.NotAllowed, match="for reading only"):
             change()
     app1.put("app1:c", b"v")
@@ -87,6 +92,14 @@ def test_a_reader_and_a_client_with_a_prefix(ground: Ground) -> None:
     ):
         with pytest.raises(dcc.NotAllowed, match="begins with none"):
             use()
+    many = {f"app1:{n}": b"v" for n in range(500)} | {"other": b"w"}
+    with pytest.raises(dcc.NotAllowed, match="begins with none") as refused:
+        app1.put_many(many)
+    assert refused.value.definite is False, "keys in other messages are stored"
+    assert isinstance(refused.value.partial, list)
+    stored = many.keys() - refused.value.partial
+    assert "other" not in stored
+    assert stored == chief.get_many(many).keys() - {"other"}
     assert time.monotonic() - began < 4, "each is refused at once"
     assert chief.get("other") == b"v"
 
