@@ -82,7 +82,7 @@ def one_view(nodes: Sequence[NodeProcess]) -> bool:
 def test_all_that_one_node_took_is_read_through_all_others(processes: Processes) -> None:
     nodes = processes.nodes(5, *OPTIONS)
     count = 20_000
-    with dcc.Client(nodes[0].address) as client:
+    with dcc.Client(nodes[0].address, timeout=10) as client:
         for first in range(0, count, 200):
             some = {f"key-{i}": value_of(i) for i in range(first, first + 200)}
             assert client.put_many(some) == []

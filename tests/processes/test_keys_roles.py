@@ -57,6 +57,7 @@ def test_a_client_reads_and_writes_and_changes_nothing_that_all_share(ground: Gr
         client.set_replicas(2)
     assert client.get("key") == b"value"
     assert client.replicas == 1
+    wait_until(lambda: len(node.events("not_allowed")) == 2, 5, node.text)
     assert [one["message"] for one in node.events("not_allowed")] == ["Clear", "SetReplicas"]
     chief.set_replicas(2)
     assert client.replicas == 2
