@@ -13,7 +13,8 @@ instant: each has the other for alive, in the life that it is in. Of that, it co
 
 So nobody can know what is written across a cut, not even if there is a bridge that sees both sides;
 a node that was away can know as soon as it is among the others again. Whoever was asked about the
-key since the read came in, and has not answered, is left out: more than ask a node cannot do.
+key since the read came in, and has not answered, is left out: more than ask a node cannot do. So is
+who has left every question without an answer for long (`silences`).
 A write that went round its primary may take `ASIDE_NS` to get there, from the write on, or from
 when a link that was cut lets it pass: neither of the two may have noticed the cut yet, and just
 that makes clients go round. What is so young is noted apart, because the primary has to know of it
@@ -43,6 +44,7 @@ from dcc.wire.messages import (
     Status,
 )
 from simulations.processes import NodeProcess
+from simulations.silences import Silences
 
 ASKING = frozenset((TAG[Get], TAG[GetMany], TAG[Scan]))
 ANSWERING = frozenset((TAG[GetReply], TAG[GetManyReply], TAG[ScanReply]))
@@ -81,7 +83,7 @@ class Answer(NamedTuple):
     value: Version = NO_VERSION
     "The newest of them that is a value which a read would find there."
     asked: bool = False
-    "Whether it has asked somebody since the read came in."
+    "Whether it has asked somebody since the read came in, or for long in vain."
     evicted: bool = False
     "Whether it has evicted anything in this life."
     holders: tuple[str, ...] = ()
@@ -118,6 +120,7 @@ class Answers:
         "Asker, asked, key → when last."
         self._given: dict[tuple[str, int, int], tuple[Answer, ...]] = {}
         "Who asked, its life, the number of the request → what was answered."
+        self.silences = Silences()
         self._met: dict[frozenset[str], int] = {}
         "Two nodes that share a view → since when."
         self._held_since: dict[tuple[str, int, Version], int] = {}
@@ -197,7 +200,10 @@ class Answers:
             if not pair - {node.name} <= sharing:
                 del self._met[pair]
         for name in sorted(sharing):
-            self._met.setdefault(frozenset((node.name, name)), node.world.now_ns)
+            pair = frozenset((node.name, name))
+            if pair not in self._met:
+                self._met[pair] = node.world.now_ns
+                self.silences.met(node, name)
         life, alive = (node.name, node.life), frozenset(_core(node).held.view.alive)
         for key in self._alive.get(life, frozenset()) - alive:
             self._lost_ns[*life, key] = node.world.now_ns
@@ -263,7 +269,8 @@ class Answers:
         young: set[Version] = set()
         sharing = list(sharing_view(node))
         for other in sharing:
-            if self._fetched.get((node.name, other.name, key), -1) >= question.since_ns:
+            in_vain = self._fetched.get((node.name, other.name, key), -1) >= question.since_ns
+            if in_vain or self.silences.is_mute(node, other):
                 asked = True
                 continue
             record = _held(other, key)

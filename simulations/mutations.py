@@ -129,6 +129,17 @@ def serves_in_doubt(core: NodeCore) -> None:
     _replace(core.certainty, "_may_know_newer", lambda slot, *, aside: ())
 
 
+def silent_given_up(core: NodeCore) -> None:
+    """A node takes itself for caught up, for good, with those who have long been silent."""
+    sync, caught_up = core.sync, core.sync.caught_up
+
+    def mutant() -> None:
+        sync.mute(frozenset())
+        caught_up()
+
+    _replace(sync, "caught_up", mutant)
+
+
 def lists_in_doubt(core: NodeCore) -> None:
     """A node lists what it holds as if others could not have deleted it without it."""
     certainty, listings = core.certainty, core.listings
@@ -398,7 +409,7 @@ MUTATIONS: Mapping[str, Plant] = {
         sure_alone, serves_in_doubt, primary_uncounted, remembers_all, no_reserve, time_by_votes,
         corrected_at_once, gray_leads, impatient, late_read, forgets_unseen,
         twin_unasked, twin_believed, unreached_ready, rows_believed, fetch_unnamed,
-        remembers_for_ever, lists_in_doubt,
+        remembers_for_ever, lists_in_doubt, silent_given_up,
         taken_for_alive, late_word,
         forgets_the_unmet, unmarked, base_believed, cleared_anew, rights_unlooked,
     )

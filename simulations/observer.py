@@ -37,6 +37,7 @@ from simulations.checkers.sendings import Link, Sendings
 from simulations.history import Violation
 from simulations.network import Endpoint
 from simulations.processes import NodeProcess
+from simulations.silences import COMPARING, REPLIES
 
 CARRIERS = frozenset(TAG[kind] for kind in (Replicate, PullReply, FetchReply, InspectReply))
 WRITES = frozenset((TAG[Write], TAG[WriteMany]))
@@ -128,6 +129,8 @@ class Observer:
         if to is not None and tag == FETCH:
             self.answers.fetched(node, to, frames)
             self.asking.asks(node, to, frames)
+        elif to is not None and tag in COMPARING:
+            self.answers.silences.asks(node, to, frames)
         elif to is not None and tag in ANSWERING:
             self.answers.leaving(node, to, frames)
         if to is not None and tag == REPLICATE:
@@ -202,6 +205,8 @@ class Observer:
         self._message = ()
         tag = tag_of(frames[0])
         self.answers.coming_in(node, tag, asker, frames)
+        if tag in REPLIES and asker is not None and asker.name in node.world.nodes:
+            self.answers.silences.hears(node, node.world.nodes[asker.name], frames)
         if tag == FETCH_REPLY and asker is not None and asker.name in node.world.nodes:
             self.asking.told(node, node.world.nodes[asker.name], frames)
         if tag not in STREAMED:

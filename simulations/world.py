@@ -288,6 +288,8 @@ class World:
             self.outsiders.displaced.append(node.name)
         if self.observer is not None and note.event == "view_changed":
             self.observer.answers.view_changed(node)
+        if self.observer is not None and note.event in ("standstill", "refuted"):
+            self.observer.answers.silences.stood_still(node)
         if self.on_notify is not None:
             self.on_notify(node, note)
 

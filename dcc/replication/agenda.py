@@ -29,7 +29,7 @@ SLOTS_PER_PLAN = 1_024
 "Bounds the work of one turn to a few milliseconds."
 
 MUTE_NS = 30 * SECOND
-"Who is alive by gossip and answers nothing for so long holds nobody up any more."
+"Who is alive by gossip and answers nothing for so long holds nobody up until it answers again."
 
 GAP_GRACE_NS = 500 * MILLISECOND
 "A gap in a clock is usually a batch that is still on its way."
@@ -75,8 +75,9 @@ class Agenda:
 
     def standstill(self, now: Instant) -> None:
         """Compare everything again: others may have written without this node."""
-        for wants in self.peers.values():
-            wants.round_at, wants.silent_since = self._next_round(now), NEVER
+        for peer, wants in self.peers.items():
+            wants.round_at = self._next_round(now)
+            self.spoke(peer, now)  # What came meanwhile was not heard.
             self._descend(wants)
         self._plans = deque([(iter(self._held.view.owned), None)])
 
@@ -134,13 +135,21 @@ class Agenda:
         return not self._plans and not any(
             not self._sync.in_sync(slot, peer)
             for peer, wants in self.peers.items()
-            if wants.silent_since + MUTE_NS > self._turned_at
+            if not self._is_mute(wants)
             for slot in wants.wanted
         )
+
+    def spoke(self, peer: NodeKey, now: Instant) -> None:
+        """Note that `peer` has not been silent until now, though a question may still be open."""
+        wants = self.peers.get(peer)
+        if wants is not None and wants.silent_since < NEVER:
+            wants.silent_since = now.mono
 
     def tick(self, now: Instant) -> None:
         """Go on planning, and look at gaps, doubts and timers that are due."""
         self._turned_at = now.mono
+        mute = [peer for peer, wants in self.peers.items() if self._is_mute(wants)]
+        self._sync.mute(frozenset(mute))
         self._plan()
         if self._sync.behind and self.caught_up:
             self._sync.caught_up()
@@ -183,6 +192,9 @@ class Agenda:
             assert key in self._held.view.alive, "a plan to pull from a member that is down"
 
     # -------------------------------------------------------------- inside
+
+    def _is_mute(self, wants: Wants) -> bool:
+        return wants.silent_since + MUTE_NS <= self._turned_at
 
     def _next_round(self, now: Instant) -> int:
         return now.mono + self._held.config.exchange_interval_ns

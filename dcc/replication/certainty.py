@@ -34,6 +34,8 @@ A value that is held here (`of_hit`):
     yes       no                 -                            ask the holders not in sync, and all
                                                               live owners: serve what is newest
 
+In this table holders that have long been silent count as in sync, until they answer again.
+
 The keys of a slot (`of_listing`): the list is authoritative where a miss of any key would be,
 ghosts apart; it may be old where a hit would not be served at once.
 
@@ -148,7 +150,7 @@ class Certainty:
 
     def may_be_old(self, slot: int) -> bool:
         """Return whether others may have written `slot` without this node. Amortised O(1)."""
-        return self._sync.behind and bool(self._sync.unsynced(slot).peers)
+        return self._sync.behind and bool(self._sync.newer_at(slot))
 
     def any_may_be_old(self, slots: Iterable[int]) -> bool:
         """Return whether `may_be_old` is true of any of `slots`. O(1) unless behind."""
@@ -178,11 +180,8 @@ class Certainty:
 
     def _may_know_newer(self, slot: int, *, aside: bool) -> tuple[NodeKey, ...]:
         """Return who may know a newer version than the one held here."""
-        unsynced = self._sync.unsynced(slot) if self._sync.behind else IN_SYNC
-        if unsynced.peers:
-            others = [peer for peer in self._view.route(slot) if peer != self._view.me]
-            return unsynced.followed_by(others).peers
-        return self._beside(slot) if aside else ()
+        newer_at = self._sync.newer_at(slot)
+        return newer_at or (self._beside(slot) if aside else ())
 
     def _beside(self, slot: int) -> tuple[NodeKey, ...]:
         """Return the live owners beside the primary and this node; nobody if that is this one."""

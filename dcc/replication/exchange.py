@@ -260,7 +260,7 @@ class Exchange:
     def receive_reply(self, header: Header, reply: PullReply, now: Instant) -> list[Effect]:
         """Take the records and clocks of an answer; of one to a question forgotten, the records."""
         peer, request, epoch = header.sender, header.request, header.epoch
-        talk = self._talks.closed(peer, request)
+        talk = self._closed(peer, request, now)
         size = sum(map(record_bytes, reply.records))
         self.bytes_in += size
         self._pace.arrived(size, now.mono, serving=reply.serving)
@@ -282,7 +282,7 @@ class Exchange:
     def receive_comparison(self, header: Header, reply: CompareReply, now: Instant) -> list[Effect]:
         """Take the answer to a comparison: equal slots are pulled already, with nothing to come."""
         peer, request, epoch = header.sender, header.request, header.epoch
-        talk = self._talks.closed(peer, request)
+        talk = self._closed(peer, request, now)
         if talk is None:
             return []
         wants = talk.wants
@@ -300,7 +300,7 @@ class Exchange:
     def receive_roots(self, header: Header, reply: CompareRootReply, now: Instant) -> list[Effect]:
         """Take the answer to a root: slots of equal groups are pulled already, others wanted."""
         peer, request, epoch = header.sender, header.request, header.epoch
-        talk = self._talks.closed(peer, request)
+        talk = self._closed(peer, request, now)
         if talk is None:
             return []
         wants = talk.wants
@@ -330,6 +330,11 @@ class Exchange:
         self._held.unasked.check()
 
     # -------------------------------------------------------------- inside
+
+    def _closed(self, peer: NodeKey, request: int, now: Instant) -> Talk | None:
+        """Return the talk in which `request` was the question in flight; it is over now."""
+        self.agenda.spoke(peer, now)
+        return self._talks.closed(peer, request)
 
     def _same_view(self, talk: Talk, epoch: int) -> bool:
         """Return whether this node sees the ring that it saw at the question, and the peer too."""

@@ -66,7 +66,8 @@ class SyncTable:
         self.behind: bool = False
         """Whether others may have written without this node, since it stood still, did not lead, or
         they could not be reached: until it has caught up, what it holds may be old, not only what
-        it lacks be missing. Slots that are in sync already are not in doubt."""
+        it lacks be missing. Slots that are in sync already are not in doubt, nor is what only
+        members that have long been silent could know better."""
         self._pulled: dict[NodeKey, array[int]] = {}
         self._owed_since = array("q", bytes(8 * SLOT_COUNT))
         "Before then nobody was asked for what this node claims to have seen without having it."
@@ -76,10 +77,13 @@ class SyncTable:
         self._strays: frozenset[NodeKey] = frozenset()
         """Members met again, until this node has caught up: apart from it they may have stood in
         for owners of any slot."""
+        self._mute: frozenset[NodeKey] = frozenset()
+        "Members that are alive by gossip, and have long been silent."
 
     def standstill(self, mono: int) -> None:
         """This node may have missed anything up to `mono`."""
         self._restart_at = mono
+        self._mute = frozenset()
         self._verdicts = {}
         self.behind = True
 
@@ -90,17 +94,28 @@ class SyncTable:
             self._strays = self._strays.union(met)
             self._verdicts = {}
 
+    def mute(self, silent: frozenset[NodeKey]) -> None:
+        """Ask none of the `silent` before a hit: alive by gossip, they have long answered nothing.
+
+        They may have what is missing here all the same. So this node stays behind, and asks them
+        from when they answer again until it has caught up with them.
+        """
+        if silent != self._mute:
+            self._mute = silent
+            self._verdicts = {}
+
     def caught_up(self) -> None:
-        """Every slot owned here is in sync again with every live holder of it.
+        """Every slot owned here is in sync again with every live holder of it that answers.
 
         But what it does not own it is never in sync for, and it may lead such slots while so many
         are down that all owners of one can be.
         """
         if len(self._view.boots) - len(self._view.alive) > self._view.replicas:
             return
-        self.behind = False
-        if self._strays:
-            self._strays = frozenset()
+        self.behind = bool(self._mute)
+        strays = self._strays & self._mute
+        if strays != self._strays:
+            self._strays = strays
             self._verdicts = {}
 
     def view_changed(self, gone: tuple[NodeKey, ...]) -> None:
@@ -194,6 +209,20 @@ class SyncTable:
             found = self._verdicts[slot] = self._judge(slot)
         return found
 
+    def newer_at(self, slot: int) -> tuple[NodeKey, ...]:
+        """Return who answers, and may hold what was written without this node. Amortised O(1).
+
+        Those it may have missed writes of come first, then the other live owners, which may have
+        heard already from one that is silent; nobody if there are none of the first.
+        """
+        mute, view = self._mute, self._view
+        unsynced = self.unsynced(slot) if self.behind else IN_SYNC
+        peers = [peer for peer in unsynced.peers if peer not in mute]
+        if not peers:
+            return ()
+        others = [peer for peer in view.route(slot) if peer not in peers and peer not in mute]
+        return (*peers, *(peer for peer in others if peer != view.me))
+
     def holders(self, slot: int) -> tuple[NodeKey, ...]:
         """Return everybody who may hold something of `slot`, this node not among them."""
         near, me = self._view.slots.near(slot), self._view.me
@@ -204,7 +233,9 @@ class SyncTable:
             near = (*near, *(key for key in self.nudgers(slot) if key not in near))
         if self._strays:
             alive = self._view.alive
-            strays = [key for key in sorted(self._strays) if key in alive and key not in near]
+            strays = [
+                key for key in sorted(self._strays - self._mute) if key in alive and key not in near
+            ]
             near = (*near, *strays)
         return tuple([key for key in near if key != me])
 

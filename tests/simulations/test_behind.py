@@ -12,7 +12,7 @@ from dcc.ring.hashing import slot_of
 from dcc.units import KIB, MILLISECOND, SECOND
 from dcc.wire.messages import Op, Outcome, Write
 from simulations.budgets import Budgets
-from simulations.faults import Partition
+from simulations.faults import Partition, Pause
 from simulations.network import REQUEST, LinkSettings
 from simulations.scenario import Scenario
 from simulations.stage import MakeCore, Stage
@@ -181,3 +181,53 @@ def owners(stage: Stage, key: bytes) -> list[str]:
     names = {node.key: node.name for node in stage.world.living()}
     view = stage.core(next(iter(names.values()))).held.view
     return [names[one] for one in view.slots.owners(slot_of(key))]
+
+
+def test_who_was_silent_for_long_is_asked_again_as_soon_as_it_answers() -> None:
+    """Until then it holds nobody up; from then on what only it has is known to be missing here."""
+    found = reads_behind_a_long_silence()
+    assert found[b"old"] == 0
+    assert found[b"new"] > 100
+
+
+def reads_behind_a_long_silence(make: MakeCore = NodeCore) -> Counter[bytes]:
+    """Return what a node serves that may have missed writes, once their holder answers again.
+
+    The two see each other by gossip all the time, and each other's answers not for a minute. What
+    there is to catch up with then takes seconds.
+    """
+    scenario = Scenario(
+        seed=1, nodes=2, replicas=1, slots=256, exchange_interval_ns=20 * SECOND,
+        rebalance_delay_ns=200 * SECOND, memory_limits_bytes=(256 * 1024 * KIB,),
+        move_bytes_per_second=2 * 1024 * KIB, links=LinkSettings(delay_ns=5 * MILLISECOND),
+        budgets=Budgets(queue_bytes_max=256 * KIB),
+    )  # fmt: skip
+    with Stage(scenario, make) as stage:
+        stage.warm_up()
+        for key in KEYS:
+            stage.put("c0", key, b"old", w=255)
+        led = [key for key in KEYS if stage.primary(key) == "n0"]
+        stage.get("reader", led[0])
+        network = stage.world.network
+        between = [("n0", "n1"), ("n1", "n0")]
+        network.cut([*between, ("c0", "n0"), ("n0", "c0")], [REQUEST])
+        stage.play(5 * SECOND)
+        for i in range(200):
+            stage.put("c0", b"big%d" % i, bytes(64 * KIB))
+        for key in led:  # The queue to n0 is full by now.
+            stage.put("c0", key, b"new")
+        stage.world.schedule((Pause(at_ns=stage.world.now_ns, lasts_ns=SECOND, node="n0"),))
+        stage.play(40 * SECOND)
+        for key in led[:10]:
+            began_ns = stage.world.now_ns
+            assert stage.get("reader", key).value == b"old", "nobody else answers"
+            assert stage.world.now_ns < began_ns + 50 * MILLISECOND, "nor is waited for"
+        network.mend(between, [REQUEST])
+        n0, n1 = stage.world.nodes["n0"], stage.world.nodes["n1"]
+        while stage.observer.answers.silences.is_mute(n0, n1):
+            stage.play(MILLISECOND)
+        found: Counter[bytes] = Counter()
+        for turn in range(150):
+            found[stage.get("reader", led[turn % len(led)]).value] += 1
+            stage.play(20 * MILLISECOND)
+        return found

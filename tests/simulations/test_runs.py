@@ -25,7 +25,7 @@ from simulations.network import BOTH_PLANES, GOSSIP, REQUEST, LinkSettings
 from simulations.runs import Report, run
 from simulations.scenario import WARM_UP_NS, Scenario
 from simulations.workload import WorkloadSettings
-from tests.simulations.test_behind import made_of_what_is_forgotten
+from tests.simulations.test_behind import made_of_what_is_forgotten, reads_behind_a_long_silence
 from tests.support.paths import ROOT
 
 
@@ -436,7 +436,10 @@ CAUGHT = {
 "Bugs, a scenario that shows each within a few seeds, and the promise whose checker must see it."
 
 
-DIRECTED = {"fetch-unnamed": made_of_what_is_forgotten}
+DIRECTED = {
+    "fetch-unnamed": made_of_what_is_forgotten,
+    "silent-given-up": reads_behind_a_long_silence,
+}
 "Bugs that a scenario directed step by step shows, and no checker of whole runs looks for."
 
 
@@ -464,6 +467,10 @@ def test_a_question_that_names_no_version_brings_deleted_keys_back(op: Op) -> No
     asked, made, kept = made_of_what_is_forgotten(op, core_with("fetch-unnamed"))
     assert made != (asked if op is Op.INCR else set())
     assert kept, "for good"
+
+
+def test_who_gives_up_the_silent_for_good_serves_what_is_old_once_they_answer() -> None:
+    assert reads_behind_a_long_silence(core_with("silent-given-up"))[b"old"] > 0
 
 
 def test_the_command_tells_how_to_repeat_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
