@@ -6,6 +6,7 @@ Everything that is sent arrives within the step, unless `lost` says otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -28,6 +29,8 @@ CLIENT = b"\0client"
 Lost = Callable[[NodeKey, NodeKey, Message], bool]
 "(from, to, message) -> whether a message of the request plane is lost."
 
+Overheard = Callable[[str, str, Message, bool], None]
+"(from, to, message, whether it arrives): called for every message."
 
 FRESH = count()
 
@@ -47,6 +50,7 @@ class Cores:
         self.replies: list[tuple[str, Message]] = []
         "What clients were answered: the node's name and the message."
         self.lost: Lost = lambda _a, _b, _message: False
+        self.overheard: Overheard | None = None
         self.client = Codec("dcc", sender=77, boot=1)
         self._requests = 0
         self._queue: deque[tuple[str, Effect]] = deque()
@@ -131,10 +135,12 @@ class Cores:
         """Give frames to a node as the loop would; return the answers that `route` got."""
         before = len(self.replies)
         core = self.nodes[name]
+        self._overhear("client", name, frames)
         served = core.serve(route, frames[0], self.now) if len(frames) == 1 else None
         if served == b"":
             return []  # It came too late.
         if served is not None:
+            self._overhear(name, "client", [served])
             self.replies.append((name, self.client.decode([served])[1]))
         else:
             self.carry(name, core.receive(route, frames, self.now))
@@ -194,6 +200,7 @@ class Cores:
         for name, core in self.nodes.items():
             heard = effect.topic in (TOPIC_ALL, topic_of(core.key))
             if heard and name != source and name not in self.stopped:
+                self._overhear(source, name, [effect.payload])
                 self.carry(name, core.receive_gossip(frames, self.now))
 
     def _send(self, source: str, send: Send) -> None:
@@ -204,7 +211,9 @@ class Cores:
                 message = core.codec.decode(send.frames)[1]
             except PeerError:  # Of which the receiver takes what it can read.
                 message = core.codec.salvage(send.frames)[1]
-            if not self.lost(self.nodes[source].key, core.key, message):
+            lost = self.lost(self.nodes[source].key, core.key, message)
+            self._overhear(source, name, send.frames, arrives=not lost)
+            if not lost:
                 route = b"\1" + source.encode()
                 self.carry(name, core.receive(route, send.frames, self.now))
 
@@ -212,10 +221,19 @@ class Cores:
         if reply.route[:1] == b"\1":
             name = reply.route[1:].decode()
             if name not in self.stopped:
+                self._overhear(source, name, reply.frames)
                 self.carry(name, self.nodes[name].receive(b"", reply.frames, self.now))
         else:
             message = self.client.decode(reply.frames)[1]
+            self._overhear(source, "client", reply.frames)
             self.replies.append((source, message))
+
+    def _overhear(
+        self, source: str, target: str, frames: list[bytes], *, arrives: bool = True
+    ) -> None:
+        if self.overheard is not None:
+            with contextlib.suppress(PeerError):
+                self.overheard(source, target, self.client.decode(frames)[1], arrives)
 
 
 def _key(index: int) -> bytes:
