@@ -3,10 +3,11 @@
 PYTHON ?= python3
 SEED ?= 1
 SEEDS ?= 1000
+MINUTES ?= 15
 BIN := .venv/bin
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types sim soak peers docs package bench clean
+.PHONY: help demo test check lint types sim soak chaos peers docs package bench clean
 
 help:
 	@echo 'make demo           three nodes, real clients, one kill -9, a report'
@@ -14,6 +15,7 @@ help:
 	@echo 'make check          lint, types, doctests and the tests that start no process'
 	@echo 'make sim SEED=7     one simulated cluster under the faults that the seed draws'
 	@echo 'make soak SEEDS=5000  many seeds, and the property tests with many examples'
+	@echo 'make chaos SEED=7 MINUTES=60  real nodes and clients under the faults that the seed draws'
 	@echo 'make peers          the test suites of Django, dogpile.cache and others, on real nodes'
 	@echo 'make docs           these documents as a site in docs/_build/html, without a warning'
 	@echo 'make package        wheel and source distribution in dist/, checked; the wheel installed and run'
@@ -42,6 +44,9 @@ sim: .venv/installed
 soak: .venv/installed-for-tests
 	$(BIN)/python -m simulations run --seed $(SEED) --seeds $(SEEDS)
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m 'not process' --timeout 3600 dcc tests
+
+chaos: .venv/installed
+	$(BIN)/python -m simulations.chaos --seed $(SEED) --minutes $(MINUTES)
 
 peers: .venv/installed-for-tests .venv/peers/installed
 	$(BIN)/python -m tests.peers.run

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from dcc import Version
-from tests.support.namespaces import Net, why_not
+from simulations.chaos.namespaces import Net, why_not
 from tests.support.processes import NodeProcess, Processes, Running, wait_until
 
 CUT_SECONDS = int(os.environ.get("DCC_TEST_CUT_SECONDS", "8"))
