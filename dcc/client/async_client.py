@@ -36,7 +36,6 @@ from dcc.client.arguments import (
     prefix_bytes,
     refuse_pickling,
     replica_count,
-    signed_64,
     value_bytes,
 )
 from dcc.client.asks import Audited
@@ -44,6 +43,7 @@ from dcc.client.async_loop import LoopDriver
 from dcc.client.audit import Audit, compared
 from dcc.client.calls import Call, Operation
 from dcc.client.core import ClientCore
+from dcc.client.counting import AsyncCountsNumbers
 from dcc.client.dispatch import IN_FLIGHT_MAX
 from dcc.client.events import Events
 from dcc.client.keywords import EventHook
@@ -63,6 +63,7 @@ from dcc.client.operations import (
     names_and_raws,
     slots_by_primary,
     value_in,
+    version_if_done,
 )
 from dcc.client.results import ClusterStats, Convergence, Entry, Latency, Lookup, Topology
 from dcc.client.routing import View
@@ -91,7 +92,7 @@ from dcc.wire.messages import (
 D = TypeVar("D")
 
 
-class AsyncClient(AsyncMakesValues):
+class AsyncClient(AsyncCountsNumbers, AsyncMakesValues):
     """A connection to a dcc cluster, for the coroutines of one event loop.
 
     >>> AsyncClient("127.0.0.1:6740", timeout=0)
@@ -199,9 +200,11 @@ class AsyncClient(AsyncMakesValues):
         version: Version = outcome
         return version
 
-    async def add(self, key: str, value: Value, *, ttl: Ttl | Unset = UNSET) -> bool:
+    async def add(
+        self, key: str, value: Value, *, ttl: Ttl | Unset = UNSET, w: Quorum | Unset = UNSET
+    ) -> bool:
         """Store `value` if `key` is absent; return whether it was stored. No lock: see the docs."""
-        return is_done(await self._write(Op.ADD, key, value_bytes(value), ttl))
+        return is_done(await self._write(Op.ADD, key, value_bytes(value), ttl, w=w))
 
     async def replace(
         self,
@@ -210,61 +213,57 @@ class AsyncClient(AsyncMakesValues):
         *,
         version: Version | None = None,
         ttl: Ttl | Unset = UNSET,
-    ) -> bool:
-        """Store `value` if `key` is present (and still at `version`); return whether it was."""
-        expected = expected_version(version)
-        return is_done(
-            await self._write(Op.REPLACE, key, value_bytes(value), ttl, expected=expected)
-        )
+        w: Quorum | Unset = UNSET,
+    ) -> Version | None:
+        """Store `value` if `key` is present (and still at `version`); return its new version.
 
-    async def delete(self, key: str) -> bool:
-        """Delete `key`; return whether it was present."""
-        return is_done(await self._write(Op.DELETE, key, b"", None))
-
-    async def touch(self, key: str, ttl: Ttl) -> bool:
-        """Let `key` expire in `ttl` seconds from now (None = never); return whether it exists."""
-        return is_done(await self._write(Op.TOUCH, key, b"", ttl))
-
-    async def incr(
-        self, key: str, delta: int = 1, *, initial: int = 0, ttl: Ttl | Unset = UNSET
-    ) -> int:
-        """Add `delta` to the ASCII integer of `key` and return the sum; 64 bits with a sign.
-
-        An absent key counts as `initial`, and then takes `ttl`. NotANumber if the value is none.
+        None if nothing was stored, which is the only result that is false.
         """
-        signed_64("delta", delta)
-        signed_64("initial", initial)
-        reply = await self._write(Op.INCR, key, b"", ttl, delta=delta, initial=initial)
-        return reply.number
+        more = {"expected": expected_version(version), "w": w}
+        reply = await self._write(Op.REPLACE, key, value_bytes(value), ttl, **more)
+        return version_if_done(reply)
 
-    async def decr(
-        self, key: str, delta: int = 1, *, initial: int = 0, ttl: Ttl | Unset = UNSET
-    ) -> int:
-        """Subtract `delta`; otherwise as `incr`."""
-        signed_64("delta", delta)
-        return await self.incr(key, signed_64("delta", -delta), initial=initial, ttl=ttl)
+    async def delete(
+        self, key: str, *, version: Version | None = None, w: Quorum | Unset = UNSET
+    ) -> bool:
+        """Delete `key` if it is present (and still at `version`); return whether it was.
+
+        With a version, a key of which nobody can be sure just now counts as absent.
+        """
+        expected = expected_version(version)
+        return is_done(await self._write(Op.DELETE, key, b"", None, expected=expected, w=w))
+
+    async def touch(self, key: str, ttl: Ttl, *, w: Quorum | Unset = UNSET) -> bool:
+        """Let `key` expire in `ttl` seconds from now (None = never); return whether it exists."""
+        return is_done(await self._write(Op.TOUCH, key, b"", ttl, w=w))
 
     # -------------------------------------------------------------- many keys
 
-    async def get_many(self, keys: Iterable[str]) -> dict[str, bytes]:
+    async def get_many(self, keys: Iterable[str], *, r: Quorum | Unset = UNSET) -> dict[str, bytes]:
         """Return the values of those of `keys` that are present; as `Client.get_many`."""
         names, raws = names_and_raws(keys)
+        each = self._ops.reading_each(raws, r)
         if not names:
             self._bound()
             return {}
-        if self._near is not None and self._ops.plain:
+        if self._near is not None and self._ops.plain and r is UNSET:
             near = self._near.find_many(names)
             if near:
                 return near | await self.get_many([name for name in names if name not in near])
+        many = each if each is not None else GetMany(keys=tuple(dict.fromkeys(raws)))
         try:
-            found: dict[bytes, bytes] = await self._call(GetMany(keys=tuple(dict.fromkeys(raws))))
+            found: dict[bytes, bytes] = await self._call(many)
         except NodeUnavailable as error:
             name_partial(error, names, raws)
             raise
         return hits_by_name(names, raws, found)
 
     async def put_many(
-        self, mapping: Mapping[str, Value], *, ttl: Ttl | Unset = UNSET
+        self,
+        mapping: Mapping[str, Value],
+        *,
+        ttl: Ttl | Unset = UNSET,
+        w: Quorum | Unset = UNSET,
     ) -> list[str]:
         """Store all of `mapping`; return the keys that failed (and may or may not be stored).
 
@@ -272,13 +271,13 @@ class AsyncClient(AsyncMakesValues):
         """
         names, raws = keys_bytes(mapping)
         items = dict(zip(raws, map(value_bytes, mapping.values()), strict=True))
-        written = await self._write_many(Op.PUT, items, self._ops.ttl_ms(ttl))
+        written = await self._write_many(Op.PUT, items, ttl, w)
         return failed_names(names, raws, written)
 
-    async def delete_many(self, keys: Iterable[str]) -> int:
+    async def delete_many(self, keys: Iterable[str], *, w: Quorum | Unset = UNSET) -> int:
         """Delete all of `keys`; return how many were present; as `Client.delete_many`."""
         names = {raw: name for name, raw in zip(*names_and_raws(keys), strict=True)}
-        written = await self._write_many(Op.DELETE, dict.fromkeys(names, b""), 0)
+        written = await self._write_many(Op.DELETE, dict.fromkeys(names, b""), None, w)
         return deleted(names, written)
 
     async def scan(self, prefix: str = "") -> AsyncIterator[str]:
@@ -466,11 +465,14 @@ class AsyncClient(AsyncMakesValues):
         reply: WriteReply = await self._call(self._ops.writing(op, key, value, ttl, **more))
         return reply
 
-    async def _write_many(self, op: Op, items: dict[bytes, bytes], ttl: int) -> Written:
+    async def _write_many(
+        self, op: Op, items: dict[bytes, bytes], ttl: Ttl | Unset, w: Quorum | Unset
+    ) -> Written:
+        write = self._ops.writing_many(op, items, ttl, w)
         if not items:
             self._bound()
             return Written(0, (), frozenset(), None)
-        written: Written = await self._call(self._ops.writing_many(op, items, ttl))
+        written: Written = await self._call(write)
         return written
 
     async def _audited(self, above: Mapping[int, Stamp]) -> Audit:

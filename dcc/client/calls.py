@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from dcc.client.attempts import Attempt, Attempts, Plan
+from dcc.client.many import GetEach
 from dcc.client.shared import Shared
 from dcc.effects import Effect
 from dcc.errors import (
@@ -54,10 +55,10 @@ from dcc.wire.messages import (
 )
 
 Operation = (
-    Get | Write | GetMany | WriteMany | TopologyGet | StatsGet | Scan | Clear | Inspect
+    Get | Write | GetMany | GetEach | WriteMany | TopologyGet | StatsGet | Scan | Clear | Inspect
     | SetReplicas | ConvergedGet | AuditGet | Watch
 )  # fmt: skip
-"What a call can be begun with: the message whose answer is wanted."
+"What a call can be begun with: as a rule the message whose answer is wanted."
 
 _OPS = {op: op.name.lower() for op in Op}
 
@@ -303,6 +304,6 @@ def command_of(operation: Operation) -> str:
         return _OPS[operation.op]
     if isinstance(operation, Get):
         return "get"
-    if isinstance(operation, GetMany):
+    if isinstance(operation, GetMany | GetEach):
         return "get_many"
     return "write_many" if isinstance(operation, WriteMany) else "other"

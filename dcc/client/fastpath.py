@@ -95,7 +95,7 @@ class FastPath:
         items = (
             WRITE, self._sender, self._boot, epoch, 0, request, at, write.op, write.key,
             write.value, write.ttl_ms, write.w, False, seen, write.expected, write.delta,
-            write.initial, 0,
+            write.initial, 0, write.if_present,
         )  # fmt: skip
         packed: bytes = self._pack(items)
         return self._prefix + packed

@@ -41,6 +41,14 @@ WRITES_AT_ONCE = 2
 "Chunks on their way to one node."
 
 
+class GetEach(NamedTuple):
+    """What a call of many keys is begun with whose reads want several owners each."""
+
+    keys: tuple[bytes, ...]
+    r: int
+    "Owners that must answer for each key, as it travels."
+
+
 class Written(NamedTuple):
     """What became of a `WriteMany`."""
 
@@ -175,7 +183,26 @@ class ReadMany(ManyKeys):
                 return
             text = f"{len(errors)} keys could not be read: {errors[0]}"
             self.error = missing = NodeUnavailable(text)
-            missing.partial = self.result
+            missing.partial, missing.__cause__ = self.result, errors[0]
+
+
+class ReadEach(ReadMany):
+    """The plan of a `get_many` that wants several owners: each key is read by a plan of its own.
+
+    A message for each key, since the node asked puts each question to other owners.
+    """
+
+    def __init__(self, call: Attempts, wanted: GetEach) -> None:
+        super().__init__(call, wanted.keys)
+        self._r = wanted.r
+
+    def begin(self, now: Now) -> None:
+        """Begin with the first keys."""
+        self._singles.extend(self._open)
+        self._advance(now)
+
+    def _single(self, key: bytes) -> Plan:
+        return Read(self._call, key, r=self._r)
 
 
 class ChangeMany(ManyKeys):

@@ -19,7 +19,7 @@ from dcc.client.arguments import (
     timeout_ns,
     ttl_ms,
 )
-from dcc.client.many import Written
+from dcc.client.many import GetEach, Written
 from dcc.client.routing import View
 from dcc.client.stampede import SUFFIX
 from dcc.errors import InvalidKey, MaybeStored, NodeUnavailable, NotAllowed
@@ -69,6 +69,11 @@ class Operations:
         wanted = self._r if isinstance(r, Unset) else quorum("r", r)
         return Get(key=key_bytes(key), direct=self._spread, r=wanted)
 
+    def reading_each(self, raws: Iterable[bytes], r: int | str | Unset) -> GetEach | None:
+        """Return the operation of a read of many keys; None where one owner each is enough."""
+        wanted = self._r if isinstance(r, Unset) else quorum("r", r)
+        return None if wanted == 1 else GetEach(tuple(dict.fromkeys(raws)), wanted)
+
     def writing(
         self,
         op: Op,
@@ -79,9 +84,9 @@ class Operations:
         w: int | str | Unset = UNSET,
         expected: Version = NO_VERSION,
         delta: int = 0,
-        initial: int = 0,
+        initial: int | None = 0,
     ) -> Write:
-        """Return the operation of a write."""
+        """Return the operation of a write; `initial` None: an absent key stays absent."""
         raw = key_bytes(key)
         if raw.endswith(SUFFIX) and op not in TAKING_AWAY:
             raise _leases_own(raw)
@@ -90,20 +95,28 @@ class Operations:
             key=raw,
             value=value,
             ttl_ms=self.ttl_ms(ttl),
-            w=self.w if isinstance(w, Unset) else quorum("w", w),
+            w=self._acknowledged(w),
             expected=expected,
             delta=delta,
-            initial=initial,
+            initial=initial or 0,
+            if_present=initial is None,
         )
 
-    def writing_many(self, op: Op, items: dict[bytes, bytes], ttl: int) -> WriteMany:
+    def writing_many(
+        self, op: Op, items: dict[bytes, bytes], ttl: Ttl | Unset, w: int | str | Unset
+    ) -> WriteMany:
         """Return the operation that writes all of `items`."""
         if op not in TAKING_AWAY:
             for raw in items:
                 if raw.endswith(SUFFIX):
                     raise _leases_own(raw)
         listed = tuple(items.items())
-        return WriteMany(op=op, items=listed, ttl_ms=ttl, w=self.w, versions=True)
+        return WriteMany(
+            op=op, items=listed, ttl_ms=self.ttl_ms(ttl), w=self._acknowledged(w), versions=True
+        )
+
+    def _acknowledged(self, w: int | str | Unset) -> int:
+        return self.w if isinstance(w, Unset) else quorum("w", w)
 
     def ttl_ms(self, ttl: Ttl | Unset) -> int:
         """Return a ttl as it travels, the client's own if none was given."""
@@ -111,7 +124,7 @@ class Operations:
 
 
 def expected_version(version: Version | None) -> Version:
-    """Return the condition of a replace as it travels."""
+    """Return the condition of a replace or delete as it travels."""
     if version is not None and not isinstance(version, Version):
         raise TypeError(f"version: Version or None, got {type(version).__name__}")
     return version or NO_VERSION
@@ -142,6 +155,11 @@ def slots_by_primary(view: View) -> list[tuple[int, ...]]:
 def value_in(reply: GetReply) -> bytes | None:
     """Return the value of a hit, None for any other answer."""
     return reply.value if reply.status is Status.HIT else None
+
+
+def version_if_done(reply: WriteReply) -> Version | None:
+    """Return the version that a write with a condition got, None if it was not done."""
+    return reply.version if reply.outcome is Outcome.DONE else None
 
 
 def is_done(reply: WriteReply) -> bool:

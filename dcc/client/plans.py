@@ -6,7 +6,7 @@ from dcc.client.asks import Gather, Learn, ListKeys
 from dcc.client.attempts import Attempts, Plan
 from dcc.client.calls import Operation
 from dcc.client.everywhere import AskAnyNode
-from dcc.client.many import ChangeMany, ReadMany
+from dcc.client.many import ChangeMany, GetEach, ReadEach, ReadMany
 from dcc.client.reads import Read
 from dcc.client.writes import Change
 from dcc.wire.messages import (
@@ -35,6 +35,8 @@ def plan_of(call: Attempts, operation: Operation) -> Plan:
             return Change(call, operation)
         case GetMany():
             return ReadMany(call, operation.keys)
+        case GetEach():
+            return ReadEach(call, operation)
         case WriteMany():
             return ChangeMany(call, operation)
         case Scan():

@@ -51,6 +51,14 @@ class Entry:
     confirmed: bool
     "It came through the primary, or from a majority; see `Lookup.confirmed`."
 
+    @property
+    def ttl(self) -> float | None:
+        """Seconds until it expired, when it was read, from 0; None = never. Does not count down."""
+        if self.expires_at is None:
+            return None
+        read_at = (self.version.stamp >> 16) / 1000 + self.age
+        return max(0.0, self.expires_at - read_at)
+
 
 @dataclass(frozen=True, slots=True)
 class Latency:

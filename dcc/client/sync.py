@@ -34,13 +34,13 @@ from dcc.client.arguments import (
     prefix_bytes,
     refuse_pickling,
     replica_count,
-    signed_64,
     value_bytes,
 )
 from dcc.client.audit import Audit
 from dcc.client.calls import Operation, command_of
 from dcc.client.channel import Channel
 from dcc.client.core import ClientCore
+from dcc.client.counting import CountsNumbers
 from dcc.client.events import Events
 from dcc.client.keywords import EventHook
 from dcc.client.lending import Lender
@@ -59,6 +59,7 @@ from dcc.client.operations import (
     name_partial,
     names_and_raws,
     value_in,
+    version_if_done,
 )
 from dcc.client.pool import Pool
 from dcc.client.results import ClusterStats, Convergence, Entry, Latency, Lookup, Topology
@@ -86,7 +87,7 @@ from dcc.wire.messages import (
 D = TypeVar("D")
 
 
-class Client(MakesValues):
+class Client(CountsNumbers, MakesValues):
     """A connection to a dcc cluster, safe to share between threads.
 
     >>> Client("127.0.0.1:6740", timeout=0)
@@ -220,9 +221,11 @@ class Client(MakesValues):
         """
         return self._write(Op.PUT, key, value_bytes(value), ttl, w=w).version
 
-    def add(self, key: str, value: Value, *, ttl: Ttl | Unset = UNSET) -> bool:
+    def add(
+        self, key: str, value: Value, *, ttl: Ttl | Unset = UNSET, w: Quorum | Unset = UNSET
+    ) -> bool:
         """Store `value` if `key` is absent; return whether it was stored. No lock: see the docs."""
-        return is_done(self._write(Op.ADD, key, value_bytes(value), ttl))
+        return is_done(self._write(Op.ADD, key, value_bytes(value), ttl, w=w))
 
     def replace(
         self,
@@ -231,69 +234,79 @@ class Client(MakesValues):
         *,
         version: Version | None = None,
         ttl: Ttl | Unset = UNSET,
-    ) -> bool:
-        """Store `value` if `key` is present (and still at `version`); return whether it was."""
-        expected = expected_version(version)
-        return is_done(self._write(Op.REPLACE, key, value_bytes(value), ttl, expected=expected))
+        w: Quorum | Unset = UNSET,
+    ) -> Version | None:
+        """Store `value` if `key` is present (and still at `version`); return its new version.
 
-    def delete(self, key: str) -> bool:
-        """Delete `key`; return whether it was present."""
-        return is_done(self._write(Op.DELETE, key, b"", None))
-
-    def touch(self, key: str, ttl: Ttl) -> bool:
-        """Let `key` expire in `ttl` seconds from now (None = never); return whether it exists."""
-        return is_done(self._write(Op.TOUCH, key, b"", ttl))
-
-    def incr(self, key: str, delta: int = 1, *, initial: int = 0, ttl: Ttl | Unset = UNSET) -> int:
-        """Add `delta` to the ASCII integer of `key` and return the sum; 64 bits with a sign.
-
-        An absent key counts as `initial`, and then takes `ttl`. NotANumber if the value is none.
+        None if nothing was stored, which is the only result that is false.
         """
-        signed_64("delta", delta)
-        signed_64("initial", initial)
-        return self._write(Op.INCR, key, b"", ttl, delta=delta, initial=initial).number
+        more = {"expected": expected_version(version), "w": w}
+        reply = self._write(Op.REPLACE, key, value_bytes(value), ttl, **more)
+        return version_if_done(reply)
 
-    def decr(self, key: str, delta: int = 1, *, initial: int = 0, ttl: Ttl | Unset = UNSET) -> int:
-        """Subtract `delta`; otherwise as `incr`."""
-        signed_64("delta", delta)
-        return self.incr(key, signed_64("delta", -delta), initial=initial, ttl=ttl)
+    def delete(
+        self, key: str, *, version: Version | None = None, w: Quorum | Unset = UNSET
+    ) -> bool:
+        """Delete `key` if it is present (and still at `version`); return whether it was.
+
+        With a version, a key of which nobody can be sure just now counts as absent.
+        """
+        expected = expected_version(version)
+        return is_done(self._write(Op.DELETE, key, b"", None, expected=expected, w=w))
+
+    def touch(self, key: str, ttl: Ttl, *, w: Quorum | Unset = UNSET) -> bool:
+        """Let `key` expire in `ttl` seconds from now (None = never); return whether it exists."""
+        return is_done(self._write(Op.TOUCH, key, b"", ttl, w=w))
 
     # -------------------------------------------------------------- many keys
 
-    def get_many(self, keys: Iterable[str]) -> dict[str, bytes]:
+    def get_many(self, keys: Iterable[str], *, r: Quorum | Unset = UNSET) -> dict[str, bytes]:
         """Return the values of those of `keys` that are present. Not a snapshot.
 
-        Each key is asked of one owner, its primary, whatever the client's own `r` is.
+        Args:
+            r: owners that must answer for each key, as for `get`; unset = the client's own. With
+                1 a node is asked for all its keys by one message, else for each by one of its own.
 
         Raises:
-            NodeUnavailable: some keys could not be asked for; `.partial` has the others' hits.
+            NodeUnavailable: some keys could not be asked for, or not of r owners; `.partial` has
+                the others' hits.
         """
         names, raws = names_and_raws(keys)
+        each = self._ops.reading_each(raws, r)
         if not names:
             self._open_or_raise()
             return {}
-        if self._near is not None and self._ops.plain:
+        if self._near is not None and self._ops.plain and r is UNSET:
             near = self._near.find_many(names)
             if near:
                 return near | self.get_many([name for name in names if name not in near])
         try:
-            found = self._lender.borrow("get_many", hotpath.get_many, raws)
+            if each is not None:
+                found: dict[bytes, bytes] = self._call(each)
+            else:
+                found = self._lender.borrow("get_many", hotpath.get_many, raws)
         except NodeUnavailable as error:
             name_partial(error, names, raws)
             raise
         return hits_by_name(names, raws, found)
 
-    def put_many(self, mapping: Mapping[str, Value], *, ttl: Ttl | Unset = UNSET) -> list[str]:
+    def put_many(
+        self,
+        mapping: Mapping[str, Value],
+        *,
+        ttl: Ttl | Unset = UNSET,
+        w: Quorum | Unset = UNSET,
+    ) -> list[str]:
         """Store all of `mapping`; return the keys that failed (and may or may not be stored).
 
         NotAllowed: this client's key does not allow some of them; `.partial` lists the failed.
         """
         names, raws = keys_bytes(mapping)
         items = dict(zip(raws, map(value_bytes, mapping.values()), strict=True))
-        written = self._write_many(Op.PUT, items, self._ops.ttl_ms(ttl))
+        written = self._write_many(Op.PUT, items, ttl, w)
         return failed_names(names, raws, written)
 
-    def delete_many(self, keys: Iterable[str]) -> int:
+    def delete_many(self, keys: Iterable[str], *, w: Quorum | Unset = UNSET) -> int:
         """Delete all of `keys`; return how many were present.
 
         Raises:
@@ -301,7 +314,7 @@ class Client(MakesValues):
             MaybeStored: some keys may be deleted or not.
         """
         names = {raw: name for name, raw in zip(*names_and_raws(keys), strict=True)}
-        written = self._write_many(Op.DELETE, dict.fromkeys(names, b""), 0)
+        written = self._write_many(Op.DELETE, dict.fromkeys(names, b""), None, w)
         return deleted(names, written)
 
     def scan(self, prefix: str = "") -> Iterator[str]:
@@ -449,11 +462,14 @@ class Client(MakesValues):
         write = self._ops.writing(op, key, value, ttl, **more)
         return self._lender.borrow(command_of(write), hotpath.change, write)
 
-    def _write_many(self, op: Op, items: dict[bytes, bytes], ttl: int) -> Written:
+    def _write_many(
+        self, op: Op, items: dict[bytes, bytes], ttl: Ttl | Unset, w: Quorum | Unset
+    ) -> Written:
+        write = self._ops.writing_many(op, items, ttl, w)
         if not items:
             self._open_or_raise()
             return Written(0, (), frozenset(), None)
-        written: Written = self._call(self._ops.writing_many(op, items, ttl))
+        written: Written = self._call(write)
         return written
 
     def _open_or_raise(self) -> None:

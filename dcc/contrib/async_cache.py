@@ -93,9 +93,9 @@ class AsyncCache(OfOneProcess):
         """Store `value` if `key` is present (and still at `version`); return whether it was."""
         return await self._run(self._plans.replace(key, value, version, ttl), False)
 
-    async def delete(self, key: str) -> bool:
-        """Delete `key`; return whether it was present."""
-        return await self._run(self._plans.delete(key), False)
+    async def delete(self, key: str, *, version: Version | None = None) -> bool:
+        """Delete `key` if it is present (and still at `version`); return whether it was."""
+        return await self._run(self._plans.delete(key, version), False)
 
     async def touch(self, key: str, ttl: Ttl) -> bool:
         """Let `key` expire in `ttl` seconds from now (None = never); return whether it exists."""

@@ -112,9 +112,9 @@ class Cache(OfOneProcess):
         """Store `value` if `key` is present (and still at `version`); return whether it was."""
         return self._run(self._plans.replace(key, value, version, ttl), False)
 
-    def delete(self, key: str) -> bool:
-        """Delete `key`; return whether it was present."""
-        return self._run(self._plans.delete(key), False)
+    def delete(self, key: str, *, version: Version | None = None) -> bool:
+        """Delete `key` if it is present (and still at `version`); return whether it was."""
+        return self._run(self._plans.delete(key, version), False)
 
     def touch(self, key: str, ttl: Ttl) -> bool:
         """Let `key` expire in `ttl` seconds from now (None = never); return whether it exists."""

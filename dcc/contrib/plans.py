@@ -26,9 +26,6 @@ CLEAR_AGE_SECONDS = 0.1
 "Ten small reads a second for each process; nobody waits longer for a clear than for a page."
 
 NAMESPACE_BYTES_MAX = 128
-_ABSENT = -(1 << 62)
-"Where a counter begins that must not begin: an increment of a key that has just gone."
-_ABSENT_TTL = 1.0
 _UNREADABLE = object()
 
 T = TypeVar("T")
@@ -149,13 +146,13 @@ class Plans:
         """Store `value` if `key` is present, and still at `version` if one is given."""
         data = self.values.dump(value)
         name = yield from self._name(key)
-        done: bool = yield Ask("replace", (name, data), {"version": version, "ttl": ttl})
-        return done
+        new: Version | None = yield Ask("replace", (name, data), {"version": version, "ttl": ttl})
+        return new is not None
 
-    def delete(self, key: str) -> Plan[bool]:
-        """Delete `key`; return whether it was present."""
+    def delete(self, key: str, version: Version | None = None) -> Plan[bool]:
+        """Delete `key` if it is present, and still at `version` if one is given."""
         name = yield from self._name(key)
-        done: bool = yield Ask("delete", (name,))
+        done: bool = yield Ask("delete", (name,), {"version": version})
         return done
 
     def touch(self, key: str, ttl: Ttl) -> Plan[bool]:
@@ -173,17 +170,8 @@ class Plans:
     def incr(self, key: str, delta: int, initial: int | None, ttl: Ttl | Unset) -> Plan[int | None]:
         """Add `delta` and return the sum; None if the key is absent and `initial` is None."""
         name = yield from self._name(key)
-        if initial is not None:
-            total: int = yield Ask("incr", (name, delta), {"initial": initial, "ttl": ttl})
-            return total
-        if not (yield Ask("contains", (name,))):
-            return None
-        options = {"initial": _ABSENT, "ttl": _ABSENT_TTL}
-        total = yield Ask("incr", (name, delta), options)
-        if total != _ABSENT + delta:
-            return total
-        yield Ask("delete", (name,))
-        return None
+        total: int | None = yield Ask("incr", (name, delta), {"initial": initial, "ttl": ttl})
+        return total
 
     # -------------------------------------------------------------- many keys
 

@@ -49,7 +49,7 @@ def decide(
     if write.op is Op.ADD:
         return _stored(write.key, write.value, expires_at_ms) if entry is None else NOTHING
     if write.op is Op.REPLACE:
-        if entry is None or write.expected not in (NO_VERSION, entry.version):
+        if entry is None or not _is_expected(write, entry):
             return NOTHING
         return _stored(write.key, write.value, expires_at_ms)
     if write.op is Op.DELETE:
@@ -75,8 +75,14 @@ def _stored(key: bytes, value: bytes, expires_at_ms: int, number: int = 0) -> De
     return Decision(Outcome.DONE, record, number)
 
 
+def _is_expected(write: Write, entry: Entry) -> bool:
+    return write.expected in (NO_VERSION, entry.version)
+
+
 def _delete(write: Write, entry: Entry | None, *, authoritative: bool) -> Decision:
-    if entry is None and authoritative:
+    if entry is None and (authoritative or write.expected != NO_VERSION):
+        return NOTHING  # A version that nobody can see is not the one that was named.
+    if entry is not None and not _is_expected(write, entry):
         return NOTHING
     tombstone = Record(write.key, Kind.TOMBSTONE, b"", NO_VERSION, 0, PREV_UNKNOWN)
     return Decision(Outcome.NOT_DONE if entry is None else Outcome.DONE, tombstone)
@@ -84,6 +90,8 @@ def _delete(write: Write, entry: Entry | None, *, authoritative: bool) -> Decisi
 
 def _count(write: Write, entry: Entry | None, expires_at_ms: int) -> Decision | Refusal:
     present = write.initial
+    if entry is None and write.if_present:
+        return NOTHING
     if entry is not None:
         expires_at_ms = entry.expires_at_ms
         number = _number(entry.value)

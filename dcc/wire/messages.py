@@ -31,6 +31,8 @@ from dcc.types import (
     Version,
 )
 from dcc.wire import shapes as s
+from dcc.wire.auditing import AuditGet as AuditGet
+from dcc.wire.auditing import AuditReply as AuditReply
 from dcc.wire.watching import Changes as Changes
 from dcc.wire.watching import Watch as Watch
 from dcc.wire.watching import Watched as Watched
@@ -64,7 +66,8 @@ class Outcome(IntEnum):
 
     DONE = 0
     NOT_DONE = 1
-    "Decided at the primary: add found a value, replace, delete and touch found none."
+    """Decided at the primary: add found a value, replace, delete and touch found none (at the
+    version expected), and so did an incr that makes no counter."""
     MAYBE = 2
     "Stored here, but fewer than w owners acknowledged in time."
     ELSEWHERE = 3
@@ -134,6 +137,7 @@ class Write:
 
     SHAPE: ClassVar = (
         s.ENUM(Op), s.KEY, s.VALUE, s.MS, s.U8, s.BOOL, s.U64, s.VERSION, s.I64, s.I64, s.U64,
+        s.BOOL,
     )  # fmt: skip
     op: Op
     key: bytes
@@ -148,13 +152,15 @@ class Write:
     seen: int = 0
     "The largest stamp the client has seen; the new version exceeds it."
     expected: Version = NO_VERSION
-    "REPLACE: only if present at this version; NO_VERSION = any."
+    "REPLACE, DELETE: only if present at this version; NO_VERSION = any."
     delta: int = 0
     "INCR: added (negative for decr)."
     initial: int = 0
     "INCR: what an absent key counts as before delta is added."
     boot: int = 0
     "The boot of the node this was first sent to, once it is repeated; 0 = first sending."
+    if_present: bool = False
+    "INCR: an absent key stays absent, which is NOT_DONE; `initial` and `ttl_ms` say nothing then."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -385,47 +391,6 @@ class ConvergedReply:
     "Copies that are missing or not known to be complete, summed over all slots."
     reasons: tuple[str, ...]
     "For people: what is not converged yet; empty if converged."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditGet:
-    """Ask one node for the content of some slots, as digests. May be repeated."""
-
-    SHAPE: ClassVar = (s.SLOTS, s.tuple_of(s.U64, SLOT_COUNT))
-    slots: tuple[int, ...]
-    above: tuple[int, ...] = ()
-    "For each slot: only what is stamped above this is to be read. Empty: everything."
-
-    def fits(self) -> bool:
-        """Return whether there are as many stamps as slots, or none."""
-        return len(self.above) in (0, len(self.slots))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditReply:
-    """Answers `AuditGet`, in the order of its slots. Read from the data itself, so it is slow."""
-
-    SHAPE: ClassVar = (
-        s.tuple_of(s.U64, SLOT_COUNT), s.tuple_of(s.U64, SLOT_COUNT),
-        s.tuple_of(s.U32, SLOT_COUNT), s.tuple_of(s.U32, SLOT_COUNT),
-        s.tuple_of(s.U64, SLOT_COUNT),
-    )  # fmt: skip
-    content: tuple[int, ...]
-    "Hash over key and version of every value that a get would find; 0 = none."
-    seen: tuple[int, ...]
-    "Digest of what was seen, as in `Compare`."
-    items: tuple[int, ...]
-    "Values that a get would find."
-    ghosts: tuple[int, ...]
-    "Versions whose value was evicted here: the legal reason for content to differ."
-    forgotten: tuple[int, ...] = ()
-    "Stamps up to which what was evicted may have been forgotten; 0 = nothing was."
-
-    def fits(self) -> bool:
-        """Return whether all tell of the same slots; an older node says nothing of `forgotten`."""
-        count = len(self.content)
-        known = len(self.forgotten) in (0, count)
-        return known and count == len(self.seen) == len(self.items) == len(self.ghosts)
 
 
 # ------------------------------------------------------------------ node and node

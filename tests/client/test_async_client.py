@@ -55,6 +55,8 @@ def asked(peer: PeerThread, *kinds: type[Message]) -> list[Message]:
     "test",
     [
         test_shell.test_every_method_of_one_key_does_what_it_says,
+        test_shell.test_calls_of_many_keys_say_how_many_owners_they_want,
+        test_shell.test_a_read_of_many_takes_the_clients_own_r_unless_told_otherwise,
         test_shell.test_lookup_and_entry_tell_what_is_known,
         test_shell.test_many_keys_large_values_and_a_scan,
         test_shell.test_deleting_many_is_no_definite_failure_once_something_was_deleted,

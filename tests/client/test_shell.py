@@ -12,11 +12,13 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from dcc.client import pool as pools
+from dcc.client.results import Entry
 from dcc.client.sync import Client
 from dcc.errors import (
     ClientClosed,
@@ -76,14 +78,76 @@ def test_every_method_of_one_key_does_what_it_says() -> None:
         assert "absent" not in cache
         assert cache.add("k", b"two") is False
         assert cache.add("new", b"two") is True
-        assert cache.replace("k", bytearray(b"three")) is True
-        assert cache.replace("absent", b"x", version=version) is False
+        third = cache.replace("k", bytearray(b"three"), w=2)
+        assert isinstance(third, Version)
+        assert third > version
+        assert cache.replace("k", b"x", version=version) is None
+        assert cache.replace("absent", b"x") is None
         assert cache.touch("k", 5) is True
         assert cache.touch("absent", None) is False
         assert cache.incr("n", 5, initial=10) == 15
         assert cache.decr("n", 20) == -5
-        assert cache.delete("k") is True
+        assert cache.incr("n", initial=None) == -4
+        assert cache.incr("absent", initial=None) is None
+        assert cache.decr("absent", initial=None) is None
+        assert "absent" not in cache
+        assert cache.delete("k", version=version) is False
+        last = cache.put("k", b"four")
+        assert cache.delete("k", version=last) is True
         assert cache.delete("k") is False
+
+
+@pytest.mark.parametrize("verb", ["put", "add", "replace", "delete", "touch", "incr", "decr"])
+def test_every_write_of_one_key_says_how_many_owners_must_have_it(verb: str) -> None:
+    arguments = {"put": (b"v",), "add": (b"v",), "replace": (b"v",), "touch": (None,)}
+    with PeerThread() as peer, Client(peer.address, w=2) as cache:
+        cache.put("k", b"1")
+        for wanted, travels in (("all", 255), ("quorum", 0), (3, 3)):
+            getattr(cache, verb)("k", *arguments.get(verb, ()), w=wanted)
+            assert peer.peer.asked[-1][1].w == travels  # type: ignore[union-attr]
+            cache.put("k", b"1")
+        getattr(cache, verb)("k", *arguments.get(verb, ()))
+        assert peer.peer.asked[-1][1].w == 2, "the client's own"  # type: ignore[union-attr]
+        with pytest.raises(ValueError, match="w: "):
+            getattr(cache, verb)("k", *arguments.get(verb, ()), w=0)
+
+
+def test_calls_of_many_keys_say_how_many_owners_they_want() -> None:
+    with PeerThread() as peer, Client(peer.address) as cache:
+        assert cache.put_many({"a": b"1", "b": b"2"}, w="quorum") == []
+        assert peer.peer.asked[-1][1].w == 0  # type: ignore[union-attr]
+        assert cache.get_many(["a", "b", "c", "a"], r="all") == {"a": b"1", "b": b"2"}
+        reads = [message for _, message in peer.peer.asked if isinstance(message, Get)]
+        assert sorted((one.key, one.r) for one in reads) == [(b"a", 255), (b"b", 255), (b"c", 255)]
+        assert cache.delete_many(["a"], w=2) == 1
+        assert peer.peer.asked[-1][1].w == 2  # type: ignore[union-attr]
+        with pytest.raises(ValueError, match="r: "):
+            cache.get_many([], r=0)
+        with pytest.raises(ValueError, match="w: "):
+            cache.put_many({}, w=0)
+
+
+def test_a_read_of_many_takes_the_clients_own_r_unless_told_otherwise() -> None:
+    with PeerThread() as peer, Client(peer.address, r=2) as cache:
+        cache.put("a", b"1")
+        assert cache.get_many(["a"]) == {"a": b"1"}
+        assert cache.latencies()["get_many"].count == 1
+        asked = peer.peer.asked[-1][1]
+        assert isinstance(asked, Get)
+        assert asked.r == 2
+        assert cache.get_many(["a"], r=1) == {"a": b"1"}
+        assert isinstance(peer.peer.asked[-1][1], GetMany)
+
+
+@pytest.mark.parametrize(("ttl", "left"), [(60, 60), (None, None)])
+def test_an_entry_tells_its_time_to_live(ttl: float | None, left: float | None) -> None:
+    version = Version(1_000_000 << 16, 1, 1)
+    expires_at = None if ttl is None else 1_000 + ttl
+    entry = Entry(b"v", version, expires_at, 0.0, "a", True)
+    assert entry.ttl == left
+    if ttl is not None:
+        assert replace(entry, age=20.5).ttl == pytest.approx(39.5)
+        assert replace(entry, age=61.0).ttl == 0
 
 
 def test_lookup_and_entry_tell_what_is_known() -> None:

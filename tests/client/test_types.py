@@ -7,7 +7,7 @@ from typing import assert_type
 
 import pytest
 
-from dcc import AsyncClient, Cache, Client, LocalCluster, Lookup, Node
+from dcc import AsyncClient, Cache, Client, LocalCluster, Lookup, Node, Version
 from dcc.client.keywords import AsyncClientOptions, CacheOptions, ClientOptions
 from dcc.client.url import CACHE_OPTIONS, CLIENT_OPTIONS
 from dcc.config import NodeConfig
@@ -23,6 +23,10 @@ def test_what_a_get_returns_is_told_by_its_default() -> None:
         assert assert_type(client.get("a", b""), bytes) == b"1"
         assert assert_type(client.get("a"), bytes | None) == b"1"
         assert assert_type(client.get("b", 0), bytes | int) == 0
+        assert assert_type(client.incr("n", initial=None), int | None) is None
+        assert assert_type(client.incr("n", initial=4), int) == 5
+        assert_type(client.decr("n"), int)
+        assert_type(client.replace("a", b"2"), Version | None)
         if client.lookup("b").status == "hit":
             raise AssertionError
 
@@ -32,6 +36,9 @@ async def coroutines_tell_the_same(client: AsyncClient, lookup: Lookup) -> None:
     assert_type(await client.get("a", b""), bytes)
     assert_type(await client.get("a"), bytes | None)
     assert_type(await client.get("b", 0), bytes | int)
+    assert_type(await client.incr("a"), int)
+    assert_type(await client.decr("a", initial=None), int | None)
+    assert_type(await client.replace("a", b""), Version | None)
     await client.get("a", r="most")  # type: ignore[call-overload]
     await client.put("a", b"", w="most")  # type: ignore[arg-type]
     AsyncClient(read="some")  # type: ignore[arg-type]

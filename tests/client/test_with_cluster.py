@@ -31,12 +31,23 @@ def test_every_call_does_what_it_says(cluster: dcc.LocalCluster) -> None:
     assert entry is not None
     assert (entry.value, entry.version) == (b"one", version)
     assert entry.expires_at == pytest.approx(time.time() + 100, abs=10)
-    assert cache.replace("k", b"two", version=version)
+    assert entry.ttl == pytest.approx(100, abs=10)
+    second = cache.replace("k", b"two", version=version, w="all")
+    assert second is not None
+    assert second > version
     assert not cache.replace("k", b"three", version=version)
+    assert not cache.delete("k", version=version)
+    assert cache.get("k") == b"two"
+    assert cache.delete("k", version=second, w=2)
+    assert not cache.delete("k", version=second)
+    assert cache.get("k") is None
     assert cache.put("k", b"four") > version
     assert cache.add("k", b"five") is False
     assert cache.incr("n", 2**62) == 2**62
     assert cache.decr("n", 2**62 + 1) == -1
+    assert cache.incr("n", initial=None, w="quorum") == 0
+    assert cache.incr("nothing", initial=None) is None
+    assert "nothing" not in cache
     with pytest.raises(dcc.NotANumber):
         cache.incr("k")
     assert cache.touch("k", 50)
@@ -46,6 +57,10 @@ def test_every_call_does_what_it_says(cluster: dcc.LocalCluster) -> None:
     values = {f"many:{n}": random.Random(n).randbytes(n * 30) for n in range(300)}
     assert cache.put_many(values) == []
     assert cache.get_many([*values, "absent"]) == values
+    assert cache.get_many([*values, "absent"], r="all") == values
+    with pytest.raises(dcc.NodeUnavailable) as refused:
+        cache.get_many(["many:1"], r=3)
+    assert isinstance(refused.value.__cause__, dcc.QuorumNotReached)
     assert sorted(cache.scan("many:")) == sorted(values)
     assert cache.delete_many([*list(values)[:100], "absent"]) == 100
     cache.clear()

@@ -51,6 +51,20 @@ def test_replace_needs_a_value_and_the_expected_version() -> None:
     assert decided(same, entry_of(b"old")).outcome is Outcome.DONE
 
 
+def test_delete_of_a_named_version_leaves_every_other_alone() -> None:
+    other = Write(op=Op.DELETE, key=KEY, expected=Version(99, 1, 1))
+    assert decided(other, entry_of(b"old")) == Decision(Outcome.NOT_DONE, None)
+    same = Write(op=Op.DELETE, key=KEY, expected=VERSION)
+    assert decided(same, entry_of(b"old")).outcome is Outcome.DONE
+    assert decided(same, sure=False) == Decision(Outcome.NOT_DONE, None)
+
+
+def test_incr_of_an_absent_key_makes_none_if_it_has_to_be_there() -> None:
+    write = Write(op=Op.INCR, key=KEY, delta=5, initial=10, if_present=True)
+    assert decided(write) == decided(write, sure=False) == Decision(Outcome.NOT_DONE, None)
+    assert decided(write, entry_of(b"3")).number == 8
+
+
 def test_delete_of_a_certain_absence_writes_nothing() -> None:
     assert decided(Write(op=Op.DELETE, key=KEY)).record is None
 

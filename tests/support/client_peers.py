@@ -127,16 +127,16 @@ class Peer:
 
     def _get(self, key: bytes) -> GetReply:
         if key in self.data:
-            version = Version(self.stamp, node_key(self.name), 7)
             return GetReply(
-                status=Status.HIT, version=version, value=self.data[key], expires_at_ms=0
+                status=Status.HIT, version=self._version(), value=self.data[key], expires_at_ms=0
             )
         return GetReply(status=Status.MISS, version=NO_VERSION, value=b"", expires_at_ms=0)
 
     def _write(self, write: Write) -> WriteReply:
         present = write.key in self.data
         allowed = {Op.ADD: not present, Op.REPLACE: present, Op.DELETE: present, Op.TOUCH: present}
-        if not allowed.get(write.op, True):
+        named = write.expected in (NO_VERSION, self._version())
+        if not allowed.get(write.op, True) or not named or (write.if_present and not present):
             return WriteReply(outcome=Outcome.NOT_DONE, version=NO_VERSION)
         self.stamp = max(self.stamp, write.seen) + 1
         number = 0
@@ -147,8 +147,11 @@ class Peer:
             self.data[write.key] = b"%d" % number
         elif write.op is not Op.TOUCH:
             self.data[write.key] = write.value
-        version = Version(self.stamp, node_key(self.name), 7)
-        return WriteReply(outcome=Outcome.DONE, version=version, number=number)
+        return WriteReply(outcome=Outcome.DONE, version=self._version(), number=number)
+
+    def _version(self) -> Version:
+        """Return the version that all values have, whenever they were written."""
+        return Version(self.stamp, node_key(self.name), 7)
 
     def _audit(self, slots: tuple[int, ...]) -> AuditReply:
         held = {slot: [k for k in sorted(self.data) if slot_of(k) == slot] for slot in slots}

@@ -59,6 +59,7 @@ SAMPLES: tuple[m.Message, ...] = (
         delta=-3,
         initial=4,
         boot=5,
+        if_present=True,
     ),
     m.WriteReply(outcome=m.Outcome.MAYBE, version=VERSION, number=-(1 << 63)),
     m.ErrorReply(code=m.Code.CLOCK_SKEW, text="too far ahead", stamp=9),
