@@ -38,6 +38,10 @@ class OperationTimeout(DccError, TimeoutError):
     """The deadline passed without an answer, for a call that changes nothing."""
 
 
+class NotMade(OperationTimeout):
+    """Somebody else was to make the value, and has not in the time to wait. Nothing was stored."""
+
+
 class MaybeStored(OperationTimeout):
     """The write was sent, or stored by fewer owners than asked for; it may exist. Indefinite.
 

@@ -21,7 +21,7 @@ from dcc.client.core import ClientCore
 from dcc.client.link import read_clocks
 from dcc.client.memo import AsyncMemo, KeyOf, Memo
 from dcc.client.operations import Operations
-from dcc.client.stampede import Interrupted, Make, Pause, Recipe, Stampede, Step
+from dcc.client.stampede import Interrupted, Make, Pause, Plan, Recipe, Stampede, Step
 from dcc.client.values import Serializer, Values
 from dcc.errors import DccError
 from dcc.units import SECOND
@@ -229,14 +229,37 @@ class MakesValues(_Making):
                 making it suggests.
 
         Raises:
-            OperationTimeout: nobody made it within `wait`.
+            NotMade: nobody made it within `wait`; an OperationTimeout.
             NodeUnavailable, …: as for `get` and `add`. That a value could not be stored is no
                 error: it is returned.
         """
         recipe = self._recipe(
             factory, ttl, {"stale_ttl": stale_ttl, "lease": lease, "wait": wait, "beta": beta}
         )
-        return made(self._plans().get_or_put(key_bytes(key), recipe), self._call, factory)
+        return self._kept(recipe, "get_or_put", key, factory)
+
+    def refresh(
+        self,
+        key: str,
+        factory: Callable[[], Value],
+        *,
+        ttl: Ttl | Unset = UNSET,
+        stale_ttl: Ttl = None,
+        lease: float = LEASE_SECONDS,
+    ) -> bytes:
+        """Return what `factory` makes now, and store it, whatever is there or is being made.
+
+        Arguments and errors are those of `get_or_put`; that it could not be stored is one.
+        """
+        recipe = self._recipe(factory, ttl, {"stale_ttl": stale_ttl, "lease": lease})
+        return self._kept(recipe, "refresh", key, factory)
+
+    def invalidate(self, key: str) -> bool:
+        """Delete `key`, and keep out what is being made of it; return whether it was present.
+
+        Two writes: a `delete` costs one, but does not stop whoever makes the value just now.
+        """
+        return made(self._plans().invalidate(key_bytes(key)), self._call, bytes)
 
     def memoize(
         self,
@@ -265,17 +288,21 @@ class MakesValues(_Making):
         values = Values(serializer)
 
         def decorate(function: Callable[..., Any]) -> Memo:
-            return Memo(function, KeyOf(function, key, name), values, partial(self._kept, recipe))
+            return Memo(
+                function, KeyOf(function, key, name), values, partial(self._memoized, recipe)
+            )
 
         return decorate
 
-    def _kept(self, recipe: Recipe, verb: str, key: str, factory: Factory) -> Any:
+    def _memoized(self, recipe: Recipe, verb: str, key: str, factory: Factory) -> Any:
         """Carry out what a memo wants: get_or_put, refresh or invalidate."""
-        plans, raw = self._plans(), key_bytes(key)
-        if verb == "invalidate":
-            return made(plans.invalidate(raw), self._call, factory)
-        plan = plans.refresh if verb == "refresh" else plans.get_or_put
-        return made(plan(raw, recipe), self._call, factory)
+        return (
+            self.invalidate(key) if verb == "invalidate" else self._kept(recipe, verb, key, factory)
+        )
+
+    def _kept(self, recipe: Recipe, verb: str, key: str, factory: Factory) -> bytes:
+        plan: Callable[[bytes, Recipe], Plan] = getattr(self._plans(), verb)
+        return made(plan(key_bytes(key), recipe), self._call, factory)
 
 
 class AsyncMakesValues(_Making):
@@ -303,8 +330,24 @@ class AsyncMakesValues(_Making):
         recipe = self._recipe(
             factory, ttl, {"stale_ttl": stale_ttl, "lease": lease, "wait": wait, "beta": beta}
         )
-        plan = self._plans().get_or_put(key_bytes(key), recipe)
-        return await made_async(plan, self._call, factory)
+        return await self._kept(recipe, "get_or_put", key, factory)
+
+    async def refresh(
+        self,
+        key: str,
+        factory: Callable[[], Value | Awaitable[Value]],
+        *,
+        ttl: Ttl | Unset = UNSET,
+        stale_ttl: Ttl = None,
+        lease: float = LEASE_SECONDS,
+    ) -> bytes:
+        """Return what `factory` makes now, and store it; as `Client.refresh`."""
+        recipe = self._recipe(factory, ttl, {"stale_ttl": stale_ttl, "lease": lease})
+        return await self._kept(recipe, "refresh", key, factory)
+
+    async def invalidate(self, key: str) -> bool:
+        """Delete `key`, and keep out what is being made of it; as `Client.invalidate`."""
+        return await made_async(self._plans().invalidate(key_bytes(key)), self._call, bytes)
 
     def memoize(
         self,
@@ -324,15 +367,17 @@ class AsyncMakesValues(_Making):
 
         def decorate(function: Callable[..., Any]) -> AsyncMemo:
             return AsyncMemo(
-                function, KeyOf(function, key, name), values, partial(self._kept, recipe)
+                function, KeyOf(function, key, name), values, partial(self._memoized, recipe)
             )
 
         return decorate
 
-    async def _kept(self, recipe: Recipe, verb: str, key: str, factory: Factory) -> Any:
+    async def _memoized(self, recipe: Recipe, verb: str, key: str, factory: Factory) -> Any:
         """Carry out what a memo wants: get_or_put, refresh or invalidate."""
-        plans, raw = self._plans(), key_bytes(key)
         if verb == "invalidate":
-            return await made_async(plans.invalidate(raw), self._call, factory)
-        plan = plans.refresh if verb == "refresh" else plans.get_or_put
-        return await made_async(plan(raw, recipe), self._call, factory)
+            return await self.invalidate(key)
+        return await self._kept(recipe, verb, key, factory)
+
+    async def _kept(self, recipe: Recipe, verb: str, key: str, factory: Factory) -> bytes:
+        plan: Callable[[bytes, Recipe], Plan] = getattr(self._plans(), verb)
+        return await made_async(plan(key_bytes(key), recipe), self._call, factory)

@@ -45,7 +45,7 @@ from collections.abc import Callable, Generator
 from itertools import islice
 from typing import Any, NamedTuple
 
-from dcc.errors import DccError, MaybeStored, OperationTimeout
+from dcc.errors import DccError, MaybeStored, NotMade
 from dcc.limits import KEY_BYTES_MAX
 from dcc.types import Version
 from dcc.units import MILLISECOND
@@ -196,7 +196,7 @@ class Stampede:
             if found.status is Status.HIT:
                 return found.value
             if self._mono() >= give_up_at:
-                raise OperationTimeout("others were to make the value, and have not in time")
+                raise NotMade("others were to make the value, and have not in time")
 
     def _take(
         self, key: bytes, recipe: Recipe, op: Op = Op.ADD

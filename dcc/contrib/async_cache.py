@@ -18,6 +18,7 @@ from dcc.client.keywords import CacheOptions
 from dcc.client.values import Values
 from dcc.contrib.cache import counts_of, plans_of
 from dcc.contrib.health import Health, health_of
+from dcc.contrib.making import AsyncMakesCached
 from dcc.contrib.plans import Ask, Plan
 from dcc.contrib.running import carried_out
 from dcc.contrib.settings import OfOneProcess, Settings, settings_of
@@ -25,7 +26,7 @@ from dcc.contrib.settings import OfOneProcess, Settings, settings_of
 T = TypeVar("T")
 
 
-class AsyncCache(OfOneProcess):
+class AsyncCache(AsyncMakesCached, OfOneProcess):
     """As `Cache`, with coroutines; close it with `aclose` or `async with`."""
 
     def __init__(

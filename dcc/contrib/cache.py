@@ -21,6 +21,7 @@ from dcc.client.arguments import UNSET, Ttl, Unset
 from dcc.client.keywords import CacheOptions
 from dcc.client.values import Values
 from dcc.contrib.health import Health, health_of
+from dcc.contrib.making import MakesCached
 from dcc.contrib.plans import Ask, Plan, Plans, Space
 from dcc.contrib.running import carried_out, in_one_step
 from dcc.contrib.settings import OfOneProcess, Settings, settings_of
@@ -28,7 +29,7 @@ from dcc.contrib.settings import OfOneProcess, Settings, settings_of
 T = TypeVar("T")
 
 
-class Cache(OfOneProcess):
+class Cache(MakesCached, OfOneProcess):
     """Calls of a `Client` with values, a namespace, and a way to go on without a cluster.
 
     With `on_error="miss"` no call raises for what befalls a cluster: reads are misses, writes

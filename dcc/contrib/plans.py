@@ -26,7 +26,8 @@ CLEAR_AGE_SECONDS = 0.1
 "Ten small reads a second for each process; nobody waits longer for a clear than for a page."
 
 NAMESPACE_BYTES_MAX = 128
-_UNREADABLE = object()
+UNREADABLE = object()
+"In place of a value that could not be read back."
 
 T = TypeVar("T")
 
@@ -113,8 +114,8 @@ class Plans:
         data = yield Ask("get", (name,))
         if data is None:
             return default
-        value = self._loaded(data)
-        if value is _UNREADABLE:
+        value = self.loaded(data)
+        if value is UNREADABLE:
             yield Ask("delete", (name,))
             return default
         return value
@@ -123,8 +124,8 @@ class Plans:
         """Return the value of `key` and its version; None if it is absent."""
         name = yield from self._name(key)
         entry = yield Ask("entry", (name,))
-        value = _UNREADABLE if entry is None else self._loaded(entry.value)
-        return None if value is _UNREADABLE else (value, entry.version)
+        value = UNREADABLE if entry is None else self.loaded(entry.value)
+        return None if value is UNREADABLE else (value, entry.version)
 
     def put(self, key: str, value: Any, ttl: Ttl | Unset) -> Plan[bool]:
         """Store `value`; True, unless the client raises."""
@@ -173,6 +174,20 @@ class Plans:
         total: int | None = yield Ask("incr", (name, delta), {"initial": initial, "ttl": ttl})
         return total
 
+    def making(
+        self, verb: str, key: str, factory: Callable[[], Any], options: Mapping[str, Any]
+    ) -> Plan[bytes]:
+        """Return what is stored of `key`, which a `get_or_put` or `refresh` may make."""
+        name = yield from self._name(key)
+        data: bytes = yield Ask(verb, (name, factory), options)
+        return data
+
+    def invalidate(self, key: str) -> Plan[bool]:
+        """Delete `key`, and keep out what is being made of it; return whether it was present."""
+        name = yield from self._name(key)
+        done: bool = yield Ask("invalidate", (name,))
+        return done
+
     # -------------------------------------------------------------- many keys
 
     def get_many(self, keys: Iterable[str]) -> Plan[dict[str, Any]]:
@@ -181,8 +196,8 @@ class Plans:
         found: dict[str, bytes] = yield Ask("get_many", (list(names),))
         values, broken = {}, []
         for name, data in found.items():
-            value = self._loaded(data)
-            if value is _UNREADABLE:
+            value = self.loaded(data)
+            if value is UNREADABLE:
                 broken.append(name)
             else:
                 values[names[name]] = value
@@ -235,12 +250,13 @@ class Plans:
                 yield Ask("delete_many", (names,))
             raise
 
-    def _loaded(self, data: bytes) -> Any:
+    def loaded(self, data: bytes) -> Any:
+        """Return the value stored as `data`; UNREADABLE, counted, if it is none."""
         try:
             return self.values.load(data)
         except Exception:  # a serializer is foreign code, and data may be anything
             self.unreadable += 1
-            return _UNREADABLE
+            return UNREADABLE
 
     # -------------------------------------------------------------- names
 

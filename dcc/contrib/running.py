@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 from dcc import ClientClosed, ConfigError, DccError, InvalidKey, NotANumber
 from dcc.contrib.health import Health
 from dcc.contrib.plans import Ask, Plan
-from dcc.errors import MaybeStored, UsageError, ValueTooLarge, WrongLoop
+from dcc.errors import MaybeStored, NotMade, UsageError, ValueTooLarge, WrongLoop
 
 T = TypeVar("T")
 
 CALLERS_MISTAKES = (ClientClosed, ConfigError, InvalidKey, NotANumber, UsageError, WrongLoop)
 "Raised whatever `on_error` says: no cluster could do better."
 
-NOT_ABOUT_THE_CLUSTER = (*CALLERS_MISTAKES, ValueTooLarge)
+NOT_ABOUT_THE_CLUSTER = (*CALLERS_MISTAKES, NotMade, ValueTooLarge)
 "Say nothing about whether a cluster answers."
 
 Call = Callable[[Ask], Awaitable[Any]]
