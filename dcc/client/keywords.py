@@ -42,6 +42,6 @@ class CacheOptions(_Common, total=False):
     """Keywords of `Cache` and `AsyncCache` that a URL can say, too."""
 
     serializer: Literal["json", "msgpack", "pickle"] | Serializer | None
-    compress: int | None
+    compress: int | str | None
     on_error: Literal["raise", "miss"]
     clear_age: float

@@ -38,7 +38,7 @@ CLIENT_OPTIONS: Mapping[str, Callable[[str], Any]] = {
 
 CACHE_OPTIONS: Mapping[str, Callable[[str], Any]] = {
     "serializer": str,
-    "compress": int,
+    "compress": str,
     "on_error": str,
     "clear_age": float,
 }

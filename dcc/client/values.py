@@ -5,8 +5,8 @@ What is stored is one of three things:
 - the digits of a whole number of 64 bits, so that `incr` works on what was put;
 - what the serializer made;
 - the byte 0xC1, which begins no JSON, no msgpack and no pickle, one letter that says how the rest
-  is packed, and the rest: `z` zlib, `r` as it is. The latter protects what would be mistaken for
-  one of the others.
+  is packed, and the rest: `z` zlib, `s` zstd, `r` as it is. The latter protects what would be
+  mistaken for one of the others.
 """
 
 from __future__ import annotations
@@ -14,20 +14,16 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import zlib
 from typing import Any, Protocol
 
 import msgpack
 
 from dcc.client.arguments import I64_MAX, I64_MIN
+from dcc.client.compression import compressed, compression_of, uncompressed
 
-PACKED, AS_IT_IS, ZLIB = b"\xc1", b"\xc1r", b"\xc1z"
-UNPACKED_BYTES_MAX = 256 << 20
-"A small value that unpacks to more than this was made to hurt."
+PACKED, AS_IT_IS = b"\xc1", b"\xc1r"
 
 _NUMBER = re.compile(rb"-?[0-9]{1,19}")
-_ZLIB_LEVEL = 1
-"The fastest: a cache that saves half of the bytes in a tenth of the time has it right."
 
 
 class Serializer(Protocol):
@@ -108,15 +104,12 @@ class Values:
     """
 
     def __init__(
-        self, serializer: str | Serializer | None = None, compress: int | None = None
+        self, serializer: str | Serializer | None = None, compress: int | str | None = None
     ) -> None:
-        """Take a serializer (see `serializer_of`) and the size from which bytes are compressed."""
-        if compress is not None and (isinstance(compress, bool) or not isinstance(compress, int)):
-            raise TypeError(f"compress: bytes as an int, or None; got {type(compress).__name__}")
-        if compress is not None and compress < 0:
-            raise ValueError(f"compress: bytes, 0 or more; got {compress}")
+        """Take a serializer (see `serializer_of`) and a compression (see `compression_of`)."""
         self.serializer: Serializer | None = serializer_of(serializer)
-        self.compress: int | None = compress
+        self.compress: int | str | None = compress
+        self._compression = compression_of(compress)
 
     @property
     def plain(self) -> bool:
@@ -133,8 +126,9 @@ class Values:
         if type(value) is int and self.serializer is not None and I64_MIN <= value <= I64_MAX:
             return b"%d" % value
         data = bytes(memoryview(value)) if self.serializer is None else self._serialized(value)
-        if self.compress is not None and len(data) >= self.compress:
-            packed = ZLIB + zlib.compress(data, _ZLIB_LEVEL)
+        how = self._compression
+        if how is not None and len(data) >= how.from_bytes:
+            packed = PACKED + how.letter + compressed(how.letter, data)
             if len(packed) < len(data):
                 return packed
         ambiguous = self.serializer is not None and _NUMBER.fullmatch(data)
@@ -161,12 +155,4 @@ class Values:
 
 def _unpacked(data: bytes) -> bytes:
     kind, rest = data[:2], data[2:]
-    if kind == AS_IT_IS:
-        return rest
-    if kind != ZLIB:
-        raise ValueError(f"packed in an unknown way: {kind!r}")
-    machine = zlib.decompressobj()
-    found = machine.decompress(rest, UNPACKED_BYTES_MAX)
-    if not machine.eof:
-        raise ValueError("compressed data is cut off or too large")
-    return found
+    return rest if kind == AS_IT_IS else uncompressed(kind[1:], rest)

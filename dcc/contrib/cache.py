@@ -54,7 +54,8 @@ class Cache(MakesCached, OfOneProcess):
             namespace: keys are this namespace's own, and so is `clear`; None: the whole cluster.
             serializer: "json", "msgpack", "pickle", an object with dumps and loads, or None:
                 values are bytes. Whole numbers are stored as digits whatever it is.
-            compress: size in bytes from which values are compressed; None = never.
+            compress: size in bytes from which values are compressed by zlib; "zlib" or "zstd",
+                or "zstd:4096" with a size of its own (else 1,024); None = never.
             on_error: "raise" or "miss", see above.
             clear_age: seconds after which other processes see a `clear` at the latest.
             defaults: options, and a namespace, that hold where nobody said anything else.

@@ -20,7 +20,7 @@ from dcc import (
     NotANumber,
     OperationTimeout,
 )
-from dcc.client.values import ZLIB, Values
+from dcc.client.values import Values
 from dcc.contrib.leases import Lease
 from tests.support.processes import wait_until
 
@@ -104,7 +104,7 @@ def test_large_values_are_compressed_and_small_ones_are_not(url: str) -> None:
 
 def test_bytes_that_look_packed_are_kept_apart() -> None:
     values = Values(compress=10)
-    for data in (b"", b"\xc1", b"\xc1z", b"\xc1r12", ZLIB + b"1234567890", b"1" * 1_000):
+    for data in (b"", b"\xc1", b"\xc1z", b"\xc1r12", b"\xc1z" + b"1234567890", b"1" * 1_000):
         assert values.load(values.dump(data)) == data
 
 
@@ -112,7 +112,7 @@ def test_a_value_that_cannot_be_read_back_is_a_miss_counted_and_deleted(url: str
     raw = Cache(url, namespace="mixed")
     cache = Cache(url, namespace="mixed", serializer="json")
     raw.put("broken", b"{")
-    raw.put("torn", ZLIB + b"x")
+    raw.put("torn", b"\xc1z" + b"x")
     assert cache.get("broken", "none") == "none"
     assert cache.get_many(["torn"]) == {}
     assert cache.counts()["unreadable"] == 2
