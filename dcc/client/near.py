@@ -46,8 +46,8 @@ BOUND_MS = 250
 "Two and a half beats of a node."
 SHORT_SHARE = 10
 "The short queue has one part in so many."
-ENTRY_BYTES = 300
-"What a copy takes beside its key and value."
+ENTRY_BYTES = 600
+"What a copy takes beside its key and value: its slots in five tables, and the numbers."
 WHOLE_PARTS = 8
 "A value that takes more than one part in so many is not kept."
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from random import Random
 from typing import Any
 
@@ -292,3 +294,22 @@ def test_whatever_happens_no_copy_is_older_than_what_was_told_or_could_be_known(
         else:
             hand.fill(key, held[key][0])
     assert hand.near.counts()["near_entries"] <= 6
+
+
+@pytest.mark.parametrize("size", [10, 1_000])
+def test_a_copy_takes_about_what_it_is_counted_as(size: int) -> None:
+    hand, count = Hand(), 5_000
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(count):
+            key, stamp, mono = f"key:{number}", (START_MS << 16) + number, hand.mono + number
+            value = bytes(size - 1) + b"%d" % (number % 10)
+            hand.near.fill(key, name(key), value, stamp, None, NODE, hand.near.begin(), mono)
+        gc.collect()
+        taken = tracemalloc.get_traced_memory()[0] / count
+    finally:
+        tracemalloc.stop()
+    counted = hand.near.bytes_used / count
+    assert hand.near.counts()["near_entries"] == count
+    assert 0.75 * counted < taken < 1.05 * counted
