@@ -10,7 +10,7 @@ from dcc.wire.messages import Ack, Message, Ping, PingReq, PushPull, PushPullRep
 
 
 class Access:
-    """Who may be a member, and how many were refused. Set by the shell."""
+    """Which nodes may be members, and how many were refused. Set by the shell."""
 
     def __init__(self) -> None:
         self.mode = "open"
@@ -25,7 +25,7 @@ class Access:
         return self.nodes is None or node in self.nodes
 
     def admitted(self, message: Message) -> Message:
-        """Return `message` without rows of those who may be no members; itself if it has none."""
+        """Return `message` without rows of nodes that may not be members; itself if it has none."""
         if self.nodes is None:
             return message
         if isinstance(message, Ping | Ack | PingReq | Rumors):

@@ -1,6 +1,6 @@
 """The gate for clients' requests: what is refused or dropped before anybody looks at it.
 
-A request passes if the node has joined, if it could be passed on, and if whoever asks for a read
+A request passes if the node has joined, if it could be passed on, and if the asker of a read
 still waits for it (`lateness`). What is refused here was not done, nor is it remembered.
 """
 

@@ -1,4 +1,4 @@
-"""What is settled once, before a node runs: which addresses it binds, and who its seeds are.
+"""What is settled once, before a node runs: which addresses it binds, and its seeds.
 
 This is the only place where a node waits for names, and it does not wait for long.
 """
@@ -30,7 +30,7 @@ def bind(
     """Bind every address of this machine that `address` means; return it with the port in use.
 
     The list has the listening sockets, which libzmq accepts from as well. `localhost` may mean ::1
-    and 127.0.0.1, and whoever connects to either means this node.
+    and 127.0.0.1, and a peer that connects to either means this node.
 
     Raises:
         ConfigError: none of them could be bound, or one is in use.
@@ -54,7 +54,7 @@ def bind(
 
 
 def _listen(socket: zmq.Socket[bytes], host: str, port: int) -> net.socket:
-    """Let libzmq accept from a socket of our own making, of which we keep a descriptor."""
+    """Let libzmq accept from a socket of our own making, whose descriptor we keep."""
     family = net.AF_INET6 if ":" in host else net.AF_INET
     with net.socket(family, net.SOCK_STREAM) as made:
         made.setblocking(False)
@@ -86,7 +86,7 @@ def _accept_from(socket: zmq.Socket[bytes], listener: net.socket) -> None:
 def rebind(socket: zmq.Socket[bytes], listeners: Sequence[net.socket]) -> None:
     """End all connections that came in by `listeners`, and go on accepting from them.
 
-    Whoever may come back does so by itself.
+    Peers that may come back do so by themselves.
     """
     for listener in listeners:
         host, port = listener.getsockname()[:2]
@@ -122,7 +122,7 @@ def expand_seeds(seeds: Iterable[Address], own: Sequence[str]) -> tuple[str, ...
     mine = set(own)
     for address in own:
         found = looked_up.get(address, ())
-        if len(found) == 1:  # Behind a name with several addresses there are other nodes.
+        if len(found) == 1:  # A name with several addresses means other nodes, too.
             mine.update(found)
     expanded: list[str] = []
     for name in names:

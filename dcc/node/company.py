@@ -75,7 +75,7 @@ class Company:
         return reasons
 
     def tick(self, at: Instant, *, in_service: bool) -> list[Effect]:
-        """Look at who is there; tell of what is lacking for long, and when it no longer is."""
+        """Look which members are there; tell what is lacking for long, and when it no longer is."""
         if self._complete and self._reached and self._gossip_heard and not self._told:
             return []  # Each of these stays: nothing can be lacking any more.
         machines = self._machines

@@ -1,7 +1,7 @@
 """`converged`: whether the cluster has one view, all copies are in place, and nobody is behind.
 
-Each node knows only its own share: which of its slots are known to be complete. So whoever is
-asked asks every live member for its `State`, its own included, and judges by all of them:
+Each node knows only its own share: which of its slots are known to be complete. So the
+node that is asked asks every live member for its `State`, its own included, and judges by them all:
 
     asked node                         every live member
       | StateGet                          |
@@ -10,16 +10,16 @@ asked asks every live member for its `State`, its own included, and judges by al
       |<----------------------------------|
       | judge: one epoch, one setting, all ALIVE, nobody with something left to do
 
-It answers when all have answered or after `ROUND_NS`; who is silent is a reason. A yes holds for
+It answers when all have answered or after `ROUND_NS`; a silent member is a reason. A yes holds for
 the moment of the answer only, but it cannot come too early: a state is told after the question, in
-the view whose epoch it carries, and counting starts anew when the view changes meanwhile or the
-node stood still. Nothing else makes a slot less complete, so a count under way serves all who ask.
+the view whose epoch it carries, and counting starts again when the view changes meanwhile or the
+node stood still. Nothing else makes a slot less complete, so a count under way serves all that ask.
 
 Counting is cheap while the verdicts of `SyncTable` are kept (about 2 ms for all slots); after a
-change of the view each is judged anew (some 50 ms), hence the pieces.
+change of the view each is judged again (some 50 ms), hence the pieces.
 
-Whoever looks at the statistics makes the node judge anew, once a second at most; what the metrics
-and HTTP show is the latest judgement and when it was asked for.
+A look at the statistics makes the node judge again, once a second at most; what the metrics and
+HTTP show is the latest judgement and when it was asked for.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ ROUNDS_MAX = 64
 SLOTS_PER_TURN = 1_024
 
 LAG_MAX_MS = 2_000
-"A write that was not acknowledged for so long is not merely on its way."
+"A write that was not acknowledged for this long is not merely on its way."
 
 REASONS_MAX = 64
 "Of a reply; the last one says how many there are besides."
@@ -84,7 +84,7 @@ class _Round:
 
 
 class Converging:
-    """Answers whether the cluster has converged, and others who ask the same of this node."""
+    """Answers whether the cluster has converged, and others that ask the same of this node."""
 
     def __init__(self, machines: Machines, lifecycle: Lifecycle) -> None:
         self._machines, self._held = machines, machines.held
@@ -119,7 +119,7 @@ class Converging:
         return self._finished(now)
 
     def look(self) -> None:
-        """Judge anew with the next tick, unless that was done within the last second."""
+        """Judge again with the next tick, unless that was done within the last second."""
         self._refresh = True
 
     def latest(self, mono: int) -> dict[str, Any] | None:
@@ -149,7 +149,7 @@ class Converging:
     # -------------------------------------------------------------- time
 
     def tick(self, now: Instant) -> list[Effect]:
-        """Go on counting; answer who has waited long enough."""
+        """Go on counting; answer the askers that have waited long enough."""
         effects: list[Effect] = []
         if self._refresh:
             self._refresh = False

@@ -38,7 +38,7 @@ class Copies:
         return [Tell(header.sender, reply, header.request)]
 
     def fetch_reply(self, header: Header, message: m.FetchReply, at: Instant) -> list[Effect]:
-        """Take the answer to a question of this node's, and go on with who waited for it."""
+        """Take the answer to a question of this node's; go on with requests that waited for it."""
         agreed, questions = header.epoch == self._held.view.epoch, self._machines.questions
         self._machines.exchange.agenda.spoke(header.sender, at)
         outcome = questions.receive(header.sender, header.request, message, at, agreed=agreed)

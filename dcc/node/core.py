@@ -153,7 +153,7 @@ class NodeCore:
             self.counters.drop("unexpected")
             return [Notify("message_dropped", {"reason": "unexpected", "tag": header.tag})]
         if who is None and self.access.nodes is not None and row.sender is not Sender.ANYBODY:
-            # A seed's connection shows that somebody of the cluster is there, not who.
+            # A seed's connection shows that a member is there, not which one.
             self.counters.drop("not_allowed")
             fields = {"reason": "not_allowed", "sender": header.sender}
             return [Notify("message_dropped", fields)]
@@ -350,7 +350,7 @@ class NodeCore:
         return out
 
     def _salvage(self, frames: list[bytes], at: Instant, who: Identity | None) -> list[Effect]:
-        """Take the rest of a member's message of which single records cannot be read."""
+        """Take the rest of a member's message when single records of it cannot be read."""
         saved = self._door.salvage(frames)
         if saved is None:
             return []

@@ -1,6 +1,6 @@
 """The hot path: a GET of one small frame, or of many keys, from request bytes to reply bytes.
 
-A read behind its deadline is dropped before anything is looked up (`lateness`). Everything else,
+A read after its deadline is dropped before anything is looked up (`lateness`). Everything else,
 and everything odd, returns None and takes the ordinary path, which decodes again; so this function
 may be terse but may not decide anything differently. It answers a hit on the primary (or, where the
 client wants any holder, on a holder) and an authoritative miss.
@@ -35,7 +35,7 @@ ITEMS_MANY = HEADER_FIELDS + 1
 PLAIN, PLAIN_ONCE = [1, False], [1]
 "The last fields of a GET, `r` and `aside`: one owner's word is enough. Left out: the same."
 TAG_AT = PREFIX_BYTES + 1
-"Behind the prefix and the array's header: a tag below 128 is one byte."
+"After the prefix and the array's header: a tag below 128 is one byte."
 GET_BYTE, GET_MANY_BYTE = bytes([GET]), bytes([GET_MANY])
 HIT, MISS = int(Status.HIT), int(Status.MISS)
 DROPPED = b""

@@ -32,7 +32,7 @@ from dcc.replication.staleness import SAMPLES_MAX
 from dcc.units import KIB, NEVER
 
 SETTLE_SHARE = 64
-"What stands beside the store is reserved anew once it has grown by one part in so many."
+"What stands beside the store is reserved again once it has grown by one part in this many."
 
 REQUEST_BYTES = 1_600
 "One that waits for other nodes, without its value."

@@ -62,9 +62,9 @@ class MemberGate:
 
 
 class AnybodyGate:
-    """Lets in membership, on both planes: from who is no member yet, too.
+    """Lets in membership, on both planes: from nodes that are no members yet, too.
 
-    Whose clock counts is decided here; what a claim changes is decided by `gossip`.
+    Here it is decided which clocks count; `gossip` decides what a claim changes.
     """
 
     def __init__(self, machines: Machines, door: Door, company: Company) -> None:

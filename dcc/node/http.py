@@ -10,10 +10,10 @@ second old, and gives up after `SNAPSHOT_TIMEOUT_S`.
 - `/metrics` Prometheus' text; `/api/v1/status` the statistics as JSON.
 - `/api/v1/converged` as JSON whether the cluster has converged and why not; 200 only if it has.
 
-There are `CONNECTIONS_MAX` places. Whoever comes when all are taken gets the place of the one that
-has been sending its request for longest: an honest request arrives whole at once, so connections
-that are only held open cannot keep a probe out. Pages that ask the loop take no more than
-`ASKING_MAX` of the places, so that `/livez` answers while the loop does not. And no connection
+There are `CONNECTIONS_MAX` places. A connection that comes when all are taken gets the place of the
+one that has been sending its request for longest: an honest request arrives whole at once, so
+connections that are only held open cannot keep a probe out. Pages that ask the loop take no more
+than `ASKING_MAX` of the places, so that `/livez` answers while the loop does not. And no connection
 lasts longer than `CONNECTION_NS` as a whole, however busily it sends or slowly it reads.
 """
 
@@ -46,7 +46,7 @@ from dcc.units import SECOND
 
 SNAPSHOT_TIMEOUT_S = 2.0
 STUCK_NS = 10 * SECOND
-"A loop that has not turned for so long is not going to."
+"A loop that has not turned for this long is not going to."
 CONNECTIONS_MAX = 16
 "Connections at once, so that a scanner cannot fill the process with threads."
 ASKING_MAX = 12
@@ -84,7 +84,7 @@ class HttpServer:
 
 
 class _Places:
-    """Who is connected, since when, and whether its request is there. Of all threads."""
+    """The connections, since when, and whether each has sent its request. For all threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -241,7 +241,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer with a judgement of the cluster that the node began after this question.
 
         An older yes could be of before the restart that somebody waits for. Each look at the
-        statistics makes the node judge anew if it has not done so for a second.
+        statistics makes the node judge again if it has not done so for a second.
         """
         began, waited_ns = mono_ns(), 0
         found: dict[str, Any] = {"converged": False, "reasons": ["not known: not joined, or stuck"]}

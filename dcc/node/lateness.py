@@ -1,13 +1,13 @@
-"""Reads that come too late: refused or dropped, because whoever asked has given up.
+"""Reads that come too late: refused or dropped, because the asker has given up.
 
 A deadline travels with every request, in cluster time. A node that is asked for more than it can
 do would spend its time on answers that nobody waits for; so a read is compared with the clock
-before anything else is done for it, and one behind its deadline costs next to nothing. In the
+before anything else is done for it, and one after its deadline costs next to nothing. In the
 second after such a read, reads whose time is over within `MARGIN_MS` count as late, too: a queue
 that is longer than its deadlines yields the next request just in time, and its answer would not be.
 
-Who is refused learns the time from the refusal: a client whose idea of it is wrong gets its answer
-at the second attempt. So up to `TOLD_MAX` a second are told; the others are dropped, which costs a
+A refusal tells the time: a client whose idea of it is wrong gets its answer at the second attempt.
+ So up to `TOLD_MAX` a second are told; the others are dropped, which costs a
 tenth of an answer.
 """
 

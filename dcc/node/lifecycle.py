@@ -1,7 +1,7 @@
-"""How a node begins and ends its life in the ring: filled once, leaving once.
+"""How a node comes into the ring and goes: filled once, leaving once.
 
 A node without seeds founds a cluster of its own whenever it starts. So that a restart is not taken
-for an empty cache, a node counts as *lone* until it meets somebody, or until those who remember it
+for an empty cache, a node counts as *lone* until it meets somebody, or until nodes that remember it
 must have looked for it: none of its misses is authoritative (`dcc.replication.certainty`), and
 clients that know another ring keep it.
 
@@ -9,8 +9,8 @@ A node begins as *filling*: it owns slots and leads none that another owner can 
 it is in sync with every live holder of its slots it says so, and leads.
 
 It ends by *leaving*: it drains (owns nothing any more, holds until the owners have taken over),
-then says LEFT and is gone when that has spread. Who is still suspected may take slots over yet;
-without anybody who could, and at the time-out, it leaves with what it has.
+then says LEFT and is gone when that has spread. A suspected member may take slots over yet. If
+no member is left that could, or at the time-out, it leaves with what it has.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Lifecycle:
             self.left = machines.membership.gone(at.mono)
             return []
         others = [m for key, m in machines.membership.members.items() if key != machines.key]
-        # Whoever is only suspected may take the slots over yet.
+        # A member that is only suspected may take the slots over yet.
         targets = any(m.standing <= Standing.SUSPECT and not m.draining for m in others)
         slots = len(machines.exchange.leftovers)
         handed_over = not slots and not machines.streams.queued_total()

@@ -29,7 +29,7 @@ class Listings:
         self._counters = machines.counters
 
     def get_many(self, request: Request, message: m.GetMany) -> list[Effect]:
-        """Read the keys that this node leads, and say of which it does not."""
+        """Read the keys that this node leads, and name those that it does not lead."""
         asker, at = request.asker, request.at
         self._counters.commands["get_many"] += 1
         held, me, certainty = self._held, self._held.key, self._machines.certainty

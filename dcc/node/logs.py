@@ -1,9 +1,9 @@
 """Log lines of a node process: structlog, and a writer that never stops the loop.
 
-Whoever reads a node's standard error may stop reading, and a full pipe blocks whoever writes to
-it. So lines go to a bounded queue that one thread empties; if it is full, lines are dropped and
-counted, and the next line that gets through says how many. A burst of one event is thinned the
-same way: beyond `BURST` lines a second of one name, they are only counted.
+The reader of a node's standard error may stop reading, and a full pipe blocks the writer. So lines
+go to a bounded queue that one thread empties; if it is full, lines are dropped and counted, and the
+next line that gets through says how many. A burst of one event is thinned the same way: beyond
+`BURST` lines a second of one name, they are only counted.
 
 This module is the only place that configures structlog, and only the node's own process calls it:
 a node embedded in an application logs through the standard `logging` (see `dcc.local`).

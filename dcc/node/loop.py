@@ -73,7 +73,7 @@ class Loop:
         transport.watch(self._wishes.fileno())
         transport.on_names(self._wishes.wake)
         self._closed = transport.security if isinstance(transport.security, Closed) else None
-        "Where keys are used: who is allowed."
+        "Where keys are used: which keys are allowed."
         transport.security.refusals.on_news = partial(self._wishes.add, "keys")
         self._tell_access()
         self._stopping = self._announced = False
@@ -230,7 +230,7 @@ class Loop:
         self._wishes.answer(self._clocks.now.mono, self._figures)
 
     def _take_keys(self) -> None:
-        """Hear what is to be told of keys, and end the connections of whoever may not have one."""
+        """Hear what is to be told of keys, and end connections that are not allowed any more."""
         for event, fields in drained(self._transport.security.refusals.told):
             self._log(event, fields)
             if event == "keys_read":
@@ -262,7 +262,7 @@ class Loop:
     # ------------------------------------------------------------ what goes out
 
     def _tell_undelivered(self) -> None:
-        """Tell the core of failed sends; what fails anew meanwhile waits for the next turn."""
+        """Tell the core of failed sends; what fails again meanwhile waits for the next turn."""
         failed, self._transport.undelivered = self._transport.undelivered, []
         for to, frames in failed:
             self._carry_out(self._core.undeliverable(to, frames, self._clocks.now))

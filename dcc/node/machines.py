@@ -1,8 +1,9 @@
 """The machines of one node, in the order in which they are built, and what follows from them alone.
 
 Everything above (`core`, the gates, the requests) is given `Machines`, or some of them, and nobody
-is given the core. A machine decides its own subject: who is there, who is in sync, one write, one
-exchange. What takes several of them is decided in the modules of this folder that import this one.
+is given the core. A machine decides its own subject: which members are there, which are in sync,
+one write, one exchange. What takes several of them is decided in the modules of this folder that
+import this one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Messages of one node core on their way out: which time they carry, and that they can be read.
 
 Membership carries the machine's own clock, from which others make cluster time; everything else
-carries cluster time. A frame that is longer than anybody would read is a refusal instead: who asked
-learns that there is no answer, and does not wait for what every reader would drop.
+carries cluster time. A frame that is longer than anybody would read is a refusal instead: the
+asker learns that there is no answer, and does not wait for what every reader would drop.
 """
 
 from __future__ import annotations

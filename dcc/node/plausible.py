@@ -1,9 +1,10 @@
-"""What others claim of time, held to bounds: who believes anything is moved by one frame.
+"""What others claim of time, held to bounds: without them one frame could move a node's time for
+ever.
 
 **Settings.** The larger stamp of a setting wins for ever. One frame that a fault garbled (or that
 somebody forged) with a `cleared` far ahead of cluster time would empty every node, and make each
 refuse all writes until that time has come; a `replicas_stamp` there could never be overruled. So
-they are held to the bound that records are held to, by everybody who would merge them.
+every node that would merge them holds them to the bound that records are held to.
 
 **Members.** A higher incarnation wins for ever, too, and is answered by one above it, until there
 is none. Incarnations and boots are times, so rows from more than a day ahead are left out: no clock
@@ -95,7 +96,7 @@ def plausible_reading(said_ms: int, now_ms: int) -> bool:
 
 
 def plausible_clocks(message: Exchanged, latest: Stamp) -> Exchanged:
-    """Return `message` without slots of which a clock, a span or the mark lies after `latest`."""
+    """Return `message` without the slots whose clock, span or mark lies after `latest`."""
     kept = tuple([
         slot for slot in message.slots
         if slot.mark <= latest and _below(slot.clock[1::2], latest)

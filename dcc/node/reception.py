@@ -49,8 +49,8 @@ class Reception:
         """Serve what has come in on the ROUTER.
 
         Asking libzmq whether a frame was its message's last costs more than receiving both frames
-        of a small request. So whoever was answered before is trusted (`Transport.answered`) to
-        send what the short path serves in one frame. If there are more behind it, the first of
+        of a small request. So a client that was answered before is trusted (`Transport.answered`)
+        to send what the short path serves in one frame. If there are more after it, the first of
         them is taken for a routing id here; it is none that was ever answered, and is looked at
         with care. Should it be one by chance, what follows it is found to be the next message.
 
@@ -97,7 +97,7 @@ class Reception:
     def requests_of_known(self, closed: Closed) -> None:
         """Serve what has come in on the ROUTER of a node with keys.
 
-        Who sent a message is asked of libzmq for each one. It is not remembered by routing id: of
+        libzmq is asked for the sender of each message. It is not remembered by routing id: of
         65,000 ids that were drawn and have gone, some client would guess one in minutes.
         """
         router, core, until = self._transport.router, self._core, self._clocks.now.mono + BATCH_NS
@@ -134,12 +134,12 @@ class Reception:
                 core.observe("get", (clocks.mono_ns() - began) // served, served)
 
     def _slowly(self, route: bytes, frame: bytes) -> None:
-        """Receive the rest behind `frame`, which the short path left alone."""
+        """Receive the rest after `frame`, which the short path left alone."""
         frames = self._rest(self._transport.router, [frame])
         if frame in self._transport.answered and len(frames) > 1:  # Out of step: a routing id.
             route = frames.pop(0)
             reply = self._core.serve(route, frames[0], self._clocks.now)
-            if reply is not None:  # As it would have been in step, whatever is behind it.
+            if reply is not None:  # As it would have been in step, whatever follows it.
                 self._transport.strays += len(frames) - 1
                 if reply:
                     self._transport.reply(route, [reply])
@@ -147,7 +147,7 @@ class Reception:
         self._carry_out(self._core.receive(route, frames, self._clocks.now))
 
     def _carefully(self, route: bytes) -> None:
-        """Receive the rest behind what may be a routing id, and end in step in any case."""
+        """Receive the rest after what may be a routing id, and end in step in any case."""
         frames = self._rest(self._transport.router, [])
         if frames:
             self._carry_out(self._core.receive(route, frames, self._clocks.now))
@@ -166,7 +166,7 @@ class Reception:
         replies.clear()
 
     def _rest(self, socket: zmq.Socket[bytes], frames: list[bytes]) -> list[bytes]:
-        """Return `frames` and those that libzmq has behind them, no more than the limit.
+        """Return `frames` and those that libzmq has after them, no more than the limit.
 
         One too many is kept, so that the codec sees that the message breaks the limit.
         """

@@ -99,7 +99,7 @@ class Requests:
     # -------------------------------------------------------------- what was passed on
 
     def answered(self, header: Header, message: m.Message, _at: Instant) -> list[Effect]:
-        """Pass the answer to a forwarded request on to who asked, if it is one."""
+        """Pass the answer to a forwarded request on to its asker, if it is one."""
         forward = self._forwards.take(header.request, header.sender)
         if forward is None:
             self._counters.drop("late_reply")

@@ -4,10 +4,9 @@
     admin    requests, and changes of what the whole cluster shares
     client   requests; some only for reading, or for keys with certain beginnings
 
-Who passes a client's request on is a node, and the node that the client is connected to has looked
-at it. So nobody else may send what was passed on, and a node sends no request that was not. Nor may
-a client use the key of a node, absent or not, for its own id: answers to writes are remembered by
-it.
+Only nodes pass a client's request on, and the node that the client is connected to has looked at
+it. So only a node may send what was passed on, and a node sends no other requests. Nor may a client
+use the key of a node, absent or not, for its own id: answers to writes are remembered by it.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ UNBOUND = (m.AuditGet,)
 
 
 class Rights:
-    """Judges by who sent it whether a message may be looked at."""
+    """Judges by its sender whether a message may be looked at."""
 
     def __init__(self, machines: Machines) -> None:
         self._machines = machines

@@ -1,4 +1,4 @@
-"""Who may send which message to a node, and who handles it: one table, and no other dispatch.
+"""Which peers may send which message to a node, and its handler: one table, no other dispatch.
 
 A row names the sender class and the handler. The class decides which gate a message passes on its
 way: what is checked of its sender, and what is sifted out of it.
@@ -44,7 +44,7 @@ Handler = Callable[..., list[Effect]]
 
 
 class Sender(Enum):
-    """Who may send a message."""
+    """Which peers may send a message."""
 
     ANYBODY = "anybody"
     CLIENT = "client"

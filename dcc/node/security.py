@@ -1,8 +1,8 @@
-"""A node's side of keys: what its sockets are told, and who is on a connection.
+"""A node's side of keys: what its sockets are told, and which peer is on a connection.
 
 With keys, both planes are CURVE servers with the key pair that all nodes of the cluster share, so
-whoever knows its public key can join by an address alone. Who connects is known by its own key
-(`dcc.node.zap`). Without keys there is nothing to do, and nobody is told apart.
+a peer that knows its public key can join by an address alone. A peer is known by its own key
+(`dcc.node.zap`). Without keys there is nothing to do, and peers are not told apart.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Open:
 
     @property
     def nodes(self) -> frozenset[NodeKey] | None:
-        """Who may be a member; None: everybody."""
+        """The nodes that may be members; None: all."""
         return None
 
     def is_expelled(self, now: int) -> bool:
@@ -90,7 +90,7 @@ class Open:
                 self.refusals.add("wrong_server_key", failure.address)
 
     def hang_up(self) -> None:
-        """End the connections by which requests came of those who may send none any more."""
+        """End the connections by which requests came of peers that may send none any more."""
 
     def changes(self) -> Changes:
         """Return what has changed since the last call that the sockets must follow."""
@@ -126,7 +126,7 @@ class Closed(Open):
             raise ConfigError(f"keys: {path}/servers lacks the key that this node serves with")
 
     def start(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
-        """Begin to answer who may connect; before anything is bound."""
+        """Begin to answer which peers may connect; before anything is bound."""
         self.authenticator.start(context)
 
     def close(self) -> None:
@@ -151,7 +151,7 @@ class Closed(Open):
 
     @property
     def nodes(self) -> frozenset[NodeKey]:
-        """Who may be a member: who has a key that is allowed."""
+        """The nodes that may be members: those with a key that is allowed."""
         return self.authenticator.nodes
 
     def is_expelled(self, now: int) -> bool:
@@ -167,7 +167,7 @@ class Closed(Open):
         return mine is not None and (mine.role, mine.name) == (Role.NODE, self.name)
 
     def who_sent(self, head: Any, route: bytes) -> Identity | None:
-        """Return who is on the connection that the first frame of a message came on.
+        """Return the peer on the connection that the first frame of a message came on.
 
         None if its key is not allowed (any more): then the connection is ended.
         """
@@ -187,7 +187,7 @@ class Closed(Open):
         return who
 
     def hang_up(self) -> None:
-        """End the connections by which requests came of those who may send none any more."""
+        """End the connections by which requests came of peers that may send none any more."""
         for fd, key in list(self._on.items()):
             if key not in self.authenticator.allowed:
                 del self._on[fd]
@@ -210,11 +210,11 @@ class Closed(Open):
 
 
 def _hang_up(fd: int, ports: frozenset[int]) -> None:
-    """End the connection to one of `ports` behind a descriptor of libzmq's, which has no call for
+    """End the connection to one of `ports` on a descriptor of libzmq's, which has no call for
     that.
 
-    libzmq finds it ended, and closes it. Should it have been closed already and opened anew for
-    somebody else who connected here, an innocent connection is lost, and comes back.
+    libzmq finds it ended, and closes it. Should it have been closed already and opened again for
+    another peer that connected here, an innocent connection is lost, and comes back.
     """
     try:
         copy = os.dup(fd)

@@ -17,7 +17,7 @@ from dcc.wire.codec import Header
 from dcc.wire.messages import Message, SettingsAck, SettingsUpdate
 
 CLEAR_LEEWAY_MS = 40
-"""How far a caller's idea of cluster time may be off: the clear of a caller who is told that
+"""How far a caller's idea of cluster time may be off: the clear of a caller that is told that
 another one is done at the same millisecond must still cover it."""
 
 STAMP_MS_BITS = 16
@@ -44,12 +44,13 @@ def stamp_of_change(made: Stamp, seen: Stamp, issued_ms: int) -> Stamp:
 
 
 def stamp_of_clear(made: Stamp, seen: Stamp, issued_ms: int, now_ms: int) -> Stamp:
-    """Return the stamp of a clear: what its caller says decides, whoever carries it out and when.
+    """Return the stamp of a clear: what its caller says decides, not the node that does it, nor
+    when.
 
-    A caller who got no answer in time asks another node, while the first may be done with it. By a
-    stamp of its own each time, the second would make absent what was written after the first. So
-    the stamp may be a little in the future of this node, at `now_ms`, which then goes on above it;
-    a caller whose idea of time is ahead by more gets no more than that.
+    A caller that got no answer in time asks another node, while the first may be done with it. If
+    each node took a stamp of its own, the second would make absent what was written after the
+    first. So the stamp may be a little in the future of this node, at `now_ms`, which then goes on
+    above it; a caller whose idea of time is ahead by more gets no more than that.
 
     >>> stamp_of_clear(made=500 << 16, seen=7, issued_ms=500, now_ms=500) == 540 << 16
     True

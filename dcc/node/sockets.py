@@ -27,7 +27,7 @@ COMMON = {
     zmq.TCP_KEEPALIVE_INTVL: 1,
     zmq.TCP_KEEPALIVE_CNT: 3,
     zmq.TCP_MAXRT: 3_000,  # A cut cable is noticed in 3 s, not after TCP's 15 minutes.
-    zmq.HANDSHAKE_IVL: 3_000,  # Whoever connects and stays silent does not keep a descriptor.
+    zmq.HANDSHAKE_IVL: 3_000,  # A peer that connects and stays silent keeps no descriptor.
 }
 CONNECTING = {
     zmq.CONNECT_TIMEOUT: 2_000,  # The kernel's own is two minutes.

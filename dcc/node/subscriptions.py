@@ -34,7 +34,7 @@ class Subscriptions:
         self._members: dict[str, int] = {}
         "Numeric addresses that SUB is connected to, with the number of members there."
         self._turns: dict[str, int] = {}
-        "How often a publisher was connected to anew, where it was not with the first key."
+        "How often a publisher was connected to again, where it was not with the first key."
         self.failed: int = 0
         "Connections that could not be opened."
 
@@ -62,12 +62,12 @@ class Subscriptions:
             self._remove(publisher)
 
     def again(self) -> None:
-        """Connect anew to all: this node's own key has changed."""
+        """Connect again to all: this node's own key has changed."""
         for publisher in list(self._members):
             self._connect_again(publisher)
 
     def look(self) -> None:
-        """Connect anew where a handshake has failed: libzmq does not try again by itself."""
+        """Connect again where a handshake has failed: libzmq does not try again by itself."""
         for failure in self._watch.failures():
             if self._security.keyed and failure.address in self._members:
                 self._connect_again(failure.address)

@@ -40,7 +40,7 @@ class Timekeeper:
         self._key = membership.me.key
         self._next_at = 0
         self._echo: tuple[NodeKey, int] | None = None
-        "Who sent the ping that is being answered, and this node's clock minus its clock."
+        "The sender of the ping that is being answered, and this node's clock minus its clock."
 
     def observe(self, header: Header, message: Message, at: Instant, *, known: bool) -> None:
         """Read a membership message's clock, if it is `known` to be a live member's."""

@@ -1,9 +1,9 @@
-"""All sockets of a node: who is connected to whom, and what became of a send.
+"""All sockets of a node: its connections, and what became of each send.
 
 A node binds one ROUTER (requests, of clients and peers alike) and one PUB (gossip); it reads one
 SUB that is connected to every member's PUB, and writes one DEALER for each member's ROUTER. What
 may take seconds on a slow link (`Send.bulk`) goes over a second DEALER, opened when first needed,
-so that nothing small waits behind it. What peers answer comes in on the ROUTER, so a peer's DEALER
+so that nothing small waits for it. What peers answer comes in on the ROUTER, so a peer's DEALER
 is never read. The exception are seeds: while their key is unknown they are asked on a DEALER of
 their own, which brings the answer and is closed when nobody uses it any more.
 
@@ -54,13 +54,13 @@ OPENING_NS = 1 * SECOND
 "How long a new connection may take before a send on it has failed."
 CLOSELY_NS = 100 * MILLISECOND
 CLOSELY_FOR_NS = 60 * SECOND
-"The same after descriptors had run out: whoever took them may do so again."
+"The same after descriptors had run out: whatever took them may do so again."
 WAITING_MESSAGES_MAX = 256
 WAITING_BYTES_MAX = 1 * MIB
 """What is kept for one connection in that time: a join's view, the first replication batches, or
 one larger message."""
 SEED_IDLE_NS = 5 * SECOND
-"A seed's DEALER that carried nothing for so long is closed; longer than any answer takes."
+"A seed's DEALER that carried nothing for this long is closed; longer than any answer takes."
 SEEDS_MAX = 64
 "Seed connections at once; a DNS name with more addresses is asked at the first ones."
 DRAWN_BYTES = 5
@@ -70,7 +70,7 @@ ANSWERED_MAX = 65_536
 LOOK_NS = 1 * SECOND
 "How often connections to names, and the descriptors that are left, are looked after."
 AGAIN_NS = 3 * SECOND
-"With keys: after so long without a connection it is made anew. Not sooner: a slow one takes time."
+"With keys: a socket without a connection for this long is replaced. A slow one takes time, too."
 CHANGING_NS = 300 * MILLISECOND
 "The same while servers may have either of two keys."
 FILES_PER_MEMBER = 7
@@ -166,11 +166,11 @@ class Transport:
         self._always: Pollables = [(self.sub, IN), (self.router, IN)]
         self._pollables: Pollables | None = None
         self.undelivered: list[tuple[NodeKey | str, list[bytes]]] = []
-        "Sends that failed, of which surely nothing arrived; the loop empties it."
+        "Sends that failed so that surely nothing arrived; the loop empties it."
         self.answered: set[bytes] = set()
         "Routing ids that libzmq drew and a reply went to, so they are no peer's invention."
         self.strays = 0
-        "Frames behind a message that should have had one."
+        "Further frames of messages that should have had one."
         self.replies_lost: int = 0
         "Replies to clients that are gone or do not read."
         self.sends_lost: int = 0
@@ -209,7 +209,10 @@ class Transport:
 
     def close(self) -> None:
         """Close every socket at once; what is not sent yet is lost. Idempotent."""
-        for socket in (self.router, self._pub):  # Before the one who says who may connect to them.
+        for socket in (
+            self.router,
+            self._pub,
+        ):  # Before the authenticator, which says who may connect.
             socket.close(0)
         self.security.close()
         self._context.destroy(linger=0)
@@ -376,7 +379,7 @@ class Transport:
         self.unread.sent(route, size, tracker)
         # An id that its client chose could stand in a frame of it and be taken for a routing id.
         if len(route) == DRAWN_BYTES and route[0] == 0:
-            if len(self.answered) >= ANSWERED_MAX:  # Most are gone; who is not comes back at once.
+            if len(self.answered) >= ANSWERED_MAX:  # Most are gone; the others come back at once.
                 self.answered.clear()
             self.answered.add(route)
         return True
@@ -389,7 +392,7 @@ class Transport:
         changes = self.security.changes()
         if changes.server:
             self._rebind(self.router, self._requested_at, REQUESTS)
-        if changes.server or changes.nodes_removed:  # Who subscribes is known to libzmq alone.
+        if changes.server or changes.nodes_removed:  # Only libzmq knows the subscribers.
             self._rebind(self._pub, self._subscribed_at, GOSSIP)
         if changes.own:
             for peer in (*self._peers.values(), *self._bulk.values(), *self._seeds.values()):
@@ -456,7 +459,9 @@ class Transport:
         for peer in self._peers.values():
             if peer.named:
                 lost = self._redial(peer, now)
-                self.subscriptions.follow(peer, anew=lost)  # Whoever moved did so with its gossip.
+                self.subscriptions.follow(
+                    peer, anew=lost
+                )  # A member that moved did so with its gossip.
         for bulk in self._bulk.values():
             if bulk.dial.named:
                 self._redial(bulk, now)
@@ -483,7 +488,7 @@ class Transport:
         return short
 
     def _look_at_handshakes(self, now: int) -> None:
-        """Hear who was turned away, here and elsewhere; libzmq does not try again by itself."""
+        """Hear which connections were turned away; libzmq does not try again by itself."""
         for watch in self._accepting:
             self.security.turned_away(watch.failures())
         for address, seed in self._seeds.items():
@@ -498,7 +503,7 @@ class Transport:
                 self._dial_again(peer, now, patience_ns)
 
     def _dial_again(self, peer: Peer, now: int, patience_ns: int) -> None:
-        """Connect anew where there has been no connection for a while."""
+        """Connect again where there has been no connection for a while."""
         if int(peer.socket.getsockopt(zmq.EVENTS)) & OUT:
             peer.lost_since = NEVER
         elif peer.lost_since == NEVER:

@@ -24,7 +24,7 @@ LARGE_BYTES = 4 * KIB
 "Smaller replies are never refused: a refusal is no smaller."
 MARK_BYTES = 64 * KIB
 CLIENT_SHARE = 4
-"One client may have one part in so many of the budget unread."
+"One client may have one part in this many of the budget unread."
 CLIENTS_MAX = 65_536
 "Clients whose copied replies are summed up; libzmq tells nobody when one has gone."
 
@@ -54,7 +54,7 @@ class Unread:
         self._clients: dict[bytes, _Client] = {}
 
     def admits(self, route: bytes, size: int) -> bool:
-        """Return whether a reply of `size` bytes may be queued for the client behind `route`."""
+        """Return whether a reply of `size` bytes may be queued for the client at `route`."""
         if size < LARGE_BYTES or not self.bytes_used:
             return True
         client = self._clients.get(route)

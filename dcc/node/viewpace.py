@@ -15,11 +15,11 @@ from dcc.units import MILLISECOND, NEVER
 
 PAUSE_NS = 50 * MILLISECOND
 PAUSES, PAUSE_MOST_NS = 2, 400 * MILLISECOND
-"The pause is so many times as long as the taking was, within a bound."
+"How many times as long as the taking the pause is, within a bound."
 
 
 class ViewPace:
-    """Knows whether the ring is older than the member table, and when it may be made anew."""
+    """Knows whether the ring is older than the member table, and when it may be recomputed."""
 
     def __init__(self, membership: Membership) -> None:
         """Begin with a ring that was never made."""

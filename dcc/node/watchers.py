@@ -2,12 +2,12 @@
 
 A client that keeps copies asks every node, again and again, to be told (`Watch`). As long as
 anybody has asked within `KEPT_NS`, the node publishes on the gossip plane, under one topic for all
-clients, the hash of each key of which a newer version is held, with the version's stamp: what it
+clients, the hash of each key that it now holds a newer version of, and the version's stamp: what it
 wrote, what others sent, what a read or a repair brought. At least every `BEAT_MS` something is
 published.
 
-Changes are numbered, also those that nobody was told of. Whoever sees a number that does not follow
-the last one has missed something, and knows it with the next message.
+Changes are numbered, also those that nobody was told of. A client that sees a number which does not
+follow the last one has missed something, and knows it with the next message.
 
 Bounded: a turn that changes more keys than `CHANGES_MAX` publishes none of them, which is a gap. So
 what waits for the end of a turn takes half a megabyte at most.

@@ -73,17 +73,17 @@ class Wishes:
         return drained(self._wishes)
 
     def answer(self, mono: int, figures: Callable[[], dict[str, Any]]) -> None:
-        """Give who asked the statistics of this turn."""
+        """Give the statistics of this turn to all that asked."""
         for asked in drained(self._asked):
             if mono != self._snapshot_at:
                 self._snapshot, self._snapshot_at = figures(), mono
             try:
                 asked.set_result(self._snapshot)
-            except InvalidStateError:  # Whoever asked has given up.
+            except InvalidStateError:  # The thread that asked has given up.
                 pass
 
     def refuse(self) -> None:
-        """Let go of who still asks: the loop has ended."""
+        """Let go of all that still ask: the loop has ended."""
         for asked in drained(self._asked):
             asked.cancel()
 

@@ -1,8 +1,8 @@
-"""Who may connect to a node with keys: the answers to libzmq's question (ZAP, RFC 27).
+"""Which peers may connect to a node with keys: the answers to libzmq's question (ZAP, RFC 27).
 
 libzmq asks once for each connection, after CURVE has shown that the other side has the private key
 to the public one that it names. The answer is kept with the connection: each of its messages
-carries the key, as `User-Id`. So who is meant is looked up for each message in a dictionary that is
+carries the key, as `User-Id`. So the peer is looked up for each message in a dictionary that is
 swapped when the key files change. A key that is removed counts for nothing from then on, also on
 connections that exist.
 
@@ -78,13 +78,13 @@ class Refusals:
         self.on_news()
 
     def forget(self) -> None:
-        """Tell everything once more: who is allowed has changed."""
+        """Tell everything once more: other keys are allowed now."""
         with self._lock:
             self._said = set()
 
 
 class Authenticator:
-    """Knows who is allowed, and answers for one ZeroMQ context, on a thread of its own."""
+    """Knows the allowed keys, and answers for one ZeroMQ context, on a thread of its own."""
 
     def __init__(self, directory: Directory, refusals: Refusals) -> None:
         """Read the files; ConfigError if that is not possible."""
@@ -204,7 +204,7 @@ class Authenticator:
                 self._broken = ""
                 return
             allowed = self._directory.allowed()
-        except ConfigError as error:  # Who was allowed still is: half of a change is none.
+        except ConfigError as error:  # The allowed stay allowed: half of a change is none.
             if str(error) != self._broken:
                 self._broken = str(error)
                 self.refusals.tell("keys_unreadable", {"text": self._broken})

@@ -1,7 +1,7 @@
 """What this node should compare with whom, and when: the agenda of the exchange.
 
 What is worth comparing comes from events: a changed view, an own standstill, a gap in a stream, an
-announcement of somebody who holds what it does not own, roots on pings and acks that differ for
+announcement of a node that holds what it does not own, roots on pings and acks that differ for
 longer than writes are under way; and from a timer. Here it is gathered by peer; what is then said
 to each of them is `exchange`'s. `wants` has what is wanted of one peer, and in which stage that is.
 """
@@ -29,13 +29,13 @@ SLOTS_PER_PLAN = 1_024
 "Bounds the work of one turn to a few milliseconds."
 
 MUTE_NS = 30 * SECOND
-"Who is alive by gossip and answers nothing for so long holds nobody up until it answers again."
+"A peer that gossip calls alive but that has answered nothing for this long delays nobody."
 
 GAP_GRACE_NS = 500 * MILLISECOND
 "A gap in a clock is usually a batch that is still on its way."
 
 LASTING_NS = 1 * SECOND
-"Roots that still differ after so long differ by more than writes under way."
+"Roots that still differ after this long differ by more than writes under way."
 
 DOUBTS_PAUSE_NS = 5 * SECOND
 "Between two descents into one peer's tree that roots heard on gossip have caused."
@@ -49,7 +49,7 @@ class Agenda:
         self.peers: dict[NodeKey, Wants] = {}
         self._plans: deque[tuple[Iterator[int], frozenset[NodeKey] | None]] = deque()
         self._pieces = 0
-        "Pieces of the trees to be made anew before somebody descends."
+        "Pieces of the trees to be recomputed before anybody descends."
         self._turned_at = 0
 
     # -------------------------------------------------------------- what is worth comparing
@@ -63,7 +63,7 @@ class Agenda:
                 self.peers[key] = Wants(round_at=self._next_round(now))
         risen = frozenset(change.risen)
         if len(change.slots) == SLOT_COUNT:
-            self._plans.clear()  # All is planned anew.
+            self._plans.clear()  # All is planned again.
             risen = frozenset()
         self._plans.append((iter(change.slots), None))
         if risen:
@@ -96,7 +96,7 @@ class Agenda:
     def gap(self, peer: NodeKey, slot: int, now: Instant, *, refused: bool = False) -> None:
         """A record of `peer`'s stream left a gap: its predecessor has not been seen.
 
-        Or it was itself `refused`, of which the store knows nothing.
+        Or it was itself `refused`; the store knows nothing of that.
         """
         wants = self.peers.get(peer)
         if wants is not None:

@@ -1,8 +1,8 @@
 """The answering half of the exchange: what the asker sees differently, and records that it lacks.
 
-It keeps no state of a talk, so a lost message costs the asker a repetition and nothing else. What
-a question says of the asker is used, though: who has seen all that is here of a slot needs no hints
-about it, covers its tombstones, and may let a former owner release it.
+It keeps no state of a talk, so a lost message costs the asker a repetition and nothing else. What a
+question says of the asker is used, though: a peer that has seen all that is here of a slot needs no
+hints about it, covers its tombstones, and may let a former owner release it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def answer_pull(
 
     `told` gives the clock that others may know of a slot; by default it is the store's. Of
     `leftovers` what is loose is told as spans: no clock may ever cover it, and they are to be
-    released to those who have noted it. At least one record is sent when there is any, however
+    released to peers that have noted it. At least one record is sent when there is any, however
     large, so that asking again makes progress.
 
     Complexity: O(slots asked + records in the slots that differ).
@@ -71,7 +71,7 @@ def answer_pull(
 NO_ENDING = Ending((), [])
 
 RECORDS_MAX = 32
-"Small records cost time rather than bytes: so many keep a turn of the asker to milliseconds."
+"Small records cost time rather than bytes: this many keep a turn of the asker to milliseconds."
 
 
 class _Batch:
@@ -128,7 +128,7 @@ class _Batch:
 
 
 class Answerer:
-    """Answers comparisons and pulls, and remembers who has seen the same as this node."""
+    """Answers comparisons and pulls, and remembers which peers have seen the same as this node."""
 
     def __init__(
         self, holdings: Holdings, sync: SyncTable, trees: Trees, leftovers: Leftovers, pace: Pace

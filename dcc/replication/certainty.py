@@ -1,6 +1,6 @@
 """Certainty: when a miss is authoritative, and when a hit may be served, in one place.
 
-Whoever answers a reader, decides a write or lists keys asks here, and adds nothing to the answer.
+Code that answers a reader, decides a write or lists keys asks here, and adds nothing to the answer.
 Two words are used for a key that was not found: the miss is *authoritative* if the key is certainly
 nowhere, else it is *unsure*.
 
@@ -17,7 +17,8 @@ A key that is absent here (`of_absence`):
     and in each row: a holder is down that may have the key, or this node is lone
                                                            unsure, whatever others say
 
-After those who were asked have answered (`after`), the miss is judged again by what is known then:
+After the holders that were asked have answered (`after`), the miss is judged again by what is known
+then:
 
     all have answered   in one   the value held here   nobody is left to ask     answer
     in time?            ring?    is gone elsewhere?    by the table above?
@@ -75,8 +76,8 @@ class Certainty:
     def __init__(self, holdings: Holdings, sync: SyncTable) -> None:
         self._view, self._store, self._sync = holdings.view, holdings.store, sync
         self.lone = True
-        """Whether this node has met nobody since it started, a short while ago; set by whoever
-        watches its life (`dcc.node.lifecycle`)."""
+        """Whether this node has met nobody since it started, a short while ago; set by
+        `dcc.node.lifecycle`."""
 
     # -------------------------------------------------------------- the questions
 
@@ -91,9 +92,10 @@ class Certainty:
     def of_hit(self, slot: int, *, aside: bool = False) -> Inquiry:
         """Return whom to ask before a value of `slot` held here is served: nobody, as a rule.
 
-        Whoever is not in sync since it was away asks those it may have missed writes of, and the
-        other owners, which may have heard already from one that is silent. A reader that came
-        `aside` of a silent primary may know of a write that only another owner acknowledged.
+        A node that has not caught up since it was away asks the peers whose writes it may have
+        missed, and the other owners, which may have heard already from a peer that is silent. A
+        reader that came `aside` of a silent primary may know of a write that only another owner
+        acknowledged.
         """
         peers = self._may_know_newer(slot, aside=aside)
         return Inquiry(peers, decides=self._sync.unsynced(slot).decides) if peers else IN_SYNC
@@ -109,7 +111,7 @@ class Certainty:
         return self._of_miss(slot, key).followed_by(self._beside(slot))
 
     def of_quorum(self, slot: int, key: bytes) -> Inquiry:
-        """Return who has to answer a read of several owners beside the quorum.
+        """Return peers that have to answer a read of several owners beside the quorum.
 
         An acknowledged write may be with a holder that this node is not in sync with.
         """
@@ -179,7 +181,7 @@ class Certainty:
         return Inquiry((route[0], *unsynced.peers), decides=decides)
 
     def _may_know_newer(self, slot: int, *, aside: bool) -> tuple[NodeKey, ...]:
-        """Return who may know a newer version than the one held here."""
+        """Return peers that may know a newer version than the one held here."""
         newer_at = self._sync.newer_at(slot)
         return newer_at or (self._beside(slot) if aside else ())
 

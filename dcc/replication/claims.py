@@ -1,11 +1,11 @@
-"""Claims: what a holder says to have seen who has forgotten some of it, until the others are heard.
+"""Claims: what a holder says it has seen though it has forgotten some, until others are heard.
 
-Who pulls from a holder below whose forget mark it is cannot get all that his clock covers: he may
-have evicted it, or forgotten what hides it. Another holder may have it still. So his clock is not
-taken over at once. It waits, with the list of the keys he has, until every other live holder of the
-slot was pulled from, or has such a claim, too. Often this node is below nothing then. If it still
-is, it drops what one list lacks and nobody vouches for, takes all the clocks over with their marks,
-and from then on is *owed* what they cover and any other holder may still bring.
+A node that is below another holder's forget mark cannot pull all that this holder's clock covers:
+the holder may have evicted it, or forgotten what hides it. A third holder may still have it. So the
+clock is not taken over at once. It waits, with the list of the holder's keys, until every other
+live holder of the slot was pulled from, or has such a claim, too. Often this node is below nothing
+then. If it still is, it drops what one list lacks and nobody vouches for, takes all the clocks over
+with their marks, and from then on is *owed* what they cover and any other holder may still bring.
 
     asker              small (has forgotten)        large
       | Pull: {}            |                         |
@@ -17,8 +17,8 @@ and from then on is *owed* what they cover and any other holder may still bring.
       | x, y, z {a: 9} mark 0                         |
       |<----------------------------------------------| not below any more: nothing is dropped
 
-Ends: holders are finitely many, a pull is answered whatever the answerer waits for itself, and who
-is down or says nothing for long is not waited for.
+Ends: holders are finitely many, a pull is answered whatever the answerer waits for itself, and
+a member that is down or silent for long is not waited for.
 """
 
 from __future__ import annotations

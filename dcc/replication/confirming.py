@@ -6,8 +6,8 @@
     the request's deadline          `tick`: MAYBE for what is open; nothing is rolled back
 
 A node that coordinates aside of the primary, because a client found that silent, counts w >= 2 only
-with the primary's own acknowledgement, as long as it is alive: it may be well, and whoever reads
-there has to find the write. Without it the write waits until the primary is suspected.
+with the primary's own acknowledgement, as long as it is alive: it may be well, and a client
+that reads there has to find the write. Without it the write waits until the primary is suspected.
 
 One request may hold many writes. It is answered when all of them have ended.
 """
@@ -86,7 +86,7 @@ class Confirming:
         self.bytes_used += len(record.value)
 
     def answer(self, request: Request) -> list[Effect]:
-        """Answer a request of which nothing waits; nothing yet if something does."""
+        """Answer a request that has no write waiting; nothing yet if one waits."""
         return [] if request.open else self._reply(request)
 
     # -------------------------------------------------------------- what ends the waiting
@@ -104,7 +104,7 @@ class Confirming:
         return effects
 
     def view_changed(self) -> None:
-        """Look, at the next tick, who need not be waited for any more."""
+        """Look, at the next tick, which owners need not be waited for any more."""
         self._lead_changed = True
 
     def tick(self, now: Instant) -> list[Effect]:
@@ -127,7 +127,7 @@ class Confirming:
         return min([request.until for request in self._open.values()], default=NEVER)
 
     def unconfirmed(self) -> list[Waiting]:
-        """Return the writes that wait for acknowledgements, each with who has given one."""
+        """Return the writes that wait for acknowledgements, each with owners that gave one."""
         return [(write.record, write.acked) for write in self._unconfirmed.values()]
 
     def check(self) -> None:

@@ -29,9 +29,9 @@ All that a change of the view or a standstill takes from an answer under way is 
 sync as of its question. A slot is pulled from one peer at a time, so that no value comes from
 several.
 
-A slot that does not fit one frame is continued behind the last version that came; records go in
+A slot that does not fit one frame is continued after the last version that came; records go in
 ascending order of version and the clock of the *first* frame counts, so that a write which
-happens meanwhile is either behind the continuation point or not covered.
+happens meanwhile is either after the continuation point or not covered.
 
 Why it ends: each complete pull raises the asker's clock to at least the answerer's at that
 time; without new writes all clocks of a slot reach their common maximum after each pair has
@@ -101,7 +101,7 @@ OWED_AGAIN_NS = 1 * SECOND
 "When an owner that could not be believed is asked again for what it owes."
 
 GROUPS_BUSY = 32
-"So many differing groups are writes everywhere, not divergence: that is left to the timer."
+"This many differing groups are writes everywhere, not divergence: left to the timer."
 
 
 class Exchange:
@@ -220,7 +220,7 @@ class Exchange:
         for slot in sorted(owed):  # What was seen is not what is held.
             wants.differ[slot] = None
         slots = tuple([slot for slot in asked if slot not in owed]) if owed else asked
-        # Who has nothing equals 0: of a slot that was bound without the peer all else is pulled.
+        # A peer that has nothing equals 0: all else is pulled of a slot bound without it.
         digest, unasked = self._held.digest, self._held.unasked.of(key)
         digests = tuple([0 if slot in unasked else digest(slot) for slot in slots])
         return Question(Compare(slots=slots, digests=digests), slots)
@@ -431,8 +431,8 @@ class Exchange:
     def _tells_what_it_owes(self, peer: NodeKey, talk: Talk, slot: int, listing: Listing) -> bool:
         """Return whether an answer settles what is owed, if it was asked for that.
 
-        Of an owner who is below the mark nothing is believed, but it catches up, and is asked
-        again. Who is no owner does not: what it has is in doubt for good.
+        An owner that is below the mark is not believed, but it catches up, and is asked again. A
+        peer that is no owner does not catch up: what it has is in doubt for good.
         """
         held = self._held
         if slot not in talk.owed or peer not in held.view.slots.owners(slot):

@@ -5,7 +5,7 @@ and again, and releases it when what all present owners have said in comparisons
 its own clock, at equal epochs. A hint, in the words of other systems, is such a slot: not a copy
 kept aside, but the records themselves, wherever they were written.
 
-Seeing is not having: an owner who took over the clock of somebody that had forgotten says so, and
+Seeing is not having: an owner that took over the clock of a holder that had forgotten says so, and
 as long as something here is owed to it (`Store.owes`) its word does not count.
 
 A record that no clock covers (a read brought it here, its writer is gone) is told with the slot as
@@ -28,7 +28,7 @@ from dcc.wire.messages import Nudge
 NUDGE_NS = 500 * MILLISECOND
 NUDGE_MOST_NS = 2 * SECOND
 NUDGE_SLOT_NS = 1 * MILLISECOND
-"""Announcements come every half second, or so much later for each slot that they name: naming and
+"""Announcements come every half second, or this much later for each slot that they name: naming and
 hearing one costs microseconds, and the owners have something to do until then."""
 
 
@@ -55,7 +55,7 @@ class Leftovers:
         owned = set(held.view.owned)
         others = [slot for slot in held.store.slots_held() if slot not in owned]
         found = [slot for slot in others if held.key not in held.view.route(slot)]
-        # An owner that covered a slot may be in another life now: all are asked anew.
+        # An owner that covered a slot may have restarted since: all are asked again.
         self._slots = {slot: set() for slot in found}
         self._nudge_at = now.mono if found else NEVER
         self._found_at = now.mono

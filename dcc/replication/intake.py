@@ -5,9 +5,9 @@
             sent by its coordinator or in an exchange   `Store.apply`: not if it was seen before
             found by a question                         `Store.install`, if this node is to hold it
 
-A stamp from the future would drag all later stamps along, and hide every write until then. Whoever
-brought the record decides what follows from the refusal: the slot is pulled again, the copy is not
-acknowledged, the answer does not count.
+A stamp from the future would drag all later stamps along, and hide every write until then. The
+caller that brought the record decides what follows from the refusal: the slot is pulled again, the
+copy is not acknowledged, the answer does not count.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Intake:
         return self._store.apply(slot, record, now_ms, sender, owed=owed, asked=asked)
 
     def install(self, slot: int, record: Record, now_ms: int) -> None:
-        """Take a record that a question found, and of which the caller knows that it is believed.
+        """Take a record that a question found and that the caller knows to be believed.
 
         Where this node is not to hold the slot, only the cluster clock takes note of it.
         """

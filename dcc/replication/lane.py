@@ -1,9 +1,9 @@
 """One connection's worth of a replication stream: what waits, and what is on its way.
 
 What was sent on a connection arrives in its order or, once the connection broke, not at all. So a
-batch is *lost* only when the peer has acknowledged something that was sent behind it, or when it
+batch is *lost* only when the peer has acknowledged something that was sent after it, or when it
 could not be sent at all; until then it may still be on its way, however long that takes, and is
-not sent again. Where nothing follows a batch by itself, a batch without records is sent behind it
+not sent again. Where nothing follows a batch by itself, a batch without records is sent after it
 to find out: a *probe*, a few bytes, after pauses that double.
 
     waiting -> on its way -> acknowledged
@@ -28,8 +28,8 @@ RECORD_OVERHEAD_BYTES = 64
 
 BATCH_RECORDS_MAX = 1_000
 WINDOW_BATCHES = 16
-"""Batches in flight on one connection, and their bytes as so many full ones, or one larger record;
-more would only move the queue into ZeroMQ, where a slow link drains it in seconds."""
+"""Batches in flight on one connection, and their bytes as this many full ones, or one larger
+record; more would only move the queue into ZeroMQ, where a slow link drains it in seconds."""
 
 RESEND_NS = 500 * MILLISECOND
 "Between two sendings of a batch."
@@ -178,5 +178,5 @@ class Lane:
             assert batch.lost or self._probe_at < NEVER, "nobody finds out what became of it"
 
     def _expect(self, mono: int) -> None:
-        """Count the silence anew: the peer has just answered."""
+        """Count the silence from now: the peer has just answered."""
         self._probe_at = mono + self._silence_ns if self.flight else NEVER

@@ -17,7 +17,7 @@ So equal groups always speak of the present.
 
 Source: R. Merkle, "A digital signature based on a conventional encryption function", CRYPTO '87,
 for the tree; G. DeCandia et al., "Dynamo", SOSP 2007, section 4.7, for anti-entropy by it. XOR
-would not do against an adversary who chooses leaves; a peer can lie about its root anyway.
+would not do against an adversary that chooses leaves; a peer can lie about its root anyway.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from dcc.replication.holdings import Holdings
 from dcc.types import NodeKey
 
 REFRESH_SLOTS = 256
-"Leaves made anew in one piece: about two milliseconds."
+"Leaves recomputed in one piece: about two milliseconds."
 
 NOT_KNOWN = 0
 "A root or group that cannot be told now; equal to nothing."
 
 NOTHING = 1
-"Stands for a group of which nothing was ever seen."
+"Stands for a group without anything ever seen."
 
 _LEAF = Struct("<HQ").pack
 _GROUPS = Struct(f"<{GROUP_COUNT}Q").pack
@@ -51,7 +51,7 @@ class Trees:
     def __init__(self, holdings: Holdings) -> None:
         self._held = holdings
         self._changed = holdings.store.changed
-        "Slots whose leaves are to be made anew: the store's own set, which we empty."
+        "Slots whose leaves are to be recomputed: the store's own set, which we empty."
         self._groups: dict[NodeKey, array[int]] = {}
         self._leaves = array("Q", bytes(8 * SLOT_COUNT))
         self._sharers: list[tuple[NodeKey, ...]] = [()] * SLOT_COUNT
@@ -59,7 +59,7 @@ class Trees:
         self._shared: dict[NodeKey, list[int]] = {}
 
     def pieces(self) -> int:
-        """Return how many calls of `refresh` it takes to make each leaf that is old now anew."""
+        """Return how many calls of `refresh` it takes to recompute each leaf that is old now."""
         return -(-len(self._changed) // REFRESH_SLOTS)
 
     def view_changed(self, slots: Iterable[int]) -> None:
@@ -75,7 +75,7 @@ class Trees:
             ]
 
     def refresh(self, limit: int = REFRESH_SLOTS) -> bool:
-        """Make up to `limit` leaves anew; return whether all are up to date."""
+        """Recompute up to `limit` leaves; return whether all are up to date."""
         changed = self._changed
         for _ in range(min(limit, len(changed))):
             self._replace(changed.pop())

@@ -7,10 +7,10 @@ may try again.
 
 Bounded in time, in number and in bytes. All requests stand in one table in the order in which they
 came, so the oldest are found without a search: `tick` lets go of those that are a minute old,
-whoever sent them, and what exceeds the budget in bytes goes at once. A client keeps at most 1,024
-requests, so that a busy one does not drive out the others'. Of a client the number is kept up to
-which requests fell out: a repetition below it may have been executed, and is answered so. Likewise
-a repetition by a client of which nothing is known, once any client fell out.
+of any client, and what exceeds the budget in bytes goes at once. A client keeps at most 1,024
+requests, so that a busy one does not drive out the others'. For each client the table keeps the
+highest number that fell out: a repetition at or below it may have been executed, and is answered
+so. The same goes for a repetition by an unknown client, once any client fell out.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ REQUEST_BYTES = 512
 STAMP_BYTES = 40
 "One stamp of an answer to many: an int and its place in the tuple."
 CLIENT_BYTES = 500
-"What stays of a client of which all requests fell out."
+"What stays of a client whose requests all fell out."
 CLIENTS_SHARE = 4
-"What stays of clients may take one part in so many of the budget: requests are worth more."
+"What stays of clients may take one part in this many of the budget: requests are worth more."
 
 Client = tuple[int, int]
-"(sender, boot) of the envelope: one life of one client, or of a node that forwards."
+"(sender, boot) of the envelope: one boot of one client, or of a node that forwards."
 
 
 @dataclass(slots=True)
 class _Known:
     asker: Asker | None
-    "Who waits for the answer; nobody once it was given."
+    "The asker that waits for the answer; None once it was given."
     at: int
     reply: Message | None = None
     bytes: int = REQUEST_BYTES

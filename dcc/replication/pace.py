@@ -8,8 +8,8 @@ the answerer's, which works nearly as long for each answer.
 Where other processes want the same processor, turns take longer and the pauses grow with them, up
 to a bound: copies that were lost have to come back on a machine without time to spare, too. Nor are
 two peers asked at once then: they would work at the same time, and their answers come together.
-Who answers says whether it serves clients, because a pull costs it as much time. Between nodes that
-serve nobody pulls go as fast as they can, up to the rate.
+An answerer says whether it serves clients, because a pull costs it as much time. Between nodes that
+serve no clients pulls go as fast as they can, up to the rate.
 
 In the simulator a turn takes no time, so only the rate counts there.
 """
@@ -25,7 +25,7 @@ ANSWER_NS = 20 * MILLISECOND
 "How long the next peer waits for the answer of the one before, while clients are served."
 
 SERVING_NS = 1 * SECOND
-"Clients count as being served for so long after the last request."
+"Clients count as being served for this long after the last request."
 
 
 class Pace:

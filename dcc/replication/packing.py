@@ -31,7 +31,7 @@ def pack_clock(clock: Mapping[Origin, Stamp], origins: dict[Origin, int]) -> tup
 
 
 def unpack_clock(flat: tuple[int, ...], origins: tuple[Origin, ...]) -> dict[Origin, Stamp]:
-    """Return the clock behind flat pairs; pairs that name no origin of the table are left out.
+    """Return the clock in flat pairs; pairs that name no origin of the table are left out.
 
     >>> unpack_clock((0, 90, 5, 1), ((7, 1),))
     {(7, 1): 90}
@@ -60,7 +60,7 @@ def pack_spans(spans: Iterable[Span], origins: dict[Origin, int]) -> tuple[int, 
 
 
 def unpack_spans(flat: tuple[int, ...], origins: tuple[Origin, ...]) -> list[Span]:
-    """Return the notes behind flat triples; those that name no origin or are empty are left out.
+    """Return the notes in flat triples; those that name no origin or are empty are left out.
 
     >>> unpack_spans((0, 3, 9, 7, 1, 2), ((7, 1),))
     [((7, 1), 3, 9)]
@@ -87,7 +87,7 @@ def pack_graves(graves: Iterable[tuple[int, Version]]) -> tuple[int, ...]:
 
 
 def unpack_graves(flat: tuple[int, ...]) -> list[tuple[int, Version]]:
-    """Return the graves behind flat fours, whose number the message has been checked for.
+    """Return the graves in flat fours, whose number the message has been checked for.
 
     >>> unpack_graves((5, 90, 7, 1))
     [(5, Version(stamp=90, node=7, boot=1))]

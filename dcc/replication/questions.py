@@ -2,27 +2,27 @@
 
 Used whenever a coordinator does not know enough alone: an absent key while it is not in sync, a
 ghost, a conditional write, a stamp that has to be above an existing version. A question ends when
-all whose word is needed have answered, shortly after the first value (others may hold a newer
-one, but a silent peer must not hold up a hit), or at its deadline. Who has a value already, which
-may be old, asks for a newer one: another value is no reason not to wait. Only newcomers that
+all whose answers are needed have answered, shortly after the first value (others may hold a newer
+one, but a silent peer must not hold up a hit), or at its deadline. A node that has a value already,
+which may be old, asks for a newer one, so another value does not end the wait. Only newcomers that
 are still filling are not waited for then: they have hardly anything that nobody else has.
 
-"I hold nothing" is not "I know nothing". Who asks about a value that it holds names its version and
-what it has seen of the slot; who has forgotten a later write of the key, which the asker has not
-seen, answers that the value is gone. Unless somebody who has missed nothing holds it, it is taken
-for absent then, though not for certain: what one node has evicted another one may have kept. The
-same holds if it is the asker who has forgotten, and the answer comes from who was away.
+"I hold nothing" is not "I know nothing". A node that asks about a value it holds names its version
+and what it has seen of the slot. A holder that has forgotten a later write of the key, which the
+asker has not seen, answers that the value is *gone*. The value is then taken for absent, unless a
+holder that has missed nothing still has it. The absence is unsure: what one node has evicted
+another may have kept. The same holds if the asker has forgotten and the answerer was away.
 
 Where nothing at all is known of the key, which is what most reads find at a node that has just
 taken over a slot, the best of the holders may be asked alone: a value that it answers with is what
-it would have told the reader itself. Only without one are the others asked, too. That spares
+it would have told the reader itself. The others are asked only if it has none. That spares
 them most of the questions that a move causes, and the reader the wait for the slowest of them.
 
-A question for a quorum is also put to others, of whom any `enough` will do; it does not end with
-the first value, because whoever wants more than one owner's word wants the newest. It ends early
-when so few can still answer that there will be no quorum. An owner that is not in sync with the
-others, such as one that has just restarted empty, may have forgotten what it acknowledged: its
-record counts, its word only when nobody of them is left to ask.
+A question for a quorum is also put to further owners; any `enough` of them will do. It does not end
+with the first value, because a reader that asks several owners wants the newest. It ends early when
+too few can still answer for a quorum. An owner that is not in sync with the others, such as one
+that has just restarted empty, may have forgotten what it acknowledged: its record counts, but it
+counts towards the quorum only once no other owner is left to ask.
 
 A put asks only for what its stamp has to exceed, and clocks nearly tell: it has no patience with
 members that are slow (`gossip.gray`), and waits for those alone no longer than for a second answer.
@@ -42,14 +42,14 @@ from dcc.units import MILLISECOND, NEVER
 from dcc.wire.messages import Fetch, FetchReply
 
 QUESTION_NS = 200 * MILLISECOND
-"Below a client's patience with one node, so that its answer still counts. Who reads has longer."
+"Below a client's patience with one node, so that its answer still counts. Reads have longer."
 
 SETTLE_NS = 20 * MILLISECOND
 "How long answers are still awaited once a value is there, and the first holder before the others."
 
 
 class Quorum(NamedTuple):
-    """Holders of whom some have to answer, whichever they are."""
+    """Holders, and how many of them have to answer, whichever they are."""
 
     among: tuple[NodeKey, ...]
     enough: int
@@ -67,13 +67,13 @@ class Verdict(NamedTuple):
     answered: bool
     "Whether all whose word was needed have answered."
     versions: Mapping[NodeKey, Version]
-    "Who has answered, and with which version; NO_VERSION = holds nothing."
+    "The peers that have answered, each with its version; NO_VERSION = holds nothing."
     ahead: bool = False
     "Whether somebody holds a version from so far ahead of cluster time that it was not taken."
     enough: bool = True
     "Whether there is a quorum, if one was asked for."
     agreed: bool = True
-    "Whether all who have answered see this node's ring: if not, it may not know all holders."
+    "Whether all that have answered see this node's ring: if not, it may not know all holders."
     gone: Version = NO_VERSION
     "The version that is held here and was deleted or replaced elsewhere, by what is forgotten."
 
@@ -84,7 +84,7 @@ class Verdict(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Questions that have ended, and messages to those who are asked only now."""
+    """Questions that have ended, and messages to holders that are asked only now."""
 
     verdicts: Sequence[Verdict] = ()
     effects: Sequence[Effect] = ()
@@ -104,7 +104,7 @@ class _Open:
     "All that may still answer."
     until: int
     later: tuple[NodeKey, ...] = ()
-    "Who is asked only if the first has no value to answer with, or none in time."
+    "Holders that are asked only if the first has no value to answer with, or none in time."
     later_at: int = NEVER
     newest: Record | None = None
     answered: bool = True
@@ -118,7 +118,7 @@ class _Open:
     "Whether a value is at hand, or none is asked for: the first one that comes ends nothing."
     gone: bool = False
     kept: bool = False
-    "Whether somebody who has missed nothing holds that value or a newer record."
+    "Whether a holder that has missed nothing has that value or a newer record."
 
     @property
     def bytes(self) -> int:
@@ -135,7 +135,7 @@ class _Open:
 
     @property
     def enough(self) -> bool:
-        """Whether so many have answered who have forgotten nothing, or all there are."""
+        """Whether enough owners that have forgotten nothing have answered, or all there are."""
         among, enough = self.quorum
         got = [peer for peer in among if peer in self.versions]
         sure = sum(peer not in self.unsure for peer in got)
@@ -301,7 +301,7 @@ class Questions:
     def _may_be_gone(self, record: Record) -> bool:
         """Return whether a value was seen here and may have been deleted by what is forgotten.
 
-        Whoever holds it still may just have missed that, if it is not in sync with the others.
+        A peer that holds it still may just have missed that, if it is not in sync with the others.
         """
         store, slot = self._held.store, slot_of(record.key)
         if record.kind is not Kind.VALUE or record.version.stamp > store.mark(slot):

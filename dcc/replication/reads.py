@@ -1,15 +1,15 @@
 """One read: a hit, an authoritative miss, or an unsure miss.
 
-What a node may answer alone, and whom it has to ask before, says `certainty`. After others were
-asked a miss is authoritative if all have answered and nothing stands against it, else unsure. What
-is found is installed, so the next reader finds it here.
+`certainty` says what a node may answer alone, and which others it has to ask before. After others
+were asked a miss is authoritative if all have answered and nothing stands against it, else unsure.
+What is found is installed, so the next reader finds it here.
 
 A read may want the word of `r` owners (or their stand-ins), this node's own included. Then all
 the others are asked even when there is a hit at hand, and holders that this node is not in sync
 with besides, so that an acknowledged write is met in whatever view it was made; `r` answers and
 those holders' end the question, and the newest version wins. An owner that answered with an older
 version is sent the newest one, unless that is so young that it may still be on its way: hints to
-those who merely lag would make them lag more. What is lost of such a repair an exchange makes
+owners that merely lag would make them lag more. If such a repair is lost, an exchange makes it
 good, as it would have done without it.
 """
 
@@ -42,7 +42,7 @@ class _Waiting(NamedTuple):
     slot: int
     key: bytes
     decides: bool
-    "Whether the answers of all who were asked make a miss authoritative."
+    "Whether the answers of all that were asked make a miss authoritative."
     held: Version
     "What was held here of the key when the question was put."
     needed: int = 1
@@ -161,8 +161,8 @@ class Reads:
         authoritative = self._certainty.after(verdict, waiting.slot, waiting.key)
         record = self._best(waiting, verdict, now)
         if route and not (verdict.enough and verdict.answered):
-            # Enough of them may have answered, but one that this node is not in sync with has not,
-            # or one of them is not: of those who have, one may have lost its memory.
+            # r owners may have answered, but a holder that this node is not in sync with has
+            # not, or one that answered is out of sync itself: either may hide a write.
             got = sum(peer == self._held.key or peer in verdict.versions for peer in route)
             text = f"r = {waiting.needed}, only {got} of the owners answered in time"
             if got >= waiting.needed:
@@ -186,7 +186,7 @@ class Reads:
         ]
 
     def _to_ask_still(self, waiting: _Waiting) -> tuple[NodeKey, ...]:
-        """Return who became able to know better than a value while others were asked for it."""
+        """Return peers that came to know better than a value while others were asked for it."""
         now = self._certainty.of_hit(waiting.slot, aside=waiting.aside)
         return tuple([peer for peer in now.peers if peer not in waiting.asked])
 

@@ -2,9 +2,9 @@
 
 Reads go to the primary. To the other owners a key that is read all the time looks like one that
 nobody wants, and under memory pressure they evict it; when the primary dies its most popular keys
-are gone. So a node remembers one in `EVERY` of its hits, each key once and at most so many in a
-second (`--name-served`), and tells the live owners of their slots once a second. Whoever hears of a
-key that it holds counts one hit. Nothing is promised: a name that is lost costs nothing but that
+are gone. So a node remembers one in `EVERY` of its hits, each key once and at most `--name-served`
+in a second, and tells the live owners of their slots once a second. An owner that hears of
+a key that it holds counts one hit. Nothing is promised: a name that is lost costs nothing but that
 hit, and naming changes no version, no clock and no digest.
 
 Ends: what is named is forgotten here at once, and a name causes no answer.
@@ -22,7 +22,7 @@ from dcc.wire.codec import Header
 from dcc.wire.messages import Served
 
 EVERY = 8
-"One hit in so many is looked at: what is popular is met soon, and a read hardly notices."
+"One hit in this many is looked at: what is popular is met soon, and a read hardly notices."
 
 INTERVAL_NS = 1 * SECOND
 KEY_OVERHEAD_BYTES = 4
@@ -71,7 +71,7 @@ class ServedKeys:
         return []
 
     def wake_at(self) -> int:
-        """Return when names are due; the tick behind the first hit sets it."""
+        """Return when names are due; the tick after the first hit sets it."""
         return self._at
 
 

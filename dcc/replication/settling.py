@@ -49,7 +49,7 @@ class Settling:
     def doubted(self, slot: int, now: Instant) -> None:
         """A write was not taken: it may be hidden by what somebody forgot whose mark came here.
 
-        Holders who know better say so.
+        Holders that know better say so.
         """
         self._sync.owed(slot, now.mono)
         self._want_owed(slot)
@@ -100,7 +100,7 @@ class Settling:
         # it writes from now on must not lie below that.
         self._held.clock.witness(max(listing.clock.get(self._held.origin, 0), mark))
         base, clock = store.comparison.base(slot), listing.clock
-        if not claim.same_view:  # Whoever is seen by one of the two alone did not agree to it.
+        if not claim.same_view:  # A member that only one of the two sees did not agree.
             clock = {origin: stamp for origin, stamp in clock.items() if origin != BASE}
         store.merge_clock(slot, clock, mark)
         if store.comparison.base(slot) > base:

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dcc.types import Record, Version
 
 EVERY = 61
-"""One hit in so many is sampled. A prime, so that a program that reads its keys in turn does not
+"""One hit in this many is sampled. A prime, so that a program that reads its keys in turn does not
 meet the sample at the same key each time."""
 
 SAMPLES_MAX = 4_096

@@ -1,7 +1,7 @@
 """Replication streams: this node's newest records on their way to the other holders.
 
 One stream for each peer, in two lanes (`lane`) over two connections: small records do not wait
-behind a value of megabytes that takes seconds on a slow link. In each a queue, batches in flight by
+for a value of megabytes that takes seconds on a slow link. In each a queue, batches in flight by
 number, acknowledgements. A batch is sent at the end of the turn in which its records were written,
 so a busy node sends few large batches and an idle one sends at once. What was handed to a
 connection that still lives is not sent again, however long it takes; a batch that is surely lost
@@ -37,11 +37,11 @@ MOVED_RESEND_NS = 200 * MILLISECOND
 "How soon a peer is asked again that does not know yet that it is a target."
 
 GIVE_UP_NS = 5 * SECOND
-"A batch that is lost so long after its first sending is left to the exchange."
+"A batch that is lost this long after its first sending is left to the exchange."
 
 
 Waiting = tuple[Record, set[NodeKey]]
-"A record whose writer waits for acknowledgements, and who has given one."
+"A record whose writer waits for acknowledgements, and the owners that have given one."
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ class Streams:
         self._seq = holdings.next_request()
         self._dirty: set[NodeKey] = set()  # peers with something queued
         self.gaps: dict[NodeKey, Gap] = {}
-        "Peers for which something was dropped, those who have closed the gap since included."
+        "Peers for which something was dropped, those that have closed the gap since included."
         self.dropped: int = 0
         "Records dropped for want of room or acknowledgement: gaps that an exchange fills."
         self._offered = self._offer_at = 0
@@ -188,10 +188,10 @@ class Streams:
         """Offer every unacknowledged record to the present targets of its slot.
 
         So are `unconfirmed` ones: somebody waits for them, though a queue may have had no room.
-        Streams to members that are no target of a slot any more let go of its records. A record of
-        whose key nothing is held any more is offered to nobody new: what replaced it was forgotten
-        because every owner had seen it, and whoever owns the slot since then has not. Where
-        somebody waits it is offered all the same: so soon, what is gone has expired.
+        Streams to members that are no target of a slot any more let go of its records. A record
+        whose key is not held here any more is offered to no new target: its successor was forgotten
+        because every owner had seen it, and an owner that came since has not. If a writer still
+        waits for the record it is offered all the same: so soon it can only have expired.
         """
         held = self._holdings
         waiting: dict[Version, Record] = {}
@@ -221,7 +221,7 @@ class Streams:
         self.gaps.pop(peer, None)
 
     def offer_dropped(self, now: Instant, unconfirmed: Callable[[], Iterable[Waiting]]) -> None:
-        """Offer anew what a full queue dropped, as far as somebody waits for it."""
+        """Offer again what a full queue dropped, as far as a writer waits for it."""
         if self.dropped != self._offered and self._offer_at <= now.mono:
             self._offered, self._offer_at = self.dropped, now.mono + RESEND_NS
             self.retarget(now, unconfirmed())

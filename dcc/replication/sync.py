@@ -1,4 +1,4 @@
-"""Who is in sync with whom: what this node may have missed of each slot, and who has it.
+"""Which peers this node is in sync with: what it may have missed of each slot, and where it is.
 
 This node is *in sync* with a peer for a slot when it has pulled everything the peer had seen of
 it (see `exchange`), at equal epochs, in a pull that was sent after the latest of
@@ -14,12 +14,12 @@ From then on every write that the peer coordinates is sent here as well, since i
 alive: else it would have answered under no epoch (`View.epoch_for`). So a primary that is in
 sync with every other holder and lacks a key knows that nobody has it (`certainty`).
 
-Holders are the owners, those who stand in for them, and former owners that have not released the
-slot. Former owners are found in three ways: placement moves little, so they are among the three
+Holders are the owners, the members that stand in for them, and former owners that have not released
+the slot. Former owners are found in three ways: placement moves little, so they are among the three
 members after the owners in the order; where many members come at once they are the first in the
-order that are not filling (`View.former`); and they announce themselves (`Nudge`). Behind a cut
-anybody may have stood in: who is met again is taken for a holder of every slot until compared, and
-so is who was not there when a slot was folded (`unasked`).
+order that are not filling (`View.former`); and they announce themselves (`Nudge`). In a cut any
+member may have stood in: one that is met again is taken for a holder of every slot until compared,
+and so is one that was not there when a slot was folded (`unasked`).
 
 Ends: every pair is pulled again after each of those events, so in a quiet network all become in
 sync; without an answer nothing is claimed.
@@ -48,7 +48,7 @@ class Inquiry:
         "Whether nobody else may know more: False while a holder that may is down."
 
     def followed_by(self, more: Iterable[NodeKey]) -> Inquiry:
-        """Return the same with `more` peers behind, each once."""
+        """Return the same with `more` peers at its end, each once."""
         added = tuple([peer for peer in more if peer not in self.peers])
         return Inquiry(self.peers + added, decides=self.decides) if added else self
 
@@ -72,7 +72,9 @@ class SyncTable:
         self._owed_since = array("q", bytes(8 * SLOT_COUNT))
         "Before then nobody was asked for what this node claims to have seen without having it."
         self._any_owed = False
-        self._nudgers: dict[int, dict[NodeKey, int]] = {}  # slot -> who said to hold it, when
+        self._nudgers: dict[
+            int, dict[NodeKey, int]
+        ] = {}  # slot -> peer that said to hold it -> when
         self._verdicts: dict[int, Inquiry] = {}
         self._strays: frozenset[NodeKey] = frozenset()
         """Members met again, until this node has caught up: apart from it they may have stood in
@@ -185,7 +187,7 @@ class SyncTable:
             self._verdicts.pop(slot, None)
 
     def nudgers(self, slot: int, since: int = 0) -> tuple[NodeKey, ...]:
-        """Return who announced to hold `slot` without owning it, at `since` or later, sorted."""
+        """Return peers that said to hold `slot` without owning it, at `since` or later, sorted."""
         found = self._nudgers.get(slot, {})
         return tuple(sorted([key for key, at in found.items() if at >= since]))
 
@@ -210,7 +212,8 @@ class SyncTable:
         return found
 
     def newer_at(self, slot: int) -> tuple[NodeKey, ...]:
-        """Return who answers, and may hold what was written without this node. Amortised O(1).
+        """Return peers that answer, and may hold what was written without this node. Amortised
+        O(1).
 
         Those it may have missed writes of come first, then the other live owners, which may have
         heard already from one that is silent; nobody if there are none of the first.
@@ -224,7 +227,7 @@ class SyncTable:
         return (*peers, *(peer for peer in others if peer != view.me))
 
     def holders(self, slot: int) -> tuple[NodeKey, ...]:
-        """Return everybody who may hold something of `slot`, this node not among them."""
+        """Return every peer that may hold something of `slot`, this node not among them."""
         near, me = self._view.slots.near(slot), self._view.me
         near += self._view.former(slot)
         if slot in self._unasked.aside:
@@ -257,7 +260,7 @@ class SyncTable:
                 decides = False
         if not ask and decides:
             return IN_SYNC
-        ask.sort(key=self._view.following.__contains__)  # Who is likely to have it comes first.
+        ask.sort(key=self._view.following.__contains__)  # The likely ones come first.
         return Inquiry(tuple(ask), decides=decides)
 
     def _was_emptied(self, slot: int, peer: NodeKey) -> bool:

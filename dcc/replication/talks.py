@@ -1,8 +1,8 @@
-"""The questions of the exchange that are under way: one to a peer, and probes behind it.
+"""The questions of the exchange that are under way: one to a peer, and probes after it.
 
 Answers count however late they come: a value of megabytes takes seconds on a slow link. So no
 question is given up for its age. When an answer is overdue a *probe* is sent, a question about
-nothing; its answer travels behind the one that is waited for, on the same connection, so if it is
+nothing; its answer travels after the one that is waited for, on the same connection, so if it is
 the first to come the other is lost, and only then is the question put again.
 """
 
@@ -22,12 +22,13 @@ from dcc.units import MILLISECOND, NEVER, SECOND
 from dcc.wire.messages import Compare, CompareRoot, Pull
 
 SLOTS_PULLED_FIRST = 16
-"Then twice as many as the last answer had room for: clocks that find none were sent in vain."
+"Then twice as many as the last answer had room for: clocks of slots that do not fit are wasted."
 
 PATIENCE_FIRST_NS = 250 * MILLISECOND
 PATIENCE_MOST_NS = 2 * SECOND
 """When an answer is overdue. It takes milliseconds, or seconds if it is large and the link slow, or
-never comes: who has just been thought dead has no connection back yet. Doubles with each probe."""
+never comes: a peer that was just thought dead has no connection back yet. Doubles with each
+probe."""
 
 PROBES_MAX = 16
 "Probes to one peer that are remembered."
@@ -74,7 +75,7 @@ class Talk:
     nothing of now."""
     slots_per_pull: int = SLOTS_PULLED_FIRST
     probes: list[int] = field(default_factory=list)
-    "Questions about nothing that were sent behind it, oldest first."
+    "Questions about nothing that were sent after it, oldest first."
     overdue_at: int = NEVER
     patience_ns: int = PATIENCE_FIRST_NS
     held_back: bool = False

@@ -1,7 +1,7 @@
 """Tidying: letting go of what all holders know and nobody needs any more.
 
 Three things grow without it: records without values (a tombstone hides an older value until every
-holder has seen it), notes beyond gaps that no holder can fill any more (whoever wrote what is
+holder has seen it), notes beyond gaps that no holder can fill any more (the node that wrote what is
 missing is gone), and clock entries of boots that are gone.
 
 Members that are down count, and removed ones too, until they are forgotten themselves: they may
@@ -34,7 +34,7 @@ FOLD_AFTER_ROUNDS = 10
 "Exchange intervals after its last write before a boot that is gone loses its clock entries."
 
 NUDGES_KEPT_NS = 5 * NUDGE_MOST_NS
-"A former owner that has been silent for so long has released its slots, or is down."
+"A former owner that has been silent for this long has released its slots, or is down."
 
 
 class Tidying:
@@ -70,7 +70,7 @@ class Tidying:
         held = self._held
         self.at, self._next_at = 0, now.mono + held.config.exchange_interval_ns
         self._rest = iter(held.view.owned)
-        # Whoever has just come back may still bring what the others did not see of such a boot.
+        # A member that has just come back may bring what the others did not see of such a boot.
         calm_ns = now.mono - held.view.complete_since
         settled = calm_ns >= CALM_ROUNDS * held.config.exchange_interval_ns
         self._fold = settled and any(map(self._is_gone, held.store.clock_origins()))
@@ -121,7 +121,7 @@ class Tidying:
             since = now.mono
         self._missed[slot] = (since, edges)
         owners = self._held.view.slots.owners(slot)
-        # Whoever announced it long ago has released it, and nobody pulls from there any more.
+        # The node that announced it long ago has released it, and nobody pulls from there any more.
         lately = self._sync.nudgers(slot, now.mono - NUDGES_KEPT_NS)
         holders = {*owners, *lately} - {self._held.key}
         if since < now.mono and all(self._sync.last_pull(slot, key) > since for key in holders):

@@ -1,17 +1,17 @@
-"""Who is still to be asked about slots that were folded, or whose gaps were closed, without them.
+"""Members that are still to be asked about slots folded, or with gaps closed, without them.
 
 The base of a clock says of all origins without an entry: what they wrote up to here was seen, or is
-to be ignored. That is true among those who were there as it was made. Somebody may come who was
-not: from behind a cut in which all others were restarted, or after he was forgotten. Of what he
-holds nobody here has seen anything, whatever the base says.
+to be ignored. That is true for the members that were there when it was made. A member may come
+that was not: from a cut in which all others were restarted, or after it was forgotten. Nobody here
+has seen anything of what it holds, whatever the base says.
 
 So for each member the slots are kept that were bound without it: all there are when it becomes
 known, and while it is down those that are bound then. About these it is asked with a clock that
 claims nothing but this node's own writes, whatever the digests say, and what it tells is taken
-though the clock covers it. (Its entries may be another's by now, who has met it sooner: he sends
-the clock, but not the records that the base seems to cover.)
+though the clock covers it. (Its entries may be another member's by now that met it sooner: that
+one sends the clock, but not the records that the base seems to cover.)
 Until it has answered, the slot is *put aside*: its digest equals nobody's, and its base is told to
-nobody, who would take it for a promise that it is not.
+nobody: it would be taken for a promise that it is not.
 
 A newcomer that has seen nothing of a slot has answered with that.
 """
@@ -46,7 +46,7 @@ class Unasked:
     # -------------------------------------------------------------- events
 
     def view_changed(self) -> None:
-        """Take note of who became known, was forgotten, rose or fell. O(slots) if anybody did."""
+        """Note members that became known, were forgotten, rose or fell. O(slots) if any did."""
         remembered = self._view.remembered
         new, gone = remembered - self._known, self._known - remembered
         self._known = remembered
@@ -58,10 +58,11 @@ class Unasked:
         self._put_aside()
 
     def bound(self, slot: int, *, closed: bool = False) -> None:
-        """The slot's base has risen, or a gap in its clock was `closed`: who is down did not agree.
+        """The slot's base has risen, or a gap in its clock was `closed`: members down did not
+        agree.
 
-        Who is up did: a slot is folded by who is in sync with all, and a base that is put aside is
-        told to nobody. O(members that are down).
+        Those that are up did: only a node in sync with all folds a slot, and a base that is put
+        aside is told to nobody. O(members that are down).
         """
         if closed:
             self._closed.add(slot)
@@ -140,4 +141,4 @@ class Unasked:
     def check(self) -> None:
         """Assert that only members are waited for, each for something."""
         assert self._slots.keys() <= self._known
-        assert all(self._slots.values()), "who was asked about everything is not here"
+        assert all(self._slots.values()), "a member that was asked about everything is not here"

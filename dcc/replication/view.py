@@ -1,4 +1,4 @@
-"""One node's view of who holds what: the slot map with the members' liveness laid over it.
+"""One node's view of which member holds what: the slot map with the members' liveness laid over it.
 
 The slot map is a pure function of the members in the ring; liveness only decides who stands in
 for whom. Both change rarely and are asked on every request, so routes are kept per slot and
@@ -32,15 +32,15 @@ class ViewChange(NamedTuple):
     "Members no longer alive, ascending."
 
     led: tuple[int, ...] = ()
-    "Slots of which this node has become the primary, ascending."
+    "Slots that this node has begun to lead, ascending."
     reordered: bool = False
     "Whether a member has come to follow, so that others lead its slots, or follows no more."
     met: tuple[NodeKey, ...] = ()
-    "Members with data that were not alive for this node until now, as behind a partition."
+    "Members with data that were not alive for this node until now, as after a partition."
 
     @property
     def missed(self) -> bool:
-        """Whether others may have written what is not here: those met, or who led before."""
+        """Whether others may have written what is not here: members met, or that led before."""
         return bool(self.met or self.led)
 
     @property
@@ -65,7 +65,7 @@ class View:
         self.all_up: bool = True
         "Whether no remembered member is down, those removed from the ring included."
         self.awaiting = False
-        "Whether there may be members of whom nothing was known so far; set before `update`."
+        "Whether there may be members that were unknown so far; set before `update`."
         self.complete: bool = True
         "Whether besides nobody is awaited whom this node has not met since it started."
         self.complete_since: int = 0
@@ -77,7 +77,7 @@ class View:
         self.filling: frozenset[NodeKey] = frozenset()
         "Members that have not pulled all their slots yet."
         self.following: frozenset[NodeKey] = frozenset()
-        "Members that come behind the other owners: those filling, and those that are slow."
+        "Members that come after the other owners: those filling, and those that are slow."
         self.slow: frozenset[NodeKey] = frozenset()
         "Those of them that the others found many times slower than the rest."
         self._draining: frozenset[NodeKey] = frozenset()
@@ -154,10 +154,10 @@ class View:
         return change._replace(led=self._take_lead(mono))
 
     def former(self, slot: int) -> tuple[NodeKey, ...]:
-        """Return who owned `slot` before the members that are filling came, beyond those near it.
+        """Return the owners of `slot` if nobody were filling, except those already near it.
 
-        Of many that come at once more may stand in front of a former owner than are near. O(1)
-        unless so many come to a cluster that has more full members than copies.
+        Many members that come at once can push a former owner out of the near places. O(1) unless
+        that many come to a cluster that has more full members than copies.
         """
         filling, wanted = self.filling, self.replicas + 1
         if not filling:
@@ -172,9 +172,9 @@ class View:
         return tuple([key for key in owned[:wanted] if key not in full])
 
     def _take_lead(self, mono: int) -> tuple[int, ...]:
-        """Return the slots of which this node has just become the primary.
+        """Return the slots that this node has just begun to lead.
 
-        Whoever was it before may have stopped between one copy and the next, so a new primary is
+        The primary before it may have stopped between one copy and the next, so a new primary is
         in sync with nobody until it has pulled again.
         """
         led, mine, me = self._led, self.owned, self.me
@@ -197,7 +197,7 @@ class View:
     def route(self, slot: int) -> tuple[NodeKey, ...]:
         """Return the live targets of `slot`: owners, stand-ins for those down; [0] is primary.
 
-        Empty when nobody who may own slots is alive. Amortised O(1).
+        Empty when no member that may own slots is alive. Amortised O(1).
         """
         found = self._routes.get(slot)
         if found is None:

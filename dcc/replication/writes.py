@@ -104,7 +104,7 @@ class Writes:
         )
 
     def better_stamped_by(self, route: Sequence[NodeKey], now: Instant) -> NodeKey | None:
-        """Return who of `route` should stamp instead of this node: nobody, as a rule.
+        """Return the member of `route` that should stamp instead of this node: None, as a rule.
 
         After a step back of time its stamps lie in the future, and others would refuse them.
         """
@@ -142,7 +142,7 @@ class Writes:
     def _is_ignorant(self, waiting: _Undecided, verdict: Verdict) -> bool:
         """Return whether a condition would be judged by a value that may be gone elsewhere.
 
-        This node was away, and of those who wrote meanwhile not all have answered.
+        This node was away, and not all peers that wrote meanwhile have answered.
         """
         conditional = waiting.write.op is not Op.PUT
         return conditional and not verdict.answered and self._certainty.may_be_old(waiting.slot)
