@@ -70,8 +70,12 @@ class Identity(NamedTuple):
 
     @property
     def limited(self) -> bool:
-        """Whether it may not do with every key what its role may."""
-        return self.read_only or bool(self.prefixes)
+        """Whether what it sends has to be looked at before a short path may answer it.
+
+        It may not do all that a client may: it is bound to some keys, or a node, which makes no
+        requests of its own.
+        """
+        return self.read_only or bool(self.prefixes) or self.role is Role.NODE
 
 
 class Now(NamedTuple):

@@ -11,6 +11,7 @@ answer is compared with what the codec reads.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from dcc.client.calls import Call, Operation
 from dcc.client.core import ClientCore
 from dcc.client.fastpath import Answer as PlainAnswer
 from dcc.client.fastpath import FastPath
+from dcc.client.routing import View
 from dcc.effects import Effect, Notify, Send
 from dcc.errors import DccError
 from dcc.limits import INLINE_VALUE_BYTES_MAX
@@ -48,6 +50,8 @@ class _Plain(NamedTuple):
     sent: Now
     due: int
     "Monotonic ns until which the answer is waited for alone."
+    direct: bool
+    "The node is asked as a holder, because the key is hot."
 
 
 class ClientProcess:
@@ -114,6 +118,8 @@ class ClientProcess:
         self._done = done
         if isinstance(operation, Get | Write) and self._ask_plainly(operation, now):
             return
+        if isinstance(operation, Get) and _is_plain(operation):
+            operation = replace(operation, direct=operation.key in self.core.hot.keys)
         self._call = self.core.begin(operation, now)
         self._carry_out(self._call.start(now))
         self._after_input()
@@ -141,7 +147,7 @@ class ClientProcess:
         core, view = self.core, self.core.view
         if view is None or now.mono >= core.chores.due_at or not _is_plain(operation):
             return False
-        address = view.primary(slot_of(operation.key))
+        address, direct = self._way_to(operation, view, now)
         connection = self._to.get(address) if address else None
         if address is None or connection is None or connection.state is not State.OPEN:
             return False
@@ -154,18 +160,30 @@ class ClientProcess:
         at = core.time_ms(now.mono + core.timeout_ns)
         if isinstance(operation, Get):
             wait_ms = core.hedging.wait_ms
-            frame = self._fast.question(operation.key, epoch, request, at)
+            frame = self._fast.question(operation.key, epoch, request, at, direct)
             self.world.counts["fast reads"] += 1
+            self.world.counts["spread reads"] += direct
         else:
             wait_ms = core.attempt_ms
             frame = self._fast.change(operation, seen, epoch, request, at)
             self.world.counts["fast writes"] += 1
         due = now.mono + wait_ms * MILLISECOND
         boot = view.boot_of(address)
-        self._plain = _Plain(operation, address, request, epoch, boot, seen, known, now, due)
+        self._plain = _Plain(
+            operation, address, request, epoch, boot, seen, known, now, due, direct
+        )
         self._send(connection, [frame])
         self._wake_at(due)
         return True
+
+    def _way_to(self, operation: Get | Write, view: View, now: Now) -> tuple[str | None, bool]:
+        """Return whom to ask, and whether as a holder of a hot key."""
+        core = self.core
+        if isinstance(operation, Get) and operation.key in core.hot.keys:
+            owner = core.hot.owner(operation.key, view, core.health.sick, now.mono)
+            if owner is not None:
+                return owner, True
+        return view.primary(slot_of(operation.key)), False
 
     def _plainly_answered(self, plain: _Plain, frames: Frames, now: Now) -> None:
         reply = self._read_plainly(plain, frames, now) if len(frames) == 1 else None
@@ -199,7 +217,10 @@ class ClientProcess:
             assert answer == reply
             return reply
         assert isinstance(reply, GetReply)
-        assert answer == (reply.value if reply.version.stamp else None, reply.version.stamp)
+        stamp = reply.version.stamp
+        assert answer == (reply.value if stamp else None, stamp, reply.hot)
+        if reply.hot:
+            self.core.hot.note((plain.operation.key,), now.mono)
         self.core.hedging.answered(now.mono - plain.sent.mono)
         return reply
 
@@ -210,7 +231,12 @@ class ClientProcess:
         if isinstance(operation, Get):
             under_way = [(plain.address, plain.request, [operation.key])]
             self._call = core.resume(
-                operation, under_way, plain.sent, core.codec, known=plain.known
+                operation,
+                under_way,
+                plain.sent,
+                core.codec,
+                known=plain.known,
+                direct=plain.direct,
             )
         else:
             self._call = core.resume_write(

@@ -86,7 +86,9 @@ class Crowd(ClientProcess):
                 turn.operations.append((operation, caller))
         for caller in early:
             caller.cancel()
+        spread = self.core.hot.spread
         self._carry_out(self.dispatcher.flush(now))
+        self.world.counts["spread reads"] += self.core.hot.spread - spread
         self._await()
 
     def arrived(self, connection: Connection, frames: Frames) -> bool:

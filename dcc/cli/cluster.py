@@ -1,4 +1,4 @@
-"""Commands about the cluster: status, members, ring, stats."""
+"""Commands about the cluster: status, members, ring, stats, hotkeys."""
 
 from __future__ import annotations
 
@@ -140,6 +140,38 @@ def stats(client: Client, options: argparse.Namespace) -> int:
         for name, why in found.unreachable.items():
             tables.show(f"{name}: {why}")
     return DEGRADED if found.unreachable else OK
+
+
+def hotkeys(client: Client, options: argparse.Namespace) -> int:
+    """Print the keys that are read most; 1 if a node did not answer."""
+    if options.most < 1:
+        raise ValueError(f"--most: above 0, got {options.most}")
+    stats = client.stats(hot_keys=True)
+    found = stats.hot_keys(options.most)
+    if options.json:
+        fields = {"keys": [asdict(one) for one in found], "unreachable": stats.unreachable}
+        tables.show_json(fields)
+    else:
+        rows: list[Row] = [("KEY", "READS A SECOND", "SPREAD", "NODES")]
+        for one in found:
+            nodes = sorted(one.nodes.items(), key=lambda pair: (-pair[1], pair[0]))
+            parts = " ".join(f"{name} {one.nodes[name] / one.rate:.0%}" for name, _ in nodes)
+            rows.append(
+                (name_of(one.key), tables.amount(one.rate), "yes" if one.hot else "no", parts)
+            )
+        tables.show(tables.table(rows, width=100) if found else "no key is read much")
+        for name, why in stats.unreachable.items():
+            tables.show(f"{name}: {why}")
+    return DEGRADED if stats.unreachable else OK
+
+
+def name_of(key: str) -> str:
+    """Return `key` as a terminal may show it.
+
+    >>> print(name_of("motd"), name_of("\x1b[2J"))
+    motd '\x1b[2J'
+    """
+    return key if key.isprintable() else ascii(key)
 
 
 def _node_text(name: str, mine: NodeStats) -> str:

@@ -139,6 +139,8 @@ def parser() -> Parser:
     ring = add("ring", cluster.ring, "who owns which share, or which key")
     ring.add_argument("key", nargs="*")
     add("stats", cluster.stats, "counters and latencies of every node")
+    hot = add("hotkeys", cluster.hotkeys, "the keys that are read most, in the whole cluster")
+    hot.add_argument("--most", type=int, default=20, metavar="N", help="so many keys (default 20)")
     replicas = add("replicas", copies.replicas, "print or set the copies beyond the primary")
     replicas.add_argument("n", nargs="?", type=int, metavar="N", help="set it, cluster-wide")
     _wait(replicas, "after setting it, wait until the copies are made")

@@ -42,7 +42,8 @@ Ttl = float | timedelta | None
 Quorum = int | Literal["quorum", "all"]
 "Owners that take part in a call: a count, a majority of the copies, all of them."
 
-ReadPolicy = Literal["primary", "any"]
+ReadPolicy = Literal["auto", "primary", "any"]
+"Whom reads are asked of: the primary, but all owners for hot keys; the primary; all owners."
 
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/,\[\]]+):([0-9]{1,5})")
 

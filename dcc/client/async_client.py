@@ -106,7 +106,7 @@ class AsyncClient(AsyncCountsNumbers, AsyncMakesValues):
         *,
         timeout: float = 1.0,
         default_ttl: Ttl = None,
-        read: ReadPolicy = "primary",
+        read: ReadPolicy = "auto",
         r: Quorum = 1,
         w: Quorum = 1,
         name: str | None = None,
@@ -331,9 +331,9 @@ class AsyncClient(AsyncCountsNumbers, AsyncMakesValues):
         """Return the members and settings as some node sees them now."""
         return topology_of(await self._view())
 
-    async def stats(self) -> ClusterStats:
-        """Return the statistics of every member that answers in time, and their total."""
-        answers: dict[str, StatsReply | str] = await self._call(StatsGet())
+    async def stats(self, *, hot_keys: bool = False) -> ClusterStats:
+        """Return the statistics of every member that answers in time, as `Client.stats`."""
+        answers: dict[str, StatsReply | str] = await self._call(StatsGet(hot_keys=hot_keys))
         return cluster_stats(answers)
 
     async def inspect(self, key: str) -> dict[str, Entry | str | None]:
@@ -346,6 +346,8 @@ class AsyncClient(AsyncCountsNumbers, AsyncMakesValues):
     def counts(self) -> dict[str, int]:
         """Return how often this client met what, as `Client.counts`; no coroutine."""
         counts = dict(self._events.counts)
+        if self._driver is not None:
+            counts |= self._driver.core.hot.counts()
         return counts if self._near is None else counts | self._near.near.counts()
 
     def latencies(self) -> dict[str, Latency]:
@@ -415,6 +417,7 @@ class AsyncClient(AsyncCountsNumbers, AsyncMakesValues):
             rng=random.Random(client_id),
             timeout_ns=self._ops.timeout_ns,
         )
+        core.hot.enabled = self._ops.spreads_hot and self._near is None
         if self._near is not None:
             self._near.follow(core)
         self._driver = LoopDriver(core, loop, self._in_flight, self._events, self._keys)

@@ -111,11 +111,18 @@ class Attempts:
         return attempt
 
     def adopt(
-        self, plan: Plan, address: str, request: int, sent_at: int, boot: Boot = 0
+        self,
+        plan: Plan,
+        address: str,
+        request: int,
+        sent_at: int,
+        boot: Boot = 0,
+        *,
+        direct: bool = False,
     ) -> Attempt:
         """Take over what was already sent, a write to the life `boot` of the node at `address`."""
         silent_at = sent_at + self.core.attempt_ns
-        attempt = Attempt(plan, address, request, [], sent_at, silent_at, direct=False, boot=boot)
+        attempt = Attempt(plan, address, request, [], sent_at, silent_at, direct, boot)
         self._open[request] = attempt
         return attempt
 

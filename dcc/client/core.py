@@ -54,12 +54,13 @@ class ClientCore(Shared):
         codec: Codec,
         deadline: int | None = None,
         known: Stamp | None = None,
+        direct: bool = False,
     ) -> Call:
         """Return the call that goes on where a hot path stands, with what that has sent.
 
         `under_way` has address, request id and keys of each question that was sent at `sent` and
-        has no answer yet. `known` is what was known of a lone key at that time. To be started like
-        any other call.
+        has no answer yet. `known` is what was known of a lone key at that time; `direct`: its owner
+        was asked as a holder. To be started like any other call.
         """
         call = Call(self, sent.mono, deadline or sent.mono + self.timeout_ns, codec)
         plan: Read | ReadMany
@@ -68,7 +69,8 @@ class ClientCore(Shared):
         else:
             plan = ReadMany(call.attempts, operation.keys)
         for address, request, keys in under_way:
-            plan.resume(call.attempts.adopt(plan, address, request, sent.mono), keys)
+            attempt = call.attempts.adopt(plan, address, request, sent.mono, direct=direct)
+            plan.resume(attempt, keys)
         return call.bind(plan, None)
 
     def resume_write(
@@ -105,4 +107,5 @@ class ClientCore(Shared):
         core.on_view = self.on_view
         core.offset_ms, core._clock_known = self.offset_ms, self._clock_known
         core.outlived = self.outlived.heir(lock)
+        core.hot.enabled = self.hot.enabled
         return core

@@ -260,11 +260,18 @@ class Dispatcher:
     def _send_gets(self, gets: Gets, deadline: int, now: Now) -> None:
         view, sick = self.core.view, self.core.health.sick
         assert view is not None
-        primaries = view.primaries
+        primaries, hot = view.primaries, self.core.hot
         groups: defaultdict[str | None, Gets] = defaultdict(lambda: ([], []))
+        holders: set[str] = set()
         for key, waiter in zip(*gets, strict=True):
-            slot = slot_of(key)
-            keys, waiters = groups[primaries[slot] or view.primary(slot)]
+            address = hot.owner(key, view, sick, now.mono) if key in hot.keys else None
+            if address is None:
+                slot = slot_of(key)
+                address = primaries[slot] or view.primary(slot)
+            else:
+                holders.add(address)
+                hot.spread += 1
+            keys, waiters = groups[address]
             keys.append(key)
             waiters.append(waiter)
         for address, (keys, waiters) in groups.items():
@@ -274,23 +281,23 @@ class Dispatcher:
                 if address is None or address in sick:
                     self._read(part, deadline, now)
                 else:
-                    self._ask(address, part, deadline, now)
+                    self._ask(address, part, deadline, now, direct=address in holders)
 
-    def _ask(self, address: str, gets: Gets, deadline: int, now: Now) -> None:
+    def _ask(self, address: str, gets: Gets, deadline: int, now: Now, *, direct: bool) -> None:
         """Send plain gets to one node."""
         core = self.core
         assert core.view is not None
         request, epoch, at = core.next_request(), core.view.epoch, core.time_ms(deadline)
         keys = gets[0]
         if len(keys) == 1:
-            frame = self._fast.question(keys[0], epoch, request, at)
+            frame = self._fast.question(keys[0], epoch, request, at, direct)
             known = core.outlived.known(keys[0])
             due = now.mono + core.hedging.wait_ms * MILLISECOND
         else:
-            frame = self._fast.question_many(keys, epoch, request, at)
+            frame = self._fast.question_many(keys, epoch, request, at, direct)
             known = 0
             due = now.mono + core.attempt_ns
-        self._routes[request] = Question(address, request, gets, now, deadline, known)
+        self._routes[request] = Question(address, request, gets, now, deadline, known, direct)
         self._due.set(request, min(due, deadline))
         self._effects.append(Send(address, [frame], request=request))
 
@@ -350,12 +357,16 @@ class Dispatcher:
                 core.outlived.note(keys[0], answer.stamp)
             core.hedging.answered(now.mono - question.sent.mono)
             core.saw(answer.stamp)
+            if answer.hot:
+                core.hot.note(keys, now.mono)
             settle(waiters[0], answer.value)
         else:
             hits = self._fast.many_in(items, keys, question.request, core.view.epoch)
             if hits is None or not core.outlived.admits(hits.keys, hits.stamps):
                 return False
             core.saw(max(hits.stamps, default=0))
+            if hits.hot:
+                core.hot.note(hits.hot, now.mono)
             found = dict(zip(hits.keys, hits.values, strict=True))
             for key, waiter in zip(keys, waiters, strict=True):
                 if not waiter.done():
@@ -411,7 +422,7 @@ class Dispatcher:
         core = self.core
         call = core.resume(
             operation, under_way, question.sent, core.codec, question.deadline,
-            question.known if len(keys) == 1 else None,
+            question.known if len(keys) == 1 else None, direct=question.direct,
         )  # fmt: skip
         number = core.next_request()
         if len(keys) == 1:

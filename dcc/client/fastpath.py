@@ -41,8 +41,9 @@ WRITE, WRITE_REPLY = TAG[Write], TAG[WriteReply]
 SETTLED = {int(one): one for one in (Outcome.DONE, Outcome.NOT_DONE)}
 HIT, MISS, UNSURE = int(Status.HIT), int(Status.MISS), int(Status.UNSURE)
 ITEMS = HEADER_FIELDS + len(GetReply.SHAPE)
+"The last one, that the key is hot, is left out where it is not."
 ITEMS_MANY = HEADER_FIELDS + len(GetManyReply.SHAPE)
-"With stamps, which are left out where nothing was found."
+"The last ones, stamps and hot keys, are left out where nothing was found or none is hot."
 ITEMS_WRITTEN = HEADER_FIELDS + len(WriteReply.SHAPE)
 
 ANSWER_BYTES_MAX = INLINE_VALUE_BYTES_MAX + 256
@@ -63,6 +64,8 @@ class Answer(NamedTuple):
     "None: absent."
     stamp: int
     "Of the value's version; 0 for a miss."
+    hot: bool = False
+    "So many read this key that its owners should be asked in turn."
 
 
 class Hits(NamedTuple):
@@ -72,6 +75,8 @@ class Hits(NamedTuple):
     values: list[bytes]
     stamps: list[int]
     "Of the values' versions."
+    hot: list[bytes]
+    "Keys that so many read that their owners should be asked in turn."
 
 
 class FastPath:
@@ -84,9 +89,11 @@ class FastPath:
         self.at: Any = 0
         "Cluster ms at which the answer taken last was written; 0 = its node did not know."
 
-    def question(self, key: bytes, epoch: int, request: int, at: int) -> bytes:
-        """Return the frame of `Get(key=key)`; the last fields, at their defaults, are left out."""
-        items = (GET, self._sender, self._boot, epoch, 0, request, at, key, False)
+    def question(
+        self, key: bytes, epoch: int, request: int, at: int, direct: bool = False
+    ) -> bytes:
+        """Return the frame of a `Get`; the last fields, at their defaults, are left out."""
+        items = (GET, self._sender, self._boot, epoch, 0, request, at, key, direct)
         packed: bytes = self._pack(items)
         return self._prefix + packed
 
@@ -121,10 +128,12 @@ class FastPath:
         self.at = items[6]
         return WriteReply(outcome=outcome, version=Version(*version), number=number)
 
-    def question_many(self, keys: list[bytes], epoch: int, request: int, at: int) -> bytes:
-        """Return the frame of `GetMany(keys=keys)`."""
+    def question_many(
+        self, keys: list[bytes], epoch: int, request: int, at: int, direct: bool = False
+    ) -> bytes:
+        """Return the frame of a `GetMany`; `direct` at its default is left out."""
         items = (GET_MANY, self._sender, self._boot, epoch, 0, request, at, keys)
-        packed: bytes = self._pack(items)
+        packed: bytes = self._pack((*items, True) if direct else items)
         return self._prefix + packed
 
     def answer_many(self, frame: bytes, keys: list[bytes], request: int, epoch: int) -> Hits | None:
@@ -148,12 +157,13 @@ class FastPath:
     def many_in(self, items: list[Any], keys: list[bytes], request: int, epoch: int) -> Hits | None:
         """Do what `answer_many` does with a frame that is unpacked already."""
         if len(items) != ITEMS_MANY:
-            if len(items) != ITEMS_MANY - 1:
+            lacking = ITEMS_MANY - len(items)
+            if lacking not in (1, 2):
                 return None
-            items = [*items, []]
+            items = [*items, *([] for _ in range(lacking))]
         if items[5] != request or items[3] != epoch or items[0] != GET_MANY_REPLY:
             return None
-        first, statuses, values, last, stamps = items[HEADER_FIELDS:]
+        first, statuses, values, last, stamps, hot = items[HEADER_FIELDS:]
         header = items[: HEADER_FIELDS + 1]
         if set(map(type, header)) != {int} or min(header) < 0 or max(header) > U64_MAX:
             return None
@@ -161,8 +171,12 @@ class FastPath:
             return None
         if len(statuses) != len(keys) or max(statuses, default=0) > UNSURE:
             return None
+        if type(hot) is not list or (hot and set(map(type, hot)) != {bytes}):
+            return None
+        if hot and not set(keys).issuperset(hot):
+            return None
         self.at = items[6]
-        return _hits(keys, statuses, values, stamps)
+        return _hits(keys, statuses, values, stamps, hot)
 
     def answer(self, frame: bytes, request: int, epoch: int) -> Answer | None:
         """Return the answer in `frame` to `request`, or None: the ordinary path has to look.
@@ -174,7 +188,13 @@ class FastPath:
 
     def one_in(self, items: list[Any], request: int, epoch: int) -> Answer | None:
         """Do what `answer` does with a frame that is unpacked already."""
-        if len(items) != ITEMS:
+        hot = False
+        if len(items) == ITEMS:
+            hot = items[-1]
+            if type(hot) is not bool:
+                return None
+            items = items[:-1]
+        if len(items) != ITEMS - 1:
             return None
         tag, sender, boot, of, hops, number, at, status, version, value, end = items
         if number != request or of != epoch or tag != GET_REPLY:
@@ -193,7 +213,7 @@ class FastPath:
             return None
         self.at = at
         if status == HIT and len(value) < INLINE_VALUE_BYTES_MAX:
-            return Answer(value, stamp)
+            return Answer(value, stamp, hot)
         return Answer(None, 0) if status == MISS else None
 
 
@@ -221,7 +241,9 @@ def plain_groups(
     return groups
 
 
-def _hits(keys: list[bytes], statuses: bytes, values: object, stamps: object) -> Hits | None:
+def _hits(
+    keys: list[bytes], statuses: bytes, values: object, stamps: object, hot: list[bytes]
+) -> Hits | None:
     if type(values) is not list or len(values) != statuses.count(HIT):
         return None
     if type(stamps) is not list or len(stamps) != len(values):
@@ -233,6 +255,6 @@ def _hits(keys: list[bytes], statuses: bytes, values: object, stamps: object) ->
     ):
         return None
     if len(values) == len(keys):
-        return Hits(keys, values, stamps)
+        return Hits(keys, values, stamps, hot)
     hits = [key for key, status in zip(keys, statuses, strict=True) if status == HIT]
-    return Hits(hits, values, stamps)
+    return Hits(hits, values, stamps, hot)

@@ -93,10 +93,17 @@ class Turn:
 class Question:
     """Plain gets on their way to one node, as one message."""
 
-    __slots__ = ("address", "deadline", "keys", "known", "request", "sent", "waiters")
+    __slots__ = ("address", "deadline", "direct", "keys", "known", "request", "sent", "waiters")
 
     def __init__(
-        self, address: str, request: int, gets: Gets, sent: Now, deadline: int, known: Stamp
+        self,
+        address: str,
+        request: int,
+        gets: Gets,
+        sent: Now,
+        deadline: int,
+        known: Stamp,
+        direct: bool,
     ) -> None:
         self.address: str = address
         self.request: int = request
@@ -106,6 +113,8 @@ class Question:
         self.deadline: int = deadline
         self.known: Stamp = known
         "`known` is the newest stamp that was known of a lone key by then."
+        self.direct: bool = direct
+        "The node was asked as a holder, because there are hot keys among them."
 
     @property
     def is_wanted(self) -> bool:

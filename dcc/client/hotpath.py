@@ -35,17 +35,19 @@ Arrived = list[tuple[str, list[bytes]]]
 def get(channel: Channel, key: bytes, now: Now) -> bytes | None:
     """Return the value of `key`, None if it is absent."""
     core, mono = channel.core, now.mono
-    way = _way_to(channel, key, mono)
+    spread = key in core.hot.keys
+    core.hot.spread += spread
+    way = _way_to_owner(channel, key, mono) if spread else _way_to(channel, key, mono)
     if way is None:
-        return _read(channel, key, now)
+        return _read(channel, key, now, spread)
     view, address, link = way
     request, epoch, known = core.next_request(), view.epoch, core.outlived.known(key)
     at = core.time_ms(mono + core.timeout_ns)
     channel.at_rest = False
     try:
-        send(link.socket, channel.fast.question(key, epoch, request, at), NOBLOCK)
+        send(link.socket, channel.fast.question(key, epoch, request, at, spread), NOBLOCK)
     except zmq.Again:
-        return _read(channel, key, now)
+        return _read(channel, key, now, spread)
     channel.poll(link.poll_list, core.hedging.wait_ms)
     frames: list[bytes] | None = None
     try:
@@ -64,9 +66,11 @@ def get(channel: Channel, key: bytes, now: Now) -> bytes | None:
             if answer.stamp > known:
                 core.outlived.note(key, answer.stamp)
                 core.saw(answer.stamp)
+            if answer.hot:
+                core.hot.note((key,), mono)
             return answer.value
         frames = link.rest([frame])
-    return _go_on(channel, key, address, request, frames, now, known)
+    return _go_on(channel, key, address, request, frames, now, known, spread)
 
 
 def _way_to(channel: Channel, key: bytes, mono: int) -> tuple[View, str, Link] | None:
@@ -79,14 +83,29 @@ def _way_to(channel: Channel, key: bytes, mono: int) -> tuple[View, str, Link] |
     address = view.primaries[slot] or view.primary(slot)
     if address is None or address in core.health.sick:
         return None
+    return _linked(channel, view, address)
+
+
+def _way_to_owner(channel: Channel, key: bytes, mono: int) -> tuple[View, str, Link] | None:
+    """Return the same with the owner of a hot key whose turn it is."""
+    core = channel.core
+    view = core.view
+    if view is None or mono >= core.chores.due_at or channel.owed:
+        return None
+    address = core.hot.owner(key, view, core.health.sick, mono)
+    return _linked(channel, view, address) if address is not None else _way_to(channel, key, mono)
+
+
+def _linked(channel: Channel, view: View, address: str) -> tuple[View, str, Link] | None:
     link = channel.links.get(address)
     if link is None or not link.connected or link.queue:
         return None
     return view, address, link
 
 
-def _read(channel: Channel, key: bytes, now: Now) -> bytes | None:
-    return _value_of(channel.run(channel.core.begin(Get(key=key), now, codec=channel.codec), now))
+def _read(channel: Channel, key: bytes, now: Now, spread: bool) -> bytes | None:
+    get = Get(key=key, direct=spread)
+    return _value_of(channel.run(channel.core.begin(get, now, codec=channel.codec), now))
 
 
 def _go_on(
@@ -97,10 +116,13 @@ def _go_on(
     frames: list[bytes] | None,
     sent: Now,
     known: Stamp,
+    spread: bool,
 ) -> bytes | None:
     """Hand a get that was sent, and what came back if anything did, to an ordinary call."""
     under_way = [(address, request, [key])]
-    call = channel.core.resume(Get(key=key), under_way, sent, channel.codec, known=known)
+    call = channel.core.resume(
+        Get(key=key), under_way, sent, channel.codec, known=known, direct=spread
+    )
     arrived = [] if frames is None else [(address, frames)]
     return _value_of(channel.resume(call, [address], arrived, read_clocks()))
 
@@ -165,6 +187,9 @@ def get_many(channel: Channel, keys: Iterable[bytes], now: Now) -> dict[bytes, b
     if view is None or now.mono >= core.chores.due_at or channel.owed:
         return _read_many(channel, keys, now)
     groups = plain_groups(view, core.health.sick, keys)
+    holders: frozenset[str] = frozenset()
+    if groups is not None and core.hot.keys:
+        groups, holders = core.hot.regrouped(groups, view, core.health.sick, now.mono)
     if groups is None or not all(map(channel.is_ready, groups)):
         return _read_many(channel, keys, now)
     at = core.time_ms(now.mono + core.timeout_ns)
@@ -172,7 +197,8 @@ def get_many(channel: Channel, keys: Iterable[bytes], now: Now) -> dict[bytes, b
     channel.at_rest = False
     for address, group in groups.items():
         request = core.next_request()
-        question = channel.fast.question_many(group, view.epoch, request, at)
+        direct = address in holders
+        question = channel.fast.question_many(group, view.epoch, request, at, direct)
         if not channel.links[address].send([question]):
             break  # The ordinary path finds another way for what was not sent.
         asked[address] = (request, group)
@@ -222,6 +248,8 @@ def _gather(
             else:
                 found.update(zip(hits.keys, hits.values, strict=True))
                 core.saw(max(hits.stamps, default=0))
+                if hits.hot:
+                    core.hot.note(hits.hot, sent_at)
                 settled.add(address)
                 core.heard_at[address] = sent_at
                 core.learn_clock(channel.fast.at, sent_at, time.monotonic_ns())

@@ -87,6 +87,8 @@ class ReadMany(ManyKeys):
         """Take one part of a chunk's answer."""
         keys = self._chunks[attempt.request]
         if isinstance(message, GetManyReply) and self._take(keys, message, header.epoch):
+            if message.hot:
+                self._call.core.hot.note([key for key in message.hot if key in keys], now.mono)
             if message.last:
                 self._close(attempt)
                 self._singles.extend(key for key in keys if key in self._open)

@@ -56,13 +56,15 @@ class Operations:
         self.timeout_ns: int = timeout_ns(timeout)
         self.cluster = cluster
         self._default_ttl_ms = ttl_ms(default_ttl)
-        self._spread = _read_policy(read)
+        self._spread = _read_policy(read) == "any"
         self._r = quorum("r", r)
         self.w: int = quorum("w", w)
         if not isinstance(cluster, str) or not 0 < len(cluster.encode()) <= 128:
             raise ValueError("cluster: a name of 1..128 bytes")
         self.plain: bool = not self._spread and self._r == 1
-        "A get that says no `r` asks the primary alone, which takes the fastest path."
+        "A get that says no `r` asks one node for each key, which takes the fastest path."
+        self.spreads_hot: bool = read == "auto" and self._r == 1
+        "Gets of hot keys ask all owners in turn."
 
     def reading(self, key: str, r: int | str | Unset = UNSET) -> Get:
         """Return the operation of a read."""
@@ -223,9 +225,9 @@ def _not_allowed(written: Written, failed: list[str]) -> NotAllowed:
     return error
 
 
-def _read_policy(read: str) -> bool:
+def _read_policy(read: str) -> str:
     if not isinstance(read, str):
-        raise TypeError(f'read: "primary" or "any", got {type(read).__name__}')
-    if read not in ("primary", "any"):
-        raise ValueError(f'read: "primary" or "any", got {read!r}')
-    return read == "any"
+        raise TypeError(f'read: "auto", "primary" or "any", got {type(read).__name__}')
+    if read not in ("auto", "primary", "any"):
+        raise ValueError(f'read: "auto", "primary" or "any", got {read!r}')
+    return read

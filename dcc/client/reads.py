@@ -98,6 +98,8 @@ class Read(OneByOne):
                 core.saw(message.version.stamp)
                 if message.version.stamp > self._known:
                     core.outlived.note(self.key, message.version.stamp)
+                if message.hot:
+                    core.hot.note((self.key,), now.mono)
                 if self._r == 1:
                     core.hedging.answered(now.mono - attempt.sent_at)
                 self.address = attempt.address

@@ -29,6 +29,7 @@ from dcc.client.chores import Chores
 from dcc.client.hedging import Hedging
 from dcc.client.outlived import Outlived
 from dcc.client.routing import Health, Target, View
+from dcc.client.spreading import Spreading
 from dcc.client.timings import Timings
 from dcc.effects import Effect, Notify, Send
 from dcc.errors import ForeignCluster, PeerError
@@ -97,6 +98,7 @@ class Shared:
         self.hedging: Hedging = Hedging(self.attempt_ns, self._lock)
         self.timings: Timings = Timings()
         self.outlived: Outlived = Outlived(self._lock)
+        self.hot: Spreading = Spreading(self._lock)
         self._ids = itertools.count(1)
         self.next_request: Callable[[], int] = self._ids.__next__
         self._seek_at, self._seek_pause_ns = 0, SEEK_FIRST_NS

@@ -101,7 +101,7 @@ class Client(CountsNumbers, MakesValues):
         *,
         timeout: float = 1.0,
         default_ttl: Ttl = None,
-        read: ReadPolicy = "primary",
+        read: ReadPolicy = "auto",
         r: Quorum = 1,
         w: Quorum = 1,
         name: str | None = None,
@@ -117,7 +117,9 @@ class Client(CountsNumbers, MakesValues):
                 variable DCC_NODES, else 127.0.0.1:6740. Any one that lives is enough.
             timeout: seconds; deadline of a whole call, retries included. At most 3600.
             default_ttl: seconds (int, float, timedelta) for writes that say none; None = never.
-            read: "primary", or "any" to spread reads over all owners, which may lag behind.
+            read: "primary"; or "any" to spread reads over all owners, which may lag behind; or
+                "auto" to spread those of hot keys alone (docs/hot-keys.md). With a near cache
+                "auto" is "primary".
             r: owners that must answer a read, of whom the newest version wins: a count, "quorum"
                 (a majority of the copies) or "all". 1 = one owner's word, by the fastest path.
             w: owners that must have a write before it is answered: likewise; for every call that
@@ -147,6 +149,7 @@ class Client(CountsNumbers, MakesValues):
         self._near = near_reads(
             near_cache, self._ops, keyed=self._lender.pool().keys is not no_keys
         )
+        self._core.hot.enabled = self._ops.spreads_hot and self._near is None
         if self._near is not None:
             self._near.follow(self._core)
         # At exit the sockets go with the process.
@@ -381,9 +384,16 @@ class Client(CountsNumbers, MakesValues):
         """Return the members and settings as some node sees them now."""
         return topology_of(self._call(TopologyGet()))
 
-    def stats(self) -> ClusterStats:
-        """Return the statistics of every member that answers in time, and their total."""
-        answers: dict[str, StatsReply | str] = self._call(StatsGet())
+    def stats(self, *, hot_keys: bool = False) -> ClusterStats:
+        """Return the statistics of every member that answers in time, and their total.
+
+        Args:
+            hot_keys: with the keys that are read most, for `ClusterStats.hot_keys`.
+
+        Raises:
+            NotAllowed: the key of this client is bound to some keys, and it wants the hot ones.
+        """
+        answers: dict[str, StatsReply | str] = self._call(StatsGet(hot_keys=hot_keys))
         return cluster_stats(answers)
 
     def inspect(self, key: str) -> dict[str, Entry | str | None]:
@@ -397,8 +407,9 @@ class Client(CountsNumbers, MakesValues):
 
     def counts(self) -> dict[str, int]:
         """Return how often this client met what, in this process: events (late_reply, dropped,
-        hedged, stale_refused, topology_refresh, not_opened), and errors by the names of classes."""
-        counts = dict(self._pool.events.counts)
+        hedged, stale_refused, topology_refresh, not_opened), spread_reads of hot keys, and errors
+        by the names of classes."""
+        counts = self._pool.events.counts | self._core.hot.counts()
         return counts if self._near is None else counts | self._near.near.counts()
 
     def latencies(self) -> dict[str, Latency]:

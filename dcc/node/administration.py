@@ -55,9 +55,11 @@ class Administration:
         )
         return [request.asker.answer(reply)]
 
-    def stats(self, request: Request, _message: m.StatsGet) -> list[Effect]:
+    def stats(self, request: Request, message: m.StatsGet) -> list[Effect]:
         """Tell this node's own statistics."""
         figures = self._statistics.all(request.at.mono)
+        if message.hot_keys:
+            figures["detail"]["hottest"] = self._statistics.hottest()
         return [request.asker.answer(m.StatsReply(stats=packed(figures)))]
 
     def watch(self, request: Request, _message: m.Watch) -> list[Effect]:

@@ -287,6 +287,7 @@ class NodeCore:
         self.questions.check()
         self.forwards.check()
         self.footprint.check()
+        self.machines.hot.check()
 
     # -------------------------------------------------------------- turns and effects
 
@@ -383,3 +384,4 @@ class NodeCore:
         if self._remember_at <= at.mono:
             self._remember_at = at.mono + SECOND
             self.counters.remember(at.mono)
+            self.machines.hot.judge(at.mono)

@@ -32,12 +32,13 @@ MANY_BYTES = 64 * 1_024
 GET, GET_REPLY = TAG[Get], TAG[GetReply]
 GET_MANY, GET_MANY_REPLY = TAG[GetMany], TAG[GetManyReply]
 ITEMS_MANY = HEADER_FIELDS + 1
+"And one more: what is held, too, whoever leads it."
 PLAIN, PLAIN_ONCE = [1, False], [1]
 "The last fields of a GET, `r` and `aside`: one owner's word is enough. Left out: the same."
 TAG_AT = PREFIX_BYTES + 1
 "After the prefix and the array's header: a tag below 128 is one byte."
 GET_BYTE, GET_MANY_BYTE = bytes([GET]), bytes([GET_MANY])
-HIT, MISS = int(Status.HIT), int(Status.MISS)
+HIT, MISS, ELSEWHERE = int(Status.HIT), int(Status.MISS), int(Status.ELSEWHERE)
 DROPPED = b""
 "Instead of a reply: nobody waits for it any more."
 
@@ -50,7 +51,7 @@ class FastPath:
         self._view, self._store = machines.held.view, machines.held.store
         self._certainty = machines.certainty
         self._counters, self._staleness = machines.counters, machines.staleness
-        self._served = machines.served.served
+        self._served = machines.hot.served
         self._commands = machines.counters.commands
         self._prefix = machines.codec.prefix
         self._pack = msgpack.Packer(autoreset=True).pack
@@ -99,9 +100,8 @@ class FastPath:
         self._counters.hits = hits = self._counters.hits + 1
         if not hits % EVERY:
             self._staleness.served(key, entry.version, self._at.ms)
-        if not hits % NAMED:
-            self._served(key)
-        return self._reply(request, HIT, entry.version, value, entry.expires_at_ms)
+        hot = not hits % NAMED and self._served(key)
+        return self._reply(request, HIT, entry.version, value, entry.expires_at_ms, hot)
 
     def serve_many(self, frame: bytes, now: Now) -> bytes | None:
         """Return the reply to a `GetMany` that is answered here alone in one frame, or None."""
@@ -114,7 +114,10 @@ class FastPath:
             items = msgpack.unpackb(frame[PREFIX_BYTES:], max_array_len=BATCH_KEYS_MAX)
         except (ValueError, TypeError, msgpack.exceptions.UnpackException):
             return None
-        if type(items) is not list or len(items) != ITEMS_MANY or items[0] != GET_MANY:
+        if type(items) is not list or items[0:1] != [GET_MANY]:
+            return None
+        direct = len(items) == ITEMS_MANY + 1 and items[ITEMS_MANY] is True
+        if len(items) != ITEMS_MANY and not direct:
             return None
         keys, request, until = items[HEADER_FIELDS], items[5], items[6]
         if type(until) is not int or until < 0:
@@ -129,7 +132,7 @@ class FastPath:
             self._begin_turn(now)
         if until < self._late_before and until:
             return self._late(until)
-        return self._many(keys, request)
+        return self._many(keys, request, direct)
 
     def _begin_turn(self, now: Now) -> None:
         self._now, self._at = now, self._turn(now)
@@ -140,12 +143,13 @@ class FastPath:
         self._late_before = self._lateness.before(self._at)
         return DROPPED if dropped else None
 
-    def _many(self, keys: list[bytes], request: int) -> bytes | None:
+    def _many(self, keys: list[bytes], request: int, direct: bool) -> bytes | None:
         me, ms = self._me, self._at.ms
         slots = slots_of(keys)
         if self._certainty.any_may_be_old(slots):
             return None
-        if not self._view.all_primary(slots):
+        led = self._view.all_primary(slots)
+        if not led and not (direct and self._view.all_held(slots)):
             return None
         entries = self._store.get_many(slots, keys, ms)
         values = [entry.value for entry in entries if entry is not None]
@@ -153,55 +157,69 @@ class FastPath:
         if len(values) < len(keys):
             for i, entry in enumerate(entries):
                 if entry is None:
-                    if not self._certainty.is_authoritative(slots[i], keys[i]):
+                    if not led and not self._view.is_primary(slots[i]):
+                        statuses[i] = ELSEWHERE
+                    elif not self._certainty.is_authoritative(slots[i], keys[i]):
                         return None
-                    statuses[i] = MISS
+                    else:
+                        statuses[i] = MISS
         if values:
             lengths = list(map(len, values))
             if max(lengths) >= INLINE_VALUE_BYTES_MAX or sum(lengths) > BATCH_BYTES:
                 return None
         self._commands["get_many"] += 1
-        self._sample(keys, entries, len(values))
+        hot = self._sample(keys, entries, len(values))
         self._counters.hits += len(values)
-        self._counters.misses += len(keys) - len(values)
+        self._counters.misses += statuses.count(MISS)
         reply: tuple[object, ...] = (
             GET_MANY_REPLY, me, self._boot, self._view.slots.epoch, 0, request, ms,
             0, bytes(statuses), values, True,
         )  # fmt: skip
         if values:
             reply = (*reply, [entry.version[0] for entry in entries if entry is not None])
+        if hot:
+            reply = (*reply, hot)
         packed: bytes = self._pack(reply)
         return self._prefix + packed
 
-    def _sample(self, keys: list[bytes], entries: list[Entry | None], hits: int) -> None:
+    def _sample(self, keys: list[bytes], entries: list[Entry | None], hits: int) -> list[bytes]:
         """Remember one in `EVERY` of these hits, to see later whether it was stale, and name some.
 
-        A key that was absent may be named as well: nobody has it to count a hit on.
+        A key that was absent may be named as well: nobody has it to count a hit on. Returns those
+        of the named that are hot.
         """
+        if not hits:
+            return []
         before = self._counters.hits
-        for key in keys[NAMED - 1 - before % NAMED :: NAMED]:
-            self._served(key)
+        served = self._served
+        hot = [key for key in keys[NAMED - 1 - before % NAMED :: NAMED] if served(key)]
         first = EVERY - 1 - before % EVERY
         if first >= hits:
-            return
+            return hot
         found = [(key, entry) for key, entry in zip(keys, entries, strict=True) if entry]
         for key, entry in found[first::EVERY]:
             self._staleness.served(key, entry.version, self._at.ms)
+        return hot
 
     def _miss(self, slot: int, key: bytes, request: int) -> bytes | None:
         if not self._certainty.is_authoritative(slot, key):
             return None
         self._commands["get"] += 1
         self._counters.misses += 1
-        return self._reply(request, MISS, NO_VERSION, b"", 0)
+        return self._reply(request, MISS, NO_VERSION, b"", 0, False)
 
     def _reply(
-        self, request: int, status: int, version: Version, value: bytes, expires_at_ms: int
+        self,
+        request: int,
+        status: int,
+        version: Version,
+        value: bytes,
+        expires_at_ms: int,
+        hot: bool,
     ) -> bytes:
-        packed: bytes = self._pack(
-            (
-                GET_REPLY, self._me, self._boot, self._view.slots.epoch, 0, request, self._at.ms,
-                status, version, value, expires_at_ms,
-            )
+        reply: tuple[object, ...] = (
+            GET_REPLY, self._me, self._boot, self._view.slots.epoch, 0, request, self._at.ms,
+            status, version, value, expires_at_ms,
         )  # fmt: skip
+        packed: bytes = self._pack((*reply, True) if hot else reply)
         return self._prefix + packed

@@ -26,7 +26,9 @@ from dcc.node.audit import AUDIT_SLOTS_MAX, AUDITS_MAX
 from dcc.node.converging import ROUNDS_MAX, Converging
 from dcc.node.machines import Machines
 from dcc.node.settings import CHANGES_MAX
+from dcc.node.watchers import CHANGES_MAX as CHANGES_MAX_WATCHED
 from dcc.replication.exchange import PULLS_IN_FLIGHT
+from dcc.replication.hot import PLACES
 from dcc.replication.reads import REPAIRS_MAX
 from dcc.replication.staleness import SAMPLES_MAX
 from dcc.units import KIB, NEVER
@@ -46,6 +48,10 @@ WANT_BYTES = 160
 "A slot that is to be compared with a peer, asked of it, or that it announced to hold."
 SAMPLE_BYTES = 300
 "A served key with its version; the key besides."
+COUNTED_BYTES = 600
+"A key with its counter, its place in a row and its row; the key besides."
+CHANGED_BYTES = 200
+"A change that clients are to be told of; the key besides."
 REPAIR_BYTES = 300
 ANSWER_BYTES = 512
 "An asker of this node's state, or one member's answer."
@@ -163,6 +169,22 @@ def _base(machines: Machines, converging: Converging) -> tuple[Row, ...]:
             ),
         ),
         Row("slots", SLOT_COUNT * SLOT_BYTES, lambda: SLOT_COUNT * SLOT_BYTES),
+        *_popular(machines),
+        Row(
+            "verdicts",
+            (ROUNDS_MAX + 1 + CHANGES_MAX) * MEMBERS_MAX * ANSWER_BYTES
+            + AUDITS_MAX * AUDIT_SLOTS_MAX * CONTENT_BYTES,
+            lambda: (
+                (len(converging) + 1 + len(machines.changes)) * len(held.view.boots) * ANSWER_BYTES
+                + len(machines.audits) * AUDIT_SLOTS_MAX * CONTENT_BYTES
+            ),
+        ),
+    )
+
+
+def _popular(machines: Machines) -> tuple[Row, ...]:
+    """Return the rows of what is remembered of keys because they are read or written much."""
+    return (
         Row(
             "samples",
             (SAMPLES_MAX + machines.config.named_keys_per_second) * (SAMPLE_BYTES + KEY_BYTES_MAX)
@@ -173,12 +195,13 @@ def _base(machines: Machines, converging: Converging) -> tuple[Row, ...]:
             ),
         ),
         Row(
-            "verdicts",
-            (ROUNDS_MAX + 1 + CHANGES_MAX) * MEMBERS_MAX * ANSWER_BYTES
-            + AUDITS_MAX * AUDIT_SLOTS_MAX * CONTENT_BYTES,
-            lambda: (
-                (len(converging) + 1 + len(machines.changes)) * len(held.view.boots) * ANSWER_BYTES
-                + len(machines.audits) * AUDIT_SLOTS_MAX * CONTENT_BYTES
-            ),
+            "hot_keys",
+            PLACES * (COUNTED_BYTES + KEY_BYTES_MAX),
+            lambda: len(machines.hot) * (COUNTED_BYTES + KEY_BYTES_MAX),
+        ),
+        Row(
+            "watchers",
+            CHANGES_MAX_WATCHED * (CHANGED_BYTES + KEY_BYTES_MAX),
+            lambda: len(machines.watchers) * (CHANGED_BYTES + KEY_BYTES_MAX),
         ),
     )

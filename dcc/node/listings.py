@@ -10,6 +10,7 @@ from dcc.effects import Effect
 from dcc.limits import BATCH_BYTES, EXTRA_FRAMES_MAX, INLINE_VALUE_BYTES_MAX
 from dcc.node.admission import Admission, Request
 from dcc.node.machines import Machines
+from dcc.replication.served import EVERY as NAMED
 from dcc.replication.staleness import EVERY
 from dcc.ring.hashing import slot_of
 from dcc.wire import messages as m
@@ -29,7 +30,7 @@ class Listings:
         self._counters = machines.counters
 
     def get_many(self, request: Request, message: m.GetMany) -> list[Effect]:
-        """Read the keys that this node leads, and name those that it does not lead."""
+        """Read the keys that this node leads, or holds if asked so; name the others."""
         asker, at = request.asker, request.at
         self._counters.commands["get_many"] += 1
         held, me, certainty = self._held, self._held.key, self._machines.certainty
@@ -38,10 +39,13 @@ class Listings:
         stamps: list[int] = []
         effects: list[Effect] = []
         first = size = large = hits = misses = 0
+        looked_at: list[bytes] = []
         for key in message.keys:
             slot = slot_of(key)
             route = held.view.route(slot)
-            mine = route[:1] == (me,) and not certainty.may_be_old(slot)
+            leads = route[:1] == (me,)
+            mine = leads or (message.direct and me in route)
+            mine = mine and not certainty.may_be_old(slot)
             entry = held.store.get(slot, key, at.ms) if mine else None
             if entry is not None:
                 value = entry.value
@@ -59,14 +63,17 @@ class Listings:
                 hits += 1
                 if not (self._counters.hits + hits) % EVERY:
                     self._machines.staleness.served(key, entry.version, at.ms)
-            elif mine and not (inquiry := certainty.of_absence(slot, key)).peers:
+                if not (self._counters.hits + hits) % NAMED:
+                    looked_at.append(key)
+            elif leads and mine and not (inquiry := certainty.of_absence(slot, key)).peers:
                 statuses.append(m.Status.MISS if inquiry.decides else m.Status.UNSURE)
                 misses += 1
             else:
                 statuses.append(m.Status.ELSEWHERE)
         self._counters.hits += hits
         self._counters.misses += misses
-        effects.append(asker.answer(_many(first, statuses, values, stamps, last=True)))
+        hot = tuple([key for key in looked_at if self._machines.hot.served(key)])
+        effects.append(asker.answer(_many(first, statuses, values, stamps, hot, last=True)))
         return effects
 
     def scan(self, request: Request, scan: m.Scan) -> list[Effect]:
@@ -111,9 +118,15 @@ class Listings:
 
 
 def _many(
-    first: int, statuses: bytearray, values: list[bytes], stamps: list[int], *, last: bool
+    first: int,
+    statuses: bytearray,
+    values: list[bytes],
+    stamps: list[int],
+    hot: tuple[bytes, ...] = (),
+    *,
+    last: bool,
 ) -> m.GetManyReply:
     return m.GetManyReply(
         first=first, statuses=bytes(statuses), values=tuple(values), last=last,
-        stamps=tuple(stamps),
+        stamps=tuple(stamps), hot=hot,
     )  # fmt: skip

@@ -26,6 +26,7 @@ from dcc.node.watchers import Watchers
 from dcc.replication.certainty import Certainty
 from dcc.replication.exchange import Exchange
 from dcc.replication.holdings import Holdings, secret
+from dcc.replication.hot import HotKeys
 from dcc.replication.questions import Questions
 from dcc.replication.reads import Reads
 from dcc.replication.served import ServedKeys
@@ -63,9 +64,10 @@ class Machines:
         self.exchange: Exchange = Exchange(self.held, self.sync)
         self.staleness: Staleness = Staleness()
         self.served: ServedKeys = ServedKeys(self.held)
+        self.hot: HotKeys = HotKeys(self.held, self.served)
         self.certainty: Certainty = Certainty(self.held, self.sync)
         self.reads: Reads = Reads(
-            self.held, self.certainty, self.questions, self.streams, self.staleness, self.served
+            self.held, self.certainty, self.questions, self.streams, self.staleness, self.hot
         )
         self.writes: Writes = Writes(self.held, self.certainty, self.questions, self.streams)
         self.forwards: Forwards = Forwards(self.held, self.codec)

@@ -90,4 +90,6 @@ def _within(prefixes: tuple[bytes, ...], message: m.Message) -> bool:
             return all(key.startswith(prefixes) for key, _ in message.items)
         case m.Scan():
             return message.prefix.startswith(prefixes)
+        case m.StatsGet():
+            return not message.hot_keys
     return not isinstance(message, UNBOUND)

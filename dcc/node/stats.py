@@ -94,6 +94,17 @@ class Statistics:
             "loop_lag_seconds": machines.load.loop_lag_ns / SECOND,
         }
 
+    def hottest(self) -> list[list[Any]]:
+        """Return key, reads a second here and whether it is hot, of the keys that are read most.
+
+        They are no figures, and what a key is called may be nobody's business: whoever wants them
+        has to ask for them.
+        """
+        return [
+            [one.key.decode(errors="replace"), round(one.rate, 1), one.hot]
+            for one in self._machines.hot.top()
+        ]
+
     def _detail(self, mono: int) -> dict[str, Any]:
         machines = self._machines
         store, view = machines.held.store, machines.held.view
@@ -123,7 +134,7 @@ class Statistics:
             "replication_dropped": machines.streams.dropped,
             "read_repairs": machines.reads.read_repairs,
             "forwarded": machines.forwards.count,
-            "served_keys_heard": machines.served.heard,
+            **_popular(machines),
             "repeated_writes": machines.writes.once.repeated,
             "late_writes": machines.writes.too_late,
             "exchange": {
@@ -151,7 +162,8 @@ def packed(stats: dict[str, Any]) -> bytes:
     text = json.dumps(stats).encode()
     if len(text) <= STATS_BYTES_MAX:
         return text
-    detail = {name: one for name, one in stats["detail"].items() if name not in BY_MEMBER}
+    left_out = (*BY_MEMBER, "hottest")
+    detail = {name: one for name, one in stats["detail"].items() if name not in left_out}
     return json.dumps(stats | {"members": {}, "detail": detail}).encode()
 
 
@@ -168,6 +180,11 @@ def _staleness(sample: Staleness) -> dict[str, Any]:
             if ages
         },
     }
+
+
+def _popular(machines: Machines) -> dict[str, Any]:
+    """Return how much is done about keys that are read much."""
+    return {"served_keys_heard": machines.served.heard, "hot_keys": machines.hot.hot}
 
 
 def _kept_out(machines: Machines) -> dict[str, Any]:

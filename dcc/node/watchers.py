@@ -44,6 +44,10 @@ class Watchers:
         self._until = 0
         self._beat_at = NEVER
 
+    def __len__(self) -> int:
+        """Return how many changes wait for the end of the turn."""
+        return len(self._changes)
+
     def changed(self, key: bytes, stamp: Stamp) -> None:
         """Note that a newer version of `key` is held; O(1)."""
         self._number += 1

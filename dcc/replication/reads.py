@@ -20,10 +20,10 @@ from typing import NamedTuple
 from dcc.effects import Effect
 from dcc.replication.certainty import Certainty
 from dcc.replication.holdings import Asker, Holdings, Instant
+from dcc.replication.hot import HotKeys
 from dcc.replication.questions import Questions, Quorum, Verdict
 from dcc.replication.quorum import needed
 from dcc.replication.served import EVERY as NAMED
-from dcc.replication.served import ServedKeys
 from dcc.replication.staleness import EVERY, STAMP_MS_BITS, Staleness
 from dcc.replication.streams import Streams
 from dcc.ring.hashing import slot_of
@@ -65,10 +65,10 @@ class Reads:
         questions: Questions,
         streams: Streams,
         staleness: Staleness,
-        served: ServedKeys,
+        hot: HotKeys,
     ) -> None:
         self._held, self._certainty, self._questions = holdings, certainty, questions
-        self._streams, self._staleness, self._served = streams, staleness, served
+        self._streams, self._staleness, self._hot = streams, staleness, hot
         self._waiting: dict[int, _Waiting] = {}
         self._repaired: dict[tuple[NodeKey, Version], None] = {}
         self.hits: int = 0
@@ -260,10 +260,9 @@ class Reads:
         self.hits += 1
         if not self.hits % EVERY:
             self._staleness.served(key, version, now.ms)
-        if not self.hits % NAMED:
-            self._served.served(key)
+        hot = not self.hits % NAMED and self._hot.served(key)
         reply = GetReply(
-            status=Status.HIT, version=version, value=value, expires_at_ms=expires_at_ms
+            status=Status.HIT, version=version, value=value, expires_at_ms=expires_at_ms, hot=hot
         )
         return asker.answer(reply)
 

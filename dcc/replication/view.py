@@ -217,6 +217,10 @@ class View:
                 return False
         return True
 
+    def all_held(self, slots: Iterable[int]) -> bool:
+        """Return whether this node is one of the live targets of each of `slots`."""
+        return all(self.me in self.route(slot) for slot in slots)
+
     def owns(self, slot: int) -> bool:
         """Return whether this node is an owner, alive or not being the question of others."""
         return bool(self._mine[slot])

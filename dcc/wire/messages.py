@@ -33,6 +33,8 @@ from dcc.types import (
 from dcc.wire import shapes as s
 from dcc.wire.auditing import AuditGet as AuditGet
 from dcc.wire.auditing import AuditReply as AuditReply
+from dcc.wire.telling import StatsGet as StatsGet
+from dcc.wire.telling import StatsReply as StatsReply
 from dcc.wire.watching import Changes as Changes
 from dcc.wire.watching import Watch as Watch
 from dcc.wire.watching import Watched as Watched
@@ -118,13 +120,15 @@ class Get:
 class GetReply:
     """Answers `Get`."""
 
-    SHAPE: ClassVar = (s.ENUM(Status), s.VERSION, s.VALUE, s.MS)
+    SHAPE: ClassVar = (s.ENUM(Status), s.VERSION, s.VALUE, s.MS, s.BOOL)
     status: Status
     version: Version
     "NO_VERSION unless a hit."
     value: bytes
     expires_at_ms: int
     "Cluster milliseconds, 0 = never."
+    hot: bool = False
+    "So many read this key that its owners should be asked in turn; told now and then only."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,15 +194,19 @@ class ErrorReply:
 class GetMany:
     """Read many keys that the client believes are this node's. May be repeated."""
 
-    SHAPE: ClassVar = (s.KEYS,)
+    SHAPE: ClassVar = (s.KEYS, s.BOOL)
     keys: tuple[bytes, ...]
+    direct: bool = False
+    "Give what is held of keys that another node leads, too; of those that are not: ELSEWHERE."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GetManyReply:
     """Answers `GetMany` in one or more messages, cut at BATCH_BYTES."""
 
-    SHAPE: ClassVar = (s.U32, s.FLAGS, s.tuple_of(s.VALUE, BATCH_KEYS_MAX), s.BOOL, s.STAMPS)
+    SHAPE: ClassVar = (
+        s.U32, s.FLAGS, s.tuple_of(s.VALUE, BATCH_KEYS_MAX), s.BOOL, s.STAMPS, s.KEYS,
+    )  # fmt: skip
     first: int
     "Index into the request's keys of this message's first status."
     statuses: bytes
@@ -208,6 +216,8 @@ class GetManyReply:
     last: bool
     stamps: tuple[int, ...] = ()
     "The stamp of each hit's version, in order; none from an older node."
+    hot: tuple[bytes, ...] = ()
+    "Keys among them that are hot, as `GetReply` says it."
 
     def fits(self) -> bool:
         """Return whether each byte is a status and each hit has its value, and its stamp if any."""
@@ -273,22 +283,6 @@ class Topology:
     members: tuple[Member, ...]
     "Those in the ring first; the dead and the left behind them, newest first, up to a frame."
     ready: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatsGet:
-    """Ask a node for its own statistics. Answered by `StatsReply`; may be repeated."""
-
-    SHAPE: ClassVar = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatsReply:
-    """Answers `StatsGet`."""
-
-    SHAPE: ClassVar = (s.BLOB,)
-    stats: bytes
-    "A JSON object with the fields of `NodeStats`."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

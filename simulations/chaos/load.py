@@ -242,7 +242,7 @@ def drawers(options: argparse.Namespace, kind: str, book: Book, count: int) -> I
 async def work_all_async(options: argparse.Namespace, book: Book, ends: threading.Event) -> None:
     """Run the tasks of the asyncio client."""
     name = f"{options.name}a"
-    async with dcc.AsyncClient(options.nodes, timeout=TIMEOUT_SECONDS) as client:
+    async with dcc.AsyncClient(options.nodes, timeout=TIMEOUT_SECONDS, read="primary") as client:
         await asyncio.gather(*(
             work_async(client, name, drawer, book, ends)
             for drawer in drawers(options, "a", book, TASKS)
@@ -262,7 +262,7 @@ def main() -> None:
     ends = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: ends.set())
     book = Book(os.open(options.history, os.O_WRONLY | os.O_CREAT | os.O_APPEND), options.began)
-    with dcc.Client(options.nodes, timeout=TIMEOUT_SECONDS) as client:
+    with dcc.Client(options.nodes, timeout=TIMEOUT_SECONDS, read="primary") as client:
         name = f"{options.name}s"
         threads = [
             threading.Thread(target=work, args=(client, name, drawer, book, ends))

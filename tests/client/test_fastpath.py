@@ -37,12 +37,14 @@ PAIR = [b"a", b"b"]
 u64 = st.integers(0, (1 << 64) - 1)
 
 
-@given(key=st.binary(min_size=1, max_size=512), epoch=u64, request=u64, at=u64)
+@given(
+    key=st.binary(min_size=1, max_size=512), epoch=u64, request=u64, at=u64, direct=st.booleans()
+)
 def test_a_question_says_what_the_codecs_bytes_say(
-    key: bytes, epoch: int, request: int, at: int
+    key: bytes, epoch: int, request: int, at: int, direct: bool
 ) -> None:
-    frames = CODEC.encode(Get(key=key), epoch=epoch, request=request, at=at)
-    short = [FAST.question(key, epoch, request, at)]
+    frames = CODEC.encode(Get(key=key, direct=direct), epoch=epoch, request=request, at=at)
+    short = [FAST.question(key, epoch, request, at, direct)]
     assert NODE.decode(short) == NODE.decode(frames)
     assert len(short[0]) == len(frames[0]) - 2, "`r` and `aside` are left out"
 
@@ -79,15 +81,25 @@ def reply_of_a_read() -> bytes:
     return reply(Status.HIT, b"value", Version(8, 1, 2))
 
 
-def reply(status: Status, value: bytes, version: Version) -> bytes:
-    message = GetReply(status=status, version=version, value=value, expires_at_ms=7)
+def reply(status: Status, value: bytes, version: Version, *, hot: bool = False) -> bytes:
+    message = GetReply(status=status, version=version, value=value, expires_at_ms=7, hot=hot)
     return NODE.encode(message, epoch=EPOCH, request=REQUEST, at=3)[0]
 
 
-@given(value=st.binary(max_size=200), stamp=u64)
-def test_a_hit_is_its_value_and_stamp(value: bytes, stamp: int) -> None:
-    frame = reply(Status.HIT, value, Version(stamp, 1, 2))
-    assert FAST.answer(frame, REQUEST, EPOCH) == Answer(value, stamp)
+@given(value=st.binary(max_size=200), stamp=u64, hot=st.booleans())
+def test_a_hit_is_its_value_and_stamp_and_says_whether_its_key_is_hot(
+    value: bytes, stamp: int, hot: bool
+) -> None:
+    frame = reply(Status.HIT, value, Version(stamp, 1, 2), hot=hot)
+    assert FAST.answer(frame, REQUEST, EPOCH) == Answer(value, stamp, hot)
+
+
+def test_replies_of_nodes_that_say_nothing_of_hot_keys_are_understood() -> None:
+    one = msgpack.unpackb(reply(Status.HIT, b"value", Version(8, 1, 2))[PREFIX_BYTES:])
+    many = msgpack.unpackb(reply_of_many(b"\0\1", (b"v",))[PREFIX_BYTES:])
+    one, many = (NODE.prefix + msgpack.packb(items[:-1]) for items in (one, many))
+    assert FAST.answer(one, REQUEST, EPOCH) == Answer(b"value", 8)
+    assert FAST.answer_many(many, PAIR, REQUEST, EPOCH) == Hits([b"a"], [b"v"], [7], [])
 
 
 def test_a_miss_is_absence_and_all_else_takes_the_ordinary_path() -> None:
@@ -137,11 +149,13 @@ def meant(frame: bytes) -> object:
     assert (header.request, header.epoch) == (REQUEST, EPOCH)
     if isinstance(message, GetReply):
         hit = message.status is Status.HIT
-        return Answer(message.value if hit else None, message.version.stamp if hit else 0)
+        if not hit:
+            return Answer(None, 0)
+        return Answer(message.value, message.version.stamp, message.hot)
     if isinstance(message, GetManyReply):
         statuses = zip(PAIR, message.statuses, strict=True)
         hits = [key for key, status in statuses if status == Status.HIT]
-        return Hits(hits, list(message.values), list(message.stamps))
+        return Hits(hits, list(message.values), list(message.stamps), list(message.hot))
     return message
 
 
@@ -177,12 +191,15 @@ def test_no_bytes_harm_it(frame: bytes, behind: bool) -> None:
 keys_lists = st.lists(st.binary(min_size=1, max_size=20), max_size=20, unique=True)
 
 
-@given(keys=keys_lists, epoch=u64, request=u64, at=u64)
-def test_a_question_of_many_is_the_codecs_bytes(
-    keys: list[bytes], epoch: int, request: int, at: int
+@given(keys=keys_lists, epoch=u64, request=u64, at=u64, direct=st.booleans())
+def test_a_question_of_many_says_what_the_codecs_bytes_say(
+    keys: list[bytes], epoch: int, request: int, at: int, direct: bool
 ) -> None:
-    frames = CODEC.encode(GetMany(keys=tuple(keys)), epoch=epoch, request=request, at=at)
-    assert [FAST.question_many(keys, epoch, request, at)] == frames
+    many = GetMany(keys=tuple(keys), direct=direct)
+    frames = CODEC.encode(many, epoch=epoch, request=request, at=at)
+    short = [FAST.question_many(keys, epoch, request, at, direct)]
+    assert NODE.decode(short) == NODE.decode(frames)
+    assert len(short[0]) == len(frames[0]) - (not direct), "the default is left out"
 
 
 def reply_of_many(statuses: bytes, values: tuple[bytes, ...], **other: Any) -> bytes:
@@ -199,7 +216,15 @@ def test_an_answer_of_many_is_its_hits(keys: list[bytes], draw: random.Random) -
     frame = reply_of_many(statuses, tuple(hits.values()))
     stamps = list(range(7, 7 + len(hits)))
     found = FAST.answer_many(frame, keys, REQUEST, EPOCH)
-    assert found == Hits(list(hits), list(hits.values()), stamps)
+    assert found == Hits(list(hits), list(hits.values()), stamps, [])
+
+
+def test_an_answer_of_many_names_hot_keys_among_those_asked_for() -> None:
+    named = reply_of_many(b"\0\0", (b"v", b"w"), hot=(b"b",))
+    found = FAST.answer_many(named, PAIR, REQUEST, EPOCH)
+    assert found == Hits(PAIR, [b"v", b"w"], [7, 8], [b"b"])
+    strange = reply_of_many(b"\0\0", (b"v", b"w"), hot=(b"c",))
+    assert FAST.answer_many(strange, PAIR, REQUEST, EPOCH) is None
 
 
 @pytest.mark.parametrize(
@@ -222,7 +247,7 @@ def test_an_answer_of_many_that_is_not_plain_takes_the_ordinary_path(frame: byte
     assert FAST.answer_many(frame, PAIR, REQUEST, EPOCH) is None
 
 
-@given(places=st.dictionaries(st.integers(0, 11), junk, max_size=2))
+@given(places=st.dictionaries(st.integers(0, 12), junk, max_size=2))
 def test_whatever_it_takes_of_many_the_codec_reads_in_the_same_way(places: dict[int, Any]) -> None:
     items = msgpack.unpackb(reply_of_many(b"\0\1", (b"v",))[PREFIX_BYTES:])
     for place, thing in places.items():

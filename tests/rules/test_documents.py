@@ -31,6 +31,7 @@ PROGRAMS = (
     "docs/coming-from-redis.md",
     "docs/own-writes.md",
     "docs/near-cache.md",
+    "docs/hot-keys.md",
     "docs/stampede.md",
 )
 RUN_ELSEWHERE = {

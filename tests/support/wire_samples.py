@@ -46,7 +46,9 @@ ORIGINS = ((7, 8), (9, U64_MAX))
 
 SAMPLES: tuple[m.Message, ...] = (
     m.Get(key="schlüssel".encode(), direct=True, r=255, aside=True),
-    m.GetReply(status=m.Status.HIT, version=VERSION, value=b"value", expires_at_ms=1700000000000),
+    m.GetReply(
+        status=m.Status.HIT, version=VERSION, value=b"value", expires_at_ms=1700000000000, hot=True
+    ),
     m.Write(
         op=m.Op.INCR,
         key=b"key",
@@ -63,13 +65,14 @@ SAMPLES: tuple[m.Message, ...] = (
     ),
     m.WriteReply(outcome=m.Outcome.MAYBE, version=VERSION, number=-(1 << 63)),
     m.ErrorReply(code=m.Code.CLOCK_SKEW, text="too far ahead", stamp=9),
-    m.GetMany(keys=(b"a", b"b")),
+    m.GetMany(keys=(b"a", b"b"), direct=True),
     m.GetManyReply(
         first=3,
         statuses=b"\x00\x01\x02\x03\x00",
         values=(b"v", LARGE),
         last=True,
         stamps=(1_700_000_000_000 << 16, 9),
+        hot=(b"a",),
     ),
     m.WriteMany(
         op=m.Op.PUT,
@@ -83,7 +86,7 @@ SAMPLES: tuple[m.Message, ...] = (
     m.WriteManyReply(outcomes=b"\x00\x01\x02\x03", stamp=5, stamps=(5, 0, 4, 0)),
     m.TopologyGet(),
     m.Topology(settings=SETTINGS, members=(MEMBER,), ready=True),
-    m.StatsGet(),
+    m.StatsGet(hot_keys=True),
     m.StatsReply(stats=b'{"hits":1}'),
     m.Scan(slots=(0, 16383), prefix=b"user:", after=b"user:7"),
     m.ScanReply(done=1, keys=(b"user:8", b"user:9"), unsure=(16383,), old=(16383,)),
