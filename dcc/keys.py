@@ -45,6 +45,7 @@ LOOK_NS = 200 * MILLISECOND
 "How long what was read counts before the files are looked at again."
 NAME = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.:\[\]-]{0,127}")
 KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
+TOKEN = re.compile(rb"[!-~]{16,256}")
 DIRECTORIES = {Role.NODE: "nodes", Role.CLIENT: "clients", Role.ADMIN: "admins"}
 SUBDIRECTORIES = ("servers", "secrets", *DIRECTORIES.values())
 SERVER = "server"
@@ -282,6 +283,22 @@ def read_public(path: Path) -> Public:
     return Public(tuple(keys), read_only, tuple(prefixes))
 
 
+def read_token(path: Path) -> bytes:
+    """Return the text that a private file has, without the space around it.
+
+    Raises:
+        ConfigError: it is unreadable, others than its owner may read it, or it is no token: 16 to
+            256 printable ASCII characters without a space.
+    """
+    try:
+        token = _read_bytes(path, private=True).strip()
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("keys:", "http-token:", 1)) from error
+    if not TOKEN.fullmatch(token):
+        raise ConfigError(f"http-token: {path}: 16 to 256 characters of ASCII, no space")
+    return token
+
+
 def _texts(value: object, count: int) -> bool:
     """Return whether `value` is a list of 1..count texts, none of them empty."""
     if not isinstance(value, list) or not 0 < len(value) <= count:
@@ -290,6 +307,13 @@ def _texts(value: object, count: int) -> bool:
 
 
 def _read(path: Path, *, private: bool) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(_read_bytes(path, private=private).decode())
+    except (ValueError, RecursionError) as error:  # No TOML, no text, too large a number, too deep.
+        raise ConfigError(f"keys: {path} is no key file: {error}") from error
+
+
+def _read_bytes(path: Path, *, private: bool) -> bytes:
     try:
         # Without O_NONBLOCK a pipe would keep its reader waiting.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
@@ -300,11 +324,9 @@ def _read(path: Path, *, private: bool) -> Mapping[str, Any]:
         _check_mode(path, found, private=private)
         if len(text) > FILE_BYTES_MAX:  # What is cut off may be a right that is taken away.
             raise ConfigError(f"keys: {path} has more than {FILE_BYTES_MAX} bytes")
-        return tomllib.loads(text.decode())
+        return text
     except OSError as error:
         raise ConfigError(f"keys: cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # No TOML, no text, too large a number, too deep.
-        raise ConfigError(f"keys: {path} is no key file: {error}") from error
 
 
 def _check_mode(path: Path, found: os.stat_result, *, private: bool) -> None:

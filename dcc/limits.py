@@ -33,6 +33,10 @@ EXTRA_FRAMES_MAX = 256
 BATCH_KEYS_MAX = 4_096
 "Keys in one request of many."
 
+BATCH_WRITES_MAX = 1_024
+"""Items in one request that writes many: some 25 µs each, so that a node does for no message what
+takes others longer than 50 ms to wait for."""
+
 GOSSIP_BYTES_MAX = 1_400
 "A gossip message with its rumors: one Ethernet frame, as memberlist."
 

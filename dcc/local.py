@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("dcc.node")
 _LOGGER.addHandler(logging.NullHandler())
 
-_PROCESS_ONLY = {"http", "log-format", "log-level"}
+_PROCESS_ONLY = {"http", "http-token", "log-format", "log-level"}
 
 
 class Node:

@@ -17,7 +17,13 @@ from typing import Any
 
 from dcc.client.attempts import Attempts, Plan
 from dcc.errors import DccError
-from dcc.limits import BATCH_BYTES, BATCH_KEYS_MAX, EXTRA_FRAMES_MAX, INLINE_VALUE_BYTES_MAX
+from dcc.limits import (
+    BATCH_BYTES,
+    BATCH_KEYS_MAX,
+    BATCH_WRITES_MAX,
+    EXTRA_FRAMES_MAX,
+    INLINE_VALUE_BYTES_MAX,
+)
 from dcc.ring.hashing import slots_of
 from dcc.types import Now
 from dcc.units import MIB, NEVER
@@ -28,7 +34,7 @@ CHUNK_BYTES = 3 * BATCH_BYTES
 WRITE_CHUNK_BYTES = BATCH_BYTES
 "Keys and inline values of one chunk of writes."
 
-WRITE_CHUNK_KEYS = 512
+WRITE_CHUNK_KEYS = BATCH_WRITES_MAX // 2
 "Small enough that a node answers long before it counts as silent, by a factor of ten."
 
 CHUNK_VALUE_BYTES = 4 * MIB

@@ -17,10 +17,12 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dcc import output
 from dcc.errors import ConfigError
+from dcc.keys import read_token
 from dcc.node import logs, options
 from dcc.node.allocator import give_back_early
 from dcc.node.loop import Loop, open_loop
@@ -62,6 +64,14 @@ class Process:
         self._signals = 0
         self._exit_code = 0
 
+    def _http_token(self) -> bytes | None:
+        """Return what must be sent to read about the node; empty: nobody may; None: everybody."""
+        chosen = self._options
+        if chosen.http_token:
+            return read_token(Path(chosen.http_token))
+        assert chosen.http is not None
+        return None if chosen.http.loopback or chosen.insecure else b""
+
     def run(self) -> int:
         """Serve until a signal ends it; return the exit code. Raises ConfigError before that."""
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -74,7 +84,7 @@ class Process:
             if self._options.http is not None:
                 from dcc.node.http import HttpServer
 
-                self._http = HttpServer(self._options.http, self._loop)
+                self._http = HttpServer(self._options.http, self._loop, self._http_token())
             mode = self._options.security
             self._log("node_starting", self._fields() | {"pid": os.getpid(), "security": mode})
             if mode == "insecure":

@@ -10,6 +10,9 @@ second old, and gives up after `SNAPSHOT_TIMEOUT_S`.
 - `/metrics` Prometheus' text; `/api/v1/status` the statistics as JSON.
 - `/api/v1/converged` as JSON whether the cluster has converged and why not; 200 only if it has.
 
+The pages beyond `/livez` and `/readyz` tell names, addresses and figures. A node that has a token
+gives them to those that send it; without one, other machines get them only from an `--insecure` node.
+
 There are `CONNECTIONS_MAX` places. A connection that comes when all are taken gets the place of the
 one that has been sending its request for longest: an honest request arrives whole at once, so
 connections that are only held open cannot keep a probe out. Pages that ask the loop take no more
@@ -25,6 +28,7 @@ import socket as net
 import threading
 import time
 from collections.abc import Iterator
+from hmac import compare_digest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -61,11 +65,15 @@ REAP_S = 0.1
 
 
 class HttpServer:
-    """Serves one node's HTTP until `close`. Raises ConfigError if it cannot be bound."""
+    """Serves one node's HTTP until `close`. Raises ConfigError if it cannot be bound.
 
-    def __init__(self, address: Address, loop: Loop) -> None:
+    Args:
+        token: who reads more than probes must send it; empty: nobody may; None: everybody.
+    """
+
+    def __init__(self, address: Address, loop: Loop, token: bytes | None = None) -> None:
         try:
-            self._server = _Server(address, loop)
+            self._server = _Server(address, loop, token)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise ConfigError(f"--http: cannot bind {address}: {reason}") from error
@@ -136,8 +144,9 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 64
 
-    def __init__(self, address: Address, loop: Loop) -> None:
+    def __init__(self, address: Address, loop: Loop, token: bytes | None) -> None:
         self.loop = loop
+        self.token = token
         self.places = _Places()
         self.asking = threading.BoundedSemaphore(ASKING_MAX)
         host = "" if address.host == "*" else address.host
@@ -202,6 +211,8 @@ class _Handler(BaseHTTPRequestHandler):
         answer = asking.get(path)
         if path == "/livez":
             self._livez()
+        elif path != "/readyz" and not self._is_allowed():
+            self._refuse()
         elif answer is None:
             self._text(404, f"no such page; there are /livez, {', '.join(asking)}\n")
         elif not self.server.asking.acquire(blocking=False):
@@ -211,6 +222,21 @@ class _Handler(BaseHTTPRequestHandler):
                 answer()
             finally:
                 self.server.asking.release()
+
+    def _is_allowed(self) -> bool:
+        token = self.server.token
+        if token is None:
+            return True
+        kind, _, sent = self.headers.get("Authorization", "").partition(" ")
+        # Compared in a time that tells nothing; an empty token is nobody's.
+        same = compare_digest(sent.strip().encode("latin-1", "replace"), token)
+        return kind.lower() == "bearer" and same and bool(token)
+
+    def _refuse(self) -> None:
+        if self.server.token:
+            self._text(401, "this page needs the token of --http-token, as Authorization: Bearer\n")
+        else:
+            self._text(403, "other machines get no such page; start the node with --http-token\n")
 
     def _livez(self) -> None:
         still_ns = mono_ns() - self.server.loop.turned_at
@@ -271,6 +297,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        if status == 401:
+            self.send_header("WWW-Authenticate", "Bearer")
         self.end_headers()
         self.wfile.write(body)
 

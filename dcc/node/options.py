@@ -228,6 +228,8 @@ OPTIONS = (
            "keys per second named to their other owners, which then keep what is read; 0 = none"),
     Option("http", "HOST:PORT", "", Address.parse,
            "serve /metrics, /livez, /readyz, /api/v1/status; off unless given"),
+    Option("http-token", "FILE", "", _text,
+           "who asks for more than /livez and /readyz must send its text as a bearer token"),
     Option("log-format", "FORMAT", "console", _choice("console", "json"), "console or json"),
     Option("log-level", "LEVEL", "info", _choice(*LOG_LEVELS), "|".join(LOG_LEVELS)),
 )  # fmt: skip
@@ -267,6 +269,8 @@ class Options:
     name_served: int
     "Keys per second; 0 = none."
     http: Address | None
+    http_token: str
+    "Path of the file; empty: no token."
     log_format: str
     log_level: str
 

@@ -15,7 +15,7 @@ larger than its share, so that every value can be read.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from dcc.units import KIB, MIB
@@ -42,7 +42,8 @@ class _Client:
     "Tracked and not done."
     copied: int = 0
     "Copied since the last one that was tracked."
-    sent: deque[tuple[Tracker, int]] = field(default_factory=deque)
+    sent: deque[tuple[Tracker, int]] | None = None
+    "None while nothing is tracked: an empty deque has 600 bytes, and most clients have gone."
 
 
 class Unread:
@@ -85,6 +86,8 @@ class Unread:
         client.copied = 0
         client.bytes += size
         self.bytes_used += size
+        if client.sent is None:
+            client.sent = deque()
         client.sent.append((tracker, size))
 
     def look(self) -> int:
@@ -99,6 +102,7 @@ class Unread:
             size = client.sent.popleft()[1]
             client.bytes -= size
             self.bytes_used -= size
+        client.sent = client.sent or None
 
     def _drop_settled(self) -> None:
         self.look()

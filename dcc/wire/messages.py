@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar
 
-from dcc.limits import BATCH_KEYS_MAX, GROUP_COUNT, SLOT_COUNT
+from dcc.limits import BATCH_KEYS_MAX, BATCH_WRITES_MAX, GROUP_COUNT, SLOT_COUNT
 from dcc.types import (
     FREE_CLAIM,
     NO_VERSION,
@@ -231,7 +231,7 @@ class WriteMany:
     """PUT or DELETE many keys that the client believes are this node's. Repeated like `Write`."""
 
     SHAPE: ClassVar = (
-        s.ENUM(Op), s.tuple_of(s.ITEM, BATCH_KEYS_MAX), s.MS, s.U8, s.U64, s.U64, s.BOOL,
+        s.ENUM(Op), s.tuple_of(s.ITEM, BATCH_WRITES_MAX), s.MS, s.U8, s.U64, s.U64, s.BOOL,
     )  # fmt: skip
     op: Op
     items: tuple[tuple[bytes, bytes], ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dcc.limits import SLOT_COUNT
+from dcc.limits import BATCH_WRITES_MAX, SLOT_COUNT
 from dcc.node.listings import SCAN_ENTRIES_MAX, SLOT_ENTRIES
 from dcc.wire import messages as m
 from tests.support.wired_cores import Cores
@@ -40,3 +40,12 @@ def test_who_goes_on_finds_every_key(cores: Cores) -> None:
         found.update(reply.keys)
     assert found == keys
     assert replies > 10
+
+
+def test_more_writes_than_one_message_may_have_are_none(cores: Cores) -> None:
+    """Each costs some 25 µs, in which nobody else has his turn."""
+    items = tuple((b"key-%d" % number, b"v") for number in range(BATCH_WRITES_MAX + 1))
+    assert cores.ask("a", m.WriteMany(op=m.Op.PUT, items=items)) == []
+    assert cores["a"].stats(cores.now)["detail"]["dropped"] == {"malformed": 1}
+    [reply] = cores.ask("a", m.WriteMany(op=m.Op.PUT, items=items[1:]))
+    assert isinstance(reply, m.WriteManyReply)

@@ -35,11 +35,32 @@ def server(node: Harness) -> Iterator[HttpServer]:
     served.close()
 
 
-def status(server: HttpServer, path: str) -> int:
+def status(server: HttpServer, path: str, authorization: str = "") -> int:
     connection = http.client.HTTPConnection(server.address.host, server.address.port, timeout=10)
     with closing(connection):
-        connection.request("GET", path)
+        headers = {"Authorization": authorization} if authorization else {}
+        connection.request("GET", path, headers=headers)
         return connection.getresponse().status
+
+
+PAGES = ("/metrics", "/api/v1/status", "/nothing")
+TOKEN = b"token-of-16-byte"
+
+
+@pytest.mark.parametrize(("token", "refused"), [(TOKEN, 401), (b"", 403)])
+def test_without_the_token_there_are_probes_and_nothing_else(
+    node: Harness, token: bytes, refused: int
+) -> None:
+    with closing(HttpServer(HERE, node.loop, token)) as server:
+        assert status(server, "/livez") == 200, "a probe sends no token"
+        for wrong in ("", "Bearer ", "Bearer wrong", "Bearer \xe9", f"Basic {TOKEN.decode()}"):
+            assert {status(server, path, wrong) for path in PAGES} == {refused}
+
+
+def test_who_sends_the_token_gets_every_page(node: Harness) -> None:
+    with closing(HttpServer(HERE, node.loop, TOKEN)) as server:
+        sent = f"bearer {TOKEN.decode()}"
+        assert [status(server, path, sent) for path in PAGES] == [200, 200, 404]
 
 
 class Tricklers:
