@@ -22,7 +22,7 @@ help:
 	@echo 'make bench          dcc beside Redis, Valkey and memcached clients, in one run'
 
 demo: .venv/installed
-	$(BIN)/python -m dcc.demo
+	$(BIN)/python -m dcc.demo $(if $(KEYS),--keys)
 
 # Processes are timed, so they have the machine to themselves; all else shares it.
 test: check

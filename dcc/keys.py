@@ -409,6 +409,23 @@ def make_pair() -> Pair:
     return Pair(*zmq.curve_keypair())
 
 
+def new_key(root: Path, name: str, role: Role, rights: Public | None = None) -> tuple[Path, Path]:
+    """Write a new pair of `name`, and the nodes' own with the first node; what is there is lost.
+
+    `rights`: of a client; its keys are left out. Returns the private and the public file.
+    """
+    shared = root / f"{SERVER}.secret"
+    if role is Role.NODE and not shared.exists():
+        pair = make_pair()
+        write_public(root / "servers" / f"{SERVER}.pub", Public((pair.public.decode(),)))
+        write_pair(shared, pair, None)
+    pair = make_pair()
+    secret, public = root / "secrets" / f"{name}.secret", root / DIRECTORIES[role] / f"{name}.pub"
+    write_pair(secret, pair, role)
+    write_public(public, (rights or Public(()))._replace(keys=(pair.public.decode(),)))
+    return secret, public
+
+
 def write_pair(path: Path, pair: Pair, role: Role | None) -> None:
     """Write a private file, readable by its owner alone."""
     lines = [

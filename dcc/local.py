@@ -12,6 +12,8 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 from urllib.parse import quote
@@ -19,10 +21,12 @@ from urllib.parse import quote
 from dcc import green
 from dcc.config import NodeConfig
 from dcc.errors import ConfigError, NodeUnavailable, UsageError
+from dcc.keys import new_key
 from dcc.node.keywords import ClusterOptions, NodeOptions
 from dcc.node.logs import level_of
 from dcc.node.loop import Loop, open_loop
 from dcc.node.options import OPTIONS, Given, parse
+from dcc.types import Role
 
 if TYPE_CHECKING:
     from dcc.client.keywords import ClientOptions
@@ -30,6 +34,9 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("dcc.node")
 _LOGGER.addHandler(logging.NullHandler())
+
+ADMIN = "admin"
+"Whose key the clients of a cluster with keys have."
 
 _PROCESS_ONLY = {"http", "http-token", "log-format", "log-level"}
 
@@ -134,15 +141,27 @@ class LocalCluster:
 
     Options are those of `Node`, for every node. Leaving the block ends all nodes at once: there is
     nobody left to hand data to.
+
+    `with_keys`: nodes let in only who has a key, and all is encrypted. The keys are made in a
+    directory of their own, `keys`, which is deleted with the cluster; clients made here, and who
+    takes `url`, are administrators.
     """
 
     def __init__(
-        self, count: int = 3, *, replicas: int = 1, **options: Unpack[ClusterOptions]
+        self,
+        count: int = 3,
+        *,
+        replicas: int = 1,
+        with_keys: bool = False,
+        **options: Unpack[ClusterOptions],
     ) -> None:
         if count < 1:
             raise ValueError("a cluster has at least one node")
         self._count = count
         self._options: dict[str, Any] = {"replicas": replicas} | options
+        self._made_keys = TemporaryDirectory(prefix="dcc-keys-") if with_keys else None
+        if self._made_keys is not None:
+            new_key(Path(self._made_keys.name), ADMIN, Role.ADMIN)
         self._clients: weakref.WeakSet[Client] = weakref.WeakSet()
         self.nodes: list[Node] = []
         "In the order of their start; stopped ones stay in the list."
@@ -170,6 +189,13 @@ class LocalCluster:
         """Start one more node, which joins the first that is alive; return it at once."""
         seeds = [node.address for node in self.nodes if node.alive]
         merged: dict[str, Any] = self._options | ({"seed": seeds} if seeds else {}) | options
+        if self.keys is not None:
+            merged["keys"] = str(self.keys)
+            name = merged.setdefault("name", f"node-{len(self.nodes) + 1}")
+            new_key(self.keys, name, Role.NODE)
+            for node in self.nodes:  # Else it would be refused, and try again seconds later.
+                if node._loop is not None:
+                    node._loop.read_keys()
         node = Node(bind=bind, **merged)
         self.nodes.append(node.start())
         return node
@@ -178,13 +204,23 @@ class LocalCluster:
     def url(self) -> str:
         """The URL of the running nodes, for `dcc.Cache` and all that take one."""
         nodes = ",".join(node.address for node in self.nodes if node.alive)
-        return f"dcc://{nodes}?cluster={quote(self._options.get('cluster', 'dcc'), safe='')}"
+        url = f"dcc://{nodes}?cluster={quote(self._options.get('cluster', 'dcc'), safe='')}"
+        if self.keys is None:
+            return url
+        return f"{url}&keys={quote(str(self.keys), safe='')}&name={ADMIN}"
+
+    @property
+    def keys(self) -> Path | None:
+        """The directory of the keys that were made here; None without."""
+        return Path(self._made_keys.name) if self._made_keys is not None else None
 
     def client(self, **options: Unpack[ClientOptions]) -> Client:
         """Return a client that knows all running nodes; closed with the cluster."""
         from dcc.client.sync import Client
 
-        merged: dict[str, Any] = {"cluster": self._options.get("cluster", "dcc")} | options
+        merged: dict[str, Any] = {"cluster": self._options.get("cluster", "dcc")}
+        merged |= {"keys": self.keys, "name": ADMIN} if self.keys is not None else {}
+        merged |= options
         client = Client([node.address for node in self.nodes if node.alive], **merged)
         self._clients.add(client)
         return client
@@ -199,6 +235,8 @@ class LocalCluster:
                 node._loop.stop()
         for node in self.nodes:
             node.kill()
+        if self._made_keys is not None:
+            self._made_keys.cleanup()
 
     def __enter__(self) -> Self:
         return self.start()

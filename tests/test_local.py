@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
+import dcc
 from dcc.errors import ConfigError, DccError, UsageError
 from dcc.local import LocalCluster, Node
 from tests.support.processes import wait_until
@@ -71,6 +73,26 @@ def test_a_node_joins_and_another_leaves_without_losing_a_key() -> None:
         assert not cluster.nodes[0].alive
         for i in range(200):
             assert client.get(f"k{i}") == b"%d" % i
+
+
+def test_a_cluster_with_keys_lets_in_who_has_them_and_leaves_none_behind() -> None:
+    with LocalCluster(2, with_keys=True) as cluster:
+        keys = cluster.keys
+        assert keys is not None
+        client = cluster.client(timeout=5)
+        client.put("k", b"v", w="all")
+        client.clear()
+        client.put("k", b"v", w="all")
+        began = time.monotonic()
+        assert cluster.add().wait_ready(20)
+        assert time.monotonic() - began < 3, "its key is known as it connects"
+        assert dcc.Cache(cluster.url).get("k") == b"v", "the URL names the keys"
+        with (
+            dcc.Client([node.address for node in cluster.nodes], timeout=5) as stranger,
+            pytest.raises(dcc.AuthenticationFailed),
+        ):
+            stranger.get("k")
+    assert not keys.exists()
 
 
 def test_the_log_goes_to_the_applications_logging(caplog: pytest.LogCaptureFixture) -> None:

@@ -31,12 +31,13 @@ class Async(Protocol):
 
 
 class Dcc:
-    """`dcc.Client`."""
+    """`dcc.Client`; with the directory of keys behind a `#` in the address, if there is one."""
 
     def __init__(self, address: str) -> None:
         import dcc
 
-        client = dcc.Client(address, timeout=TIMEOUT_SECONDS)
+        host, _, keys = address.partition("#")
+        client = dcc.Client(host, timeout=TIMEOUT_SECONDS, keys=keys or None)
         self.get, self.put = client.get, client.put
         self.get_many, self.put_many = client.get_many, client.put_many
 
@@ -156,6 +157,7 @@ class Glide:
 
 SYNC: Mapping[str, Callable[[str], Any]] = {
     "dcc": Dcc,
+    "dcc with keys": Dcc,
     "redis-py": RedisPy,
     "pymemcache": PyMemcache,
     "bare ZeroMQ": Echo,
@@ -167,6 +169,7 @@ ASYNC: Mapping[str, Callable[[str], Any]] = {
 }
 SERVER_OF = {
     "dcc": "dcc",
+    "dcc with keys": "dcc with keys",
     "dcc.AsyncClient": "dcc",
     "redis-py": "redis",
     "redis.asyncio": "redis",

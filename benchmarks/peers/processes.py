@@ -21,6 +21,8 @@ from benchmarks.against import NODE_CPU as SERVER_CPU
 from benchmarks.hot_path import ECHO, cpu_seconds, free_port
 from benchmarks.peers.contestants import SERVER_OF
 from benchmarks.peers.worker import Took, Work
+from dcc.keys import new_key
+from dcc.types import Role
 
 START_SECONDS = 30.0
 MEMORY_MIB = 2_048
@@ -76,13 +78,24 @@ class Server:
             pin(pid, cpus)
 
 
-def dcc_cluster(stack: ExitStack, nodes: int = 1, replicas: int = 0) -> Server:
+def dcc_with_keys(stack: ExitStack) -> Server:
+    """Start one node that encrypts, and lets in only who has a key."""
+    keys = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    new_key(keys, "node", Role.NODE)
+    new_key(keys, "bench", Role.CLIENT)
+    server = dcc_cluster(stack, options=("--keys", str(keys), "--name", "node"))
+    return Server(f"{server.address}#{keys}", server.pids)
+
+
+def dcc_cluster(
+    stack: ExitStack, nodes: int = 1, replicas: int = 0, options: Sequence[str] = ()
+) -> Server:
     """Start so many nodes that know each other."""
     server = Server("")
     for _ in range(nodes):
         argv = [sys.executable, "-m", "dcc.node", "--bind", "127.0.0.1:0",
                 "--replicas", str(replicas), "--max-memory", f"{MEMORY_MIB}MiB",
-                "--log-level", "error", "--log-format", "json"]  # fmt: skip
+                "--log-level", "error", "--log-format", "json", *options]  # fmt: skip
         argv += ["--seed", server.address] if server.address else []
         child = stack.enter_context(process(argv))
         server.address = json.loads(line_of(child))["request"]
@@ -131,7 +144,10 @@ def echo(stack: ExitStack) -> Server:
     return Server(f"127.0.0.1:{int(line_of(child))}", [child.pid])
 
 
-STARTERS = {"dcc": dcc_cluster, "redis": redis_server, "memcached": memcached, "echo": echo}
+STARTERS = {
+    "dcc": dcc_cluster, "dcc with keys": dcc_with_keys, "redis": redis_server,
+    "memcached": memcached, "echo": echo,
+}  # fmt: skip
 PROGRAMS = {"redis": ("redis-server", "valkey-server"), "memcached": ("memcached",)}
 
 

@@ -11,6 +11,7 @@ KEYS = 1_000
 SYNC_NAMES = ("dcc", "redis-py", "pymemcache")
 ASYNC_NAMES = ("dcc.AsyncClient", "redis.asyncio", "valkey-glide")
 ECHO_NAME = "bare ZeroMQ"
+KEYED_NAME = "dcc with keys"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def _single(count: int) -> list[Row]:
         calls = count if size < 10_000 else count // 3
         for kind in ("get", "put"):
             work = Work(kind, size, keys_of(size), 1, calls)
-            names: tuple[str, ...] = SYNC_NAMES
+            names: tuple[str, ...] = (*SYNC_NAMES, KEYED_NAME)
             targets: tuple[tuple[str, float], ...] = ()
             if size == SIZES[0]:
                 limit = 1.2 if kind == "get" else 1.6

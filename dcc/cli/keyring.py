@@ -18,6 +18,7 @@ from dcc.keys import (
     Public,
     checked_name,
     make_pair,
+    new_key,
     read_pair,
     read_public,
     write_pair,
@@ -79,14 +80,8 @@ def _new(path: Path, options: argparse.Namespace) -> None:
                 f"keys: {file} is there already, as after `dcc keys revoke`; delete it first"
             )
     if role is Role.NODE and not _secret(path, SERVER).exists():
-        shared = make_pair()
-        write_public(path / "servers" / f"{SERVER}.pub", Public((shared.public.decode(),)))
-        write_pair(_secret(path, SERVER), shared, None)
         tables.show(f"{_secret(path, SERVER)}: private, for nodes: the key that they share")
-    pair = make_pair()
-    write_pair(secret, pair, role)
-    prefixes = tuple(options.prefix)
-    write_public(public, Public((pair.public.decode(),), options.read_only, prefixes))
+    new_key(path, name, role, Public((), options.read_only, tuple(options.prefix)))
     tables.show(f"{secret}: private, for {name} alone\n{public}: for every node")
 
 

@@ -66,7 +66,7 @@ class Story:
         """Tell the whole story; Broken if a process fails."""
         self._start()
         nodes = ",".join(node.request for node in self._cluster.nodes)
-        with Client(nodes, timeout=1.0) as self._client:
+        with Client(nodes, timeout=1.0, keys=self._cluster.keys or None) as self._client:
             self._one_view()
             self._serve()
             self._kill()
@@ -249,6 +249,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--steady", type=float, default=STEADY_SECONDS, metavar="SECONDS",
         help="length of each of the two steady phases [%(default)s]",
     )  # fmt: skip
+    parser.add_argument(
+        "--keys", action="store_true", help="all is encrypted, and only who has a key is let in"
+    )
     parser.add_argument("--plain", action="store_true", help="one line a second, as when piped")
     return parser.parse_args(argv)
 
@@ -285,7 +288,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 64 if stop.code else 0
     screen = Screen(sys.stdout, terminal=_terminal(sys.stdout) and not options.plain)
     try:
-        cluster = Cluster()
+        cluster = Cluster(with_keys=options.keys)
         with _signals_noted(cluster), cluster:
             story = Story(cluster, screen, seed=options.seed, steady=options.steady)
             result = story.run()

@@ -15,8 +15,13 @@ import sys
 import threading
 import time
 from collections import deque
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import IO, Any, Self
+
+from dcc.keys import new_key
+from dcc.types import Role
 
 READY_SECONDS_MAX = 20.0
 END_SECONDS_MAX = 5.0
@@ -33,13 +38,13 @@ class Broken(Exception):
 class Child:
     """One process and what it wrote."""
 
-    def __init__(self, name: str, module: str, *arguments: str) -> None:
+    def __init__(self, name: str, module: str, *arguments: str, keys: str = "") -> None:
         self.name = name
         self.expected_to_end: bool = False
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            start_new_session=True, env=environment(), text=True, encoding="utf-8",
+            start_new_session=True, env=environment(keys), text=True, encoding="utf-8",
         )  # fmt: skip
         self._output: deque[str] = deque(maxlen=LINES_MAX)
         self._errors: deque[str] = deque(maxlen=20)
@@ -117,13 +122,17 @@ class Child:
 class Node(Child):
     """A node process; knows its addresses once it is ready."""
 
-    def __init__(self, name: str, seeds: list[str]) -> None:
+    def __init__(self, name: str, seeds: list[str], keys: str = "") -> None:
         options = [
             "--bind", "127.0.0.1:0", "--name", name, "--log-format", "json",
             "--rebalance-delay", str(REBALANCE_DELAY_SECONDS), "--max-memory", MEMORY,
         ]  # fmt: skip
         super().__init__(
-            name, "dcc.node", *options, *(part for seed in seeds for part in ("--seed", seed))
+            name,
+            "dcc.node",
+            *options,
+            *(part for seed in seeds for part in ("--seed", seed)),
+            keys=keys,
         )
         self.request: Any = ""
 
@@ -142,7 +151,10 @@ class Node(Child):
 class Cluster:
     """All processes of one demonstration; leaving the block ends every one of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_keys: bool = False) -> None:
+        self._made_keys = TemporaryDirectory(prefix="dcc-keys-") if with_keys else None
+        self.keys: str = self._made_keys.name if self._made_keys is not None else ""
+        "The directory of everybody's keys; empty without."
         self.nodes: list[Node] = []
         "In the order of their start, the killed one included."
         self.workers: list[Child] = []
@@ -152,7 +164,12 @@ class Cluster:
     def add_node(self) -> Node:
         """Start one more node, whose only seed is the youngest of those that are ready."""
         seeds = [node.request for node in self.nodes if node.running and node.request][-1:]
-        node = Node(f"node-{len(self.nodes) + 1}", seeds)
+        name = f"node-{len(self.nodes) + 1}"
+        if self.keys:
+            new_key(Path(self.keys), name, Role.NODE)
+            if not self.nodes:
+                new_key(Path(self.keys), "demo", Role.CLIENT)
+        node = Node(name, seeds, self.keys)
         self.nodes.append(node)
         return node
 
@@ -163,6 +180,7 @@ class Cluster:
         worker = Child(
             f"client-{number}", "dcc.demo.worker",
             "--nodes", nodes, "--seed", str(seed), "--number", str(number), "--period", str(period),
+            keys=self.keys,
         )  # fmt: skip
         self.workers.append(worker)
         return worker
@@ -202,8 +220,14 @@ class Cluster:
     ) -> None:
         for child in (*self.workers, *self.nodes):
             child.kill()
+        if self._made_keys is not None:
+            self._made_keys.cleanup()
 
 
-def environment() -> dict[str, str]:
-    """Return this environment without DCC_… variables, which would change what is shown."""
-    return {name: text for name, text in os.environ.items() if not name.startswith("DCC_")}
+def environment(keys: str = "") -> dict[str, str]:
+    """Return this environment without DCC_… variables, which would change what is shown.
+
+    With the directory of keys, if there is one.
+    """
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("DCC_")}
+    return kept | ({"DCC_KEYS": keys} if keys else {})

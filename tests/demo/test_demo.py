@@ -417,9 +417,12 @@ def run() -> Iterator[type[Run]]:
 
 @pytest.mark.process
 @pytest.mark.slow
-def test_the_whole_story_holds_its_promises_within_a_minute(run: type[Run]) -> None:
+@pytest.mark.parametrize("keys", [(), ("--keys",)])
+def test_the_whole_story_holds_its_promises_within_a_minute(
+    run: type[Run], keys: tuple[str, ...]
+) -> None:
     began = time.monotonic()
-    demo = run("--steady", "2")
+    demo = run("--steady", "2", *keys)
     text = demo.rest()
     assert demo.process.returncode == 0, text
     assert time.monotonic() - began < 60
