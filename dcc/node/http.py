@@ -11,7 +11,8 @@ second old, and gives up after `SNAPSHOT_TIMEOUT_S`.
 - `/api/v1/converged` as JSON whether the cluster has converged and why not; 200 only if it has.
 
 The pages beyond `/livez` and `/readyz` tell names, addresses and figures. A node that has a token
-gives them to those that send it; without one, other machines get them only from an `--insecure` node.
+gives them only to requests that carry it; a node without one gives them to its own machine, and to
+other machines if it is `--insecure`.
 
 There are `CONNECTIONS_MAX` places. A connection that comes when all are taken gets the place of the
 one that has been sending its request for longest: an honest request arrives whole at once, so
