@@ -23,8 +23,10 @@ from dcc import AsyncClient, Client, NearCache
 
 KEYS = [f"key:{i:06}" for i in range(1_000)]
 VALUE = b"v" * 100
+COPIES = [f"copy:{i:05}" for i in range(9_000)]
+"So many that what every client takes counts for little; fewer than a near cache keeps."
 IDLE_SECONDS = 4.0
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 60.0
 OWN = 0
 "In place of a process id: this process."
 
@@ -41,11 +43,11 @@ def each(count: int, pids: tuple[int, ...], work: Callable[[], object]) -> list[
     return [(used(pid) - was) / count * 1e6 for pid, was in zip(pids, before, strict=True)]
 
 
-def filled(client: Client) -> None:
+def filled(client: Client, keys: list[str]) -> None:
     """Read all keys until each is a copy here."""
     deadline = time.monotonic() + WAIT_SECONDS
-    while client.counts()["near_entries"] < len(KEYS):
-        for key in KEYS:
+    while client.counts()["near_entries"] < len(keys):
+        for key in keys:
             client.get(key)
         if time.monotonic() > deadline:
             raise SystemExit("the client does not come to listen")
@@ -79,20 +81,23 @@ async def near_gets(address: str, count: int) -> float:
 
 def bytes_of_a_copy(address: str) -> tuple[float, float]:
     """Return what a copy takes beyond what a read without one leaves, and as it is counted."""
+    with Client(address, timeout=10) as writer:
+        writer.put_many(dict.fromkeys(COPIES, VALUE))
     taken = [0, 0]
     for kept in (False, True):
         with Client(address, near_cache=NearCache() if kept else None, timeout=10) as client:
-            client.get(KEYS[0])
+            client.get(COPIES[0])
             tracemalloc.start()
             if kept:
-                filled(client)
+                filled(client, COPIES)
             else:
-                gets(client, 10 * len(KEYS))
+                for key in COPIES:
+                    client.get(key)
             gc.collect()
             taken[kept] = tracemalloc.get_traced_memory()[0]
             tracemalloc.stop()
             counts = client.counts()
-    return (taken[1] - taken[0]) / len(KEYS), counts["near_bytes"] / len(KEYS)
+    return (taken[1] - taken[0]) / len(COPIES), counts["near_bytes"] / len(COPIES)
 
 
 def measured(address: str, pid: int, options: argparse.Namespace) -> dict[str, list[float]]:
@@ -108,7 +113,7 @@ def measured(address: str, pid: int, options: argparse.Namespace) -> dict[str, l
         found["get, plain"] = each(
             options.gets // 10, both, lambda: gets(plain, options.gets // 10)
         )
-        filled(near)
+        filled(near, KEYS)
         found["get, near"] = each(options.gets, both, lambda: gets(near, options.gets))
         seconds = int(IDLE_SECONDS)
         found["second, listening"] = each(seconds, both, lambda: time.sleep(IDLE_SECONDS))
@@ -143,9 +148,10 @@ def main() -> None:
         taken, counted = bytes_of_a_copy(address)
     print(f"{'µs of processor':28}{'client':>10}{'node':>10}")
     for name in rounds[0]:
-        own, others = (statistics.median(one[name][side] for one in rounds) for side in (0, 1))
-        print(f"{name:28}{own:10.1f}{others:10.1f}")
-    print(f"a copy takes {taken:.0f} bytes, counted as {counted:.0f}, with 110 of key and value")
+        mine, others = (statistics.median(one[name][side] for one in rounds) for side in (0, 1))
+        print(f"{name:28}{mine:10.1f}{others:10.1f}")
+    own = len(COPIES[0]) + len(VALUE)
+    print(f"a copy takes {taken:.0f} bytes, counted as {counted:.0f}, {own} of them key and value")
 
 
 if __name__ == "__main__":
