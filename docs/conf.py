@@ -32,6 +32,9 @@ html_show_sphinx = False
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
+# What no block says is output, not Python.
+highlight_language = "none"
+
 # Docstrings put code between single backticks.
 default_role = "code"
 autodoc_member_order = "bysource"

@@ -169,7 +169,8 @@ class Client(CountsNumbers, MakesValues):
 
         Raises:
             QuorumNotReached: fewer than r owners are alive, or have answered.
-            NodeUnavailable: no node could be reached. OperationTimeout: none answered in time.
+            NodeUnavailable: no node could be reached.
+            OperationTimeout: none answered in time.
         """
         if r is UNSET and self._ops.plain:
             if self._near is not None:
