@@ -39,7 +39,7 @@ class Spreading:
         self._lock = lock
         self.keys: dict[bytes, int] = {}
         "Key -> monotonic ns until which it counts as hot."
-        self.enabled = True
+        self.enabled: bool = True
         self.spread: int = 0
         "Reads of hot keys so far; counted by who makes them."
         self._asked: dict[str, int] = {}
