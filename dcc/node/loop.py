@@ -152,10 +152,10 @@ class Loop:
         self._note_lag(before, timeout_ns, self._clocks.read().mono)
         for source, _events in ready:
             if source is transport.router:
-                if self._closed is None:
+                if self._closed is None and not transport.floods.watching:
                     reception.requests()
                 else:
-                    reception.requests_of_known(self._closed)
+                    reception.requests_by_connection(self._closed)
             elif source is transport.sub:
                 reception.gossip()
             elif type(source) is int:

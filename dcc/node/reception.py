@@ -94,13 +94,14 @@ class Reception:
                 took = clocks.mono_ns() - began
                 self._core.observe("get", took // served, served)
 
-    def requests_of_known(self, closed: Closed) -> None:
-        """Serve what has come in on the ROUTER of a node with keys.
+    def requests_by_connection(self, closed: Closed | None) -> None:
+        """Serve what has come in on the ROUTER of a node with keys, or of one that is flooded.
 
         libzmq is asked for the sender of each message. It is not remembered by routing id: of
         65,000 ids that were drawn and have gone, some client would guess one in minutes.
         """
         router, core, until = self._transport.router, self._core, self._clocks.now.mono + BATCH_NS
+        floods = self._transport.floods
         replies: list[bytes] = []
         began, served = self._clocks.now.mono, 0
         if self._skipping:
@@ -110,13 +111,15 @@ class Reception:
                 head = router.recv(NOBLOCK, False)
                 frame = router.recv(NOBLOCK, False) if head.more else head
                 route, frames = head.bytes, [frame.bytes]
-                who = closed.who_sent(head, route)
+                who = closed.who_sent(head, route) if closed is not None else None
+                if floods.watching:
+                    floods.note(head)
                 if frame.more:
                     frames = self._rest(router, frames)
-                if who is None or frame is head:
+                if frame is head or (who is None and closed is not None):
                     continue
                 reply = None
-                if len(frames) == 1 and not who.limited:
+                if len(frames) == 1 and (who is None or not who.limited):
                     reply = core.serve(route, frames[0], self._clocks.now)
                 if reply:
                     replies += (route, reply)

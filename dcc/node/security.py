@@ -8,8 +8,6 @@ a peer that knows its public key can join by an address alone. A peer is known b
 from __future__ import annotations
 
 import os
-import socket as net
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import zmq
@@ -17,6 +15,7 @@ import zmq
 from dcc.errors import ConfigError
 from dcc.handshakes import Failure, Why
 from dcc.keys import Credentials, Directory, Keyring
+from dcc.node.connections import hang_up
 from dcc.node.zap import GOSSIP, Authenticator, Refusals
 from dcc.types import Identity, NodeKey, Role
 from dcc.units import NEVER, SECOND
@@ -178,7 +177,7 @@ class Closed(Open):
         who = self.authenticator.allowed.get(key)
         if who is None:
             self.refusals.add("revoked", key)
-            _hang_up(int(head.get(zmq.SRCFD)), self.ports)
+            hang_up(int(head.get(zmq.SRCFD)), self.ports)
         elif route not in self._noted:
             if len(self._noted) >= NOTED_MAX:
                 self._noted.clear()
@@ -191,7 +190,7 @@ class Closed(Open):
         for fd, key in list(self._on.items()):
             if key not in self.authenticator.allowed:
                 del self._on[fd]
-                _hang_up(fd, self.ports)
+                hang_up(fd, self.ports)
 
     def changes(self) -> Changes:
         """Return what has changed since the last call that the sockets must follow."""
@@ -207,25 +206,3 @@ class Closed(Open):
             return False
         before, self._server = self._server, server
         return before != server
-
-
-def _hang_up(fd: int, ports: frozenset[int]) -> None:
-    """End the connection to one of `ports` on a descriptor of libzmq's, which has no call for
-    that.
-
-    libzmq finds it ended, and closes it. Should it have been closed already and opened again for
-    another peer that connected here, an innocent connection is lost, and comes back.
-    """
-    try:
-        copy = os.dup(fd)
-    except OSError:  # It has ended by itself.
-        return
-    try:
-        connection = net.socket(fileno=copy)
-    except OSError:  # It is no connection any more.
-        os.close(copy)
-        return
-    with connection, suppress(OSError):
-        inet = connection.family in (net.AF_INET, net.AF_INET6)
-        if inet and connection.getsockname()[1] in ports:
-            connection.shutdown(net.SHUT_RDWR)

@@ -35,6 +35,7 @@ from dcc import descriptors
 from dcc.errors import ConfigError
 from dcc.handshakes import Handshake, Watch
 from dcc.node import binding
+from dcc.node.floods import Floods
 from dcc.node.options import Address
 from dcc.node.security import Closed, Open
 from dcc.node.sockets import DEALER, PUB, ROUTER, SUB, put, put_tracked
@@ -137,6 +138,7 @@ class Transport:
                 f"fewer than {FILES_TO_START} file descriptors are left of {self.files_max}; "
                 "raise ulimit -n"
             )
+        self.floods: Floods = Floods(self.security.refusals)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 16_384)  # The default of 1,023 ends a mesh of as many.
         self._connecting = {zmq.RECONNECT_IVL: reconnect_ms}
@@ -200,6 +202,7 @@ class Transport:
             self._listeners.add(listeners)
             places += listeners
         self.security.ports = frozenset({bound[0].port})
+        self.floods.start(bound[0].port, bound[1].port)
         return bound[0], bound[1]
 
     def subscribe(self, topic: bytes) -> None:
@@ -209,10 +212,9 @@ class Transport:
 
     def close(self) -> None:
         """Close every socket at once; what is not sent yet is lost. Idempotent."""
-        for socket in (
-            self.router,
-            self._pub,
-        ):  # Before the authenticator, which says who may connect.
+        self.floods.close()
+        # Before the authenticator, which says who may connect.
+        for socket in (self.router, self._pub):
             socket.close(0)
         self.security.close()
         self._context.destroy(linger=0)

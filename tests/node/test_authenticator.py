@@ -21,7 +21,8 @@ from dcc.keys import (
     present,
     read_public,
 )
-from dcc.node.security import Closed, _hang_up
+from dcc.node.connections import hang_up
+from dcc.node.security import Closed
 from dcc.node.zap import REQUESTS, Authenticator, Refusals
 from dcc.types import Role
 from tests.support.key_ground import dcc_keys
@@ -202,7 +203,7 @@ def test_who_was_not_asked_about_is_nobody(
 def test_a_nameless_unix_socket_is_no_connection_to_hang_up() -> None:
     ours, theirs = net.socketpair()
     with ours, theirs:
-        _hang_up(ours.fileno(), frozenset({1}))
+        hang_up(ours.fileno(), frozenset({1}))
         ours.send(b"x")
         assert theirs.recv(1) == b"x"
 
