@@ -333,6 +333,7 @@ class NodeCore:
     def _note(self, notice: Notify) -> None:
         if notice.event == "refuted":
             # Others thought this node suspect or dead and wrote without it.
+            self.held.view.accused = True
             self._stood_still(self._at)
         elif notice.event == "member_alive":
             self.counters.flaps += 1

@@ -36,7 +36,8 @@ class ViewChange(NamedTuple):
     reordered: bool = False
     "Whether a member has come to follow, so that others lead its slots, or follows no more."
     met: tuple[NodeKey, ...] = ()
-    "Members with data that were not alive for this node until now, as after a partition."
+    """Members with data that were not alive for this node until now, as after a partition; members
+    that fill have none, unless they joined others that did not see this node."""
 
     @property
     def missed(self) -> bool:
@@ -66,6 +67,8 @@ class View:
         "Whether no remembered member is down, those removed from the ring included."
         self.awaiting = False
         "Whether there may be members that were unknown so far; set before `update`."
+        self.accused = False
+        "Whether others did not see this node, and it has met none of them yet; set before `update`."
         self.complete: bool = True
         "Whether besides nobody is awaited whom this node has not met since it started."
         self.complete_since: int = 0
@@ -146,7 +149,8 @@ class View:
         self.down = frozenset([
             key for key, m in others if key not in alive and m.standing is not Standing.LEFT
         ])  # fmt: skip
-        met = tuple([key for key in risen if key not in filling and key != self.me])
+        met = tuple([k for k in risen if k != self.me and (self.accused or k not in filling)])
+        self.accused = self.accused and not met
         change = ViewChange(slots, risen, fallen, reordered=reordered, met=met)
         if not change.any:
             return change

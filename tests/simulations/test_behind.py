@@ -231,3 +231,57 @@ def reads_behind_a_long_silence(make: MakeCore = NodeCore) -> Counter[bytes]:
             found[stage.get("reader", led[turn % len(led)]).value] += 1
             stage.play(20 * MILLISECOND)
         return found
+
+
+def test_a_newcomer_to_the_other_side_is_asked_before_it_has_filled() -> None:
+    """It is the first to be met, with the last copy of what was acknowledged over there."""
+    found = reads_beside_a_newcomer_of_the_others()
+    assert found[b"old"] == 0
+    assert found[b"new"] == 100
+
+
+def reads_beside_a_newcomer_of_the_others(make: MakeCore = NodeCore) -> Counter[bytes]:
+    """Return what a node serves from when it has met a member that joined behind a cut.
+
+    The other one of that side dies at the same moment.
+    """
+    scenario = Scenario(
+        seed=1, nodes=2, replicas=1, slots=256, exchange_interval_ns=20 * SECOND,
+        rebalance_delay_ns=200 * SECOND, move_bytes_per_second=256 * KIB,
+        links=LinkSettings(delay_ns=5 * MILLISECOND),
+    )  # fmt: skip
+    with Stage(scenario, make) as stage:
+        stage.warm_up()
+        for key in KEYS:
+            stage.put("c0", key, b"old", w=255)
+        led = [key for key in KEYS if stage.primary(key) == "n0"]
+        stage.get("alone", led[0])
+        right = ("n1", "n2", "c0")
+        cut = Partition(
+            at_ns=stage.world.now_ns, lasts_ns=30 * SECOND, left=("n0", "alone"), right=right
+        )
+        stage.world.schedule((cut,))
+        stage.play(10 * SECOND)
+        for i in range(200):
+            stage.put("c0", b"big%d" % i, bytes(64 * KIB))
+        stage.world.start("n2")
+        newcomer = stage.world.nodes["n2"].key
+        view = stage.core("n1").held.view
+        while newcomer not in view.alive:
+            stage.play(MILLISECOND)
+        mine = [key for key in led if newcomer in view.slots.owners(slot_of(key))]
+        assert len(mine) > 20
+        for key in mine:
+            assert stage.put("c0", key, b"new", w=2).outcome is Outcome.DONE
+        n0 = stage.core("n0")
+        while newcomer not in n0.membership.members:
+            stage.play(MILLISECOND)
+        stage.world.kill("n1", silent=True)
+        while newcomer not in n0.held.view.alive:
+            stage.play(MILLISECOND)
+        assert stage.core("n2").membership.me.filling
+        found: Counter[bytes] = Counter()
+        for turn in range(100):
+            found[stage.get("alone", mine[turn % len(mine)]).value] += 1
+            stage.play(MILLISECOND)
+        return found
