@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -208,7 +208,8 @@ class ListKeys:
     settled when one node has listed it and was sure; or when an owner has, and so have the other
     owners and the live members near them, as far as they can be reached: one of them may be a
     former owner, who has what the new one is still to get. As long as no owner can be reached all
-    are asked again, in rounds, until the deadline.
+    are asked again, in rounds, until the deadline. So they are, for most of the call's time, while
+    all who answer may lack keys and a live owner cannot be reached: what is missing may be there.
 
     A node that has been away lists keys that may be deleted, and says so. They count only if
     nobody becomes sure of the slot in most of the call's time: as a rule that node catches up
@@ -231,6 +232,10 @@ class ListKeys:
         self._listed: set[int] = set()
         "By an owner, or by somebody who was sure."
         self._sure: set[int] = set()
+        self._whole: set[int] = set()
+        "By an owner who lacks nothing that another live holder has."
+        self._unreached: set[int] = set()
+        "Slots of which a live owner could not be reached."
         self._doubtful: dict[int, dict[bytes, None]] = {}
         "Slots of which nobody was sure, and somebody had been away -> the keys that one lists."
         self._patient_until = call.began + (call.deadline - call.began) * 3 // 4
@@ -272,6 +277,7 @@ class ListKeys:
         if attempt.request == self._ring_asked:
             self._stay(attempt.address)
         else:
+            self._unreached.update(self._owned_by(attempt))
             self._ask(self._close(attempt).slots, now)
         self._settle(now)
 
@@ -283,6 +289,7 @@ class ListKeys:
         others = [slot for slot in slots if self._next_for(slot, owners_only=True) is not None]
         if len(others) == len(slots) or attempt.request in self._aside:
             self._call.drop(attempt)
+            self._unreached.update(self._owned_by(attempt))
             others = list(self._close(attempt).slots)
         self._ask(others, now)
         self._settle(now)
@@ -316,6 +323,7 @@ class ListKeys:
         if header.epoch != self._call.view.epoch:
             self._elsewhere.update(dict.fromkeys(unsure, attempt.address))
         self._listed.update(sure if aside else done)
+        self._whole.update(() if aside else set(done).difference(reply.lacking))
         self._ask(unsure, now)
         if rest:
             last = reply.keys[-1] if reply.keys else b""
@@ -344,7 +352,7 @@ class ListKeys:
             if target is not None:
                 self._tried[slot].add(target.address)
                 groups.setdefault((target.address, not target.owner), []).append(slot)
-            elif slot not in self._listed:
+            elif slot not in self._listed or self._may_have_holes(slot, now):
                 self._waiting[slot] = None
         for (address, aside), group in groups.items():
             self._send(address, Scan(slots=tuple(group), prefix=self._prefix), now, aside=aside)
@@ -358,6 +366,16 @@ class ListKeys:
             if target.owner or slot not in self._listed or self._is_well(target.address):
                 return target
         return None
+
+    def _may_have_holes(self, slot: int, now: Now) -> bool:
+        """Return whether a slot is asked for again: what is missing may be where nobody answers."""
+        patient = now.mono < self._patient_until
+        return patient and slot in self._unreached and slot not in self._whole
+
+    def _owned_by(self, attempt: Attempt) -> Sequence[int]:
+        """Return the slots of a question if it went to a live owner of them."""
+        aside = attempt.request in self._aside
+        return () if aside else self._asked[attempt.request].slots
 
     def _is_well(self, address: str) -> bool:
         member = self._call.view.by_address.get(address)
@@ -404,7 +422,8 @@ class ListKeys:
         for slot in slots:
             self._tried[slot].clear()
             self._doubtful.pop(slot, None)
-        self._listed.difference_update(slots)
+        for noted in (self._listed, self._whole, self._unreached):
+            noted.difference_update(slots)
         self._ask(slots, now)
 
     def _follow(self, attempt: Attempt, header: Header, message: Message, now: Now) -> None:

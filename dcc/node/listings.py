@@ -82,7 +82,7 @@ class Listings:
         if len(set(scan.slots)) < len(scan.slots):
             text = "a slot is named twice"
             return [self._admission.refuse(asker, m.Code.MALFORMED, text)]
-        held, keys, unsure, old = self._held, [], [], []
+        held, keys, unsure, old, lacking = self._held, [], [], [], []
         done = size = looked_at = 0
         after = scan.after
         for slot in scan.slots:
@@ -102,9 +102,14 @@ class Listings:
             done += 1
             if not worth.authoritative:
                 unsure.append(slot)
+            if worth.may_lack:
+                lacking.append(slot)
             if looked_at > SCAN_ENTRIES_MAX:
                 break
-        reply = m.ScanReply(done=done, keys=tuple(keys), unsure=tuple(unsure), old=tuple(old))
+        reply = m.ScanReply(
+            done=done, keys=tuple(keys), unsure=tuple(unsure), old=tuple(old),
+            lacking=tuple(lacking),
+        )  # fmt: skip
         return [asker.answer(reply)]
 
     def inspect(self, request: Request, message: m.Inspect) -> list[Effect]:

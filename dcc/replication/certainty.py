@@ -68,6 +68,8 @@ class Listing(NamedTuple):
     "Whether a key that is not in it is certainly nowhere, ghosts apart."
     may_be_old: bool
     "Whether a key that is in it may have been deleted by others since."
+    may_lack: bool
+    "Whether a live holder may have a key that is not in it."
 
 
 class Certainty:
@@ -139,7 +141,7 @@ class Certainty:
     def of_listing(self, slot: int) -> Listing:
         """Return what a list of the keys held here of `slot` is worth. Amortised O(1)."""
         authoritative = self._view.is_primary(slot) and self._speaks_alone(slot)
-        return Listing(authoritative, self.may_be_old(slot))
+        return Listing(authoritative, self.may_be_old(slot), not self.of_word(slot))
 
     def of_word(self, slot: int) -> bool:
         """Return whether this node's answer about `slot` counts where another node asks.

@@ -300,13 +300,15 @@ class Scan:
 class ScanReply:
     """Answers `Scan`: keys of the first `done` slots, and of the next one up to its last key."""
 
-    SHAPE: ClassVar = (s.U32, s.tuple_of(s.KEY, 65_536), s.SLOTS, s.SLOTS)
+    SHAPE: ClassVar = (s.U32, s.tuple_of(s.KEY, 65_536), s.SLOTS, s.SLOTS, s.SLOTS)
     done: int
     keys: tuple[bytes, ...]
     unsure: tuple[int, ...]
     "Slots among the done ones for which this node cannot speak alone: ask other owners too."
     old: tuple[int, ...] = ()
     "Slots of which others may have deleted keys without this node: ask again in a while."
+    lacking: tuple[int, ...] = ()
+    "Unsure slots of which this node may lack keys: a holder that lives was not compared with yet."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

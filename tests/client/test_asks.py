@@ -201,6 +201,49 @@ def test_a_scan_that_waited_in_vain_leaves_nothing_out() -> None:
     assert bench.mono - began < timeout_ns
 
 
+def new_owner(bench: Bench, *, lacking: bool, until_ns: int) -> None:
+    """Let "a:1" have the keys or not yet, and "b:1", which has, be out of reach until then."""
+    peer = bench.peers["a:1"]
+    unsure(bench)
+    bench.down = {"b:1"}
+    if lacking:
+        peer.data.clear()
+
+    def answer(header: Header, message: Message) -> list[Message]:
+        if bench.mono >= until_ns:
+            bench.down = set()
+        if not isinstance(message, Scan):
+            return peer.serve(header, message)
+        slots, keys = message.slots, tuple(held(peer, message))
+        poor = slots if lacking else ()
+        return [ScanReply(done=len(slots), keys=keys, unsure=slots, lacking=poor)]
+
+    peer.answer = answer
+
+
+def test_a_scan_waits_for_an_owner_out_of_reach_while_the_other_may_lack_keys() -> None:
+    bench = cluster()
+    new_owner(bench, lacking=True, until_ns=bench.mono + SECOND // 2)
+    assert sorted(bench.do(ALL, timeout_ns=2 * SECOND)) == KEYS
+
+
+def test_a_scan_does_not_wait_for_an_owner_out_of_reach_if_the_other_has_all() -> None:
+    bench = cluster()
+    began = bench.mono
+    new_owner(bench, lacking=False, until_ns=began + 100 * SECOND)
+    assert sorted(bench.do(ALL, timeout_ns=2 * SECOND)) == KEYS
+    assert bench.mono - began < SECOND // 4
+
+
+def test_a_scan_that_waited_in_vain_for_an_owner_ends_with_what_there_is() -> None:
+    bench = cluster()
+    began = bench.mono
+    new_owner(bench, lacking=True, until_ns=began + 100 * SECOND)
+    there = [key for key in KEYS if "c:1" in bench.order(key)[:2]]
+    assert sorted(bench.do(ALL, timeout_ns=2 * SECOND)) == there
+    assert SECOND < bench.mono - began < 2 * SECOND
+
+
 def test_the_first_keys_of_a_listing_that_became_sure_in_between_are_no_hole() -> None:
     bench = cluster()
     peer = bench.peers["a:1"]

@@ -72,7 +72,7 @@ def test_a_primary_in_sync_with_all_holders_asks_nobody(seen: Seen) -> None:
     _, certainty = seen.at(0)
     assert asked(certainty) == ((), True)
     assert certainty.is_authoritative(SLOT, KEY)
-    assert certainty.of_listing(SLOT) == (True, False)
+    assert certainty.of_listing(SLOT) == (True, False, False)
     assert certainty.of_word(SLOT)
 
 
@@ -81,7 +81,7 @@ def test_a_primary_asks_the_holders_that_it_is_not_in_sync_with(seen: Seen) -> N
     plane.sync.standstill(seen.world.mono + 1)
     assert asked(certainty) == (tuple(sorted(seen.route[1:], key=seen.route.index)), True)
     assert not certainty.is_authoritative(SLOT, KEY)
-    assert certainty.of_listing(SLOT) == (False, True)
+    assert certainty.of_listing(SLOT) == (False, True, True)
     assert not certainty.of_word(SLOT)
 
 

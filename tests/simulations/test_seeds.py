@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from simulations.draws import draw_plain, draw_scenario, draw_twisted
@@ -71,3 +73,10 @@ def test_a_plain_seed_that_once_failed_is_clean(seed: int) -> None:
 @pytest.mark.parametrize("seed", TWISTED)
 def test_a_seed_that_once_failed_is_clean(seed: int) -> None:
     assert run(draw_twisted(seed)).violations == []
+
+
+def test_what_a_new_owner_has_not_got_yet_is_not_left_out_by_a_scan() -> None:
+    """Another owner has it, whom the client does not reach since a cut has healed."""
+    scenario = draw_scenario(33, "much-to-catch-up")
+    often = replace(scenario.workload, rare_permille=361)
+    assert run(replace(scenario, workload=often)).violations == []

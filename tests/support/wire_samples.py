@@ -89,7 +89,9 @@ SAMPLES: tuple[m.Message, ...] = (
     m.StatsGet(hot_keys=True),
     m.StatsReply(stats=b'{"hits":1}'),
     m.Scan(slots=(0, 16383), prefix=b"user:", after=b"user:7"),
-    m.ScanReply(done=1, keys=(b"user:8", b"user:9"), unsure=(16383,), old=(16383,)),
+    m.ScanReply(
+        done=1, keys=(b"user:8", b"user:9"), unsure=(16383,), old=(16383,), lacking=(16383,)
+    ),
     m.Clear(seen=6, issued_ms=7),
     m.ClearReply(stamp=7, everywhere=True),
     m.Inspect(key=b"key"),
