@@ -68,7 +68,7 @@ class View:
         self.awaiting = False
         "Whether there may be members that were unknown so far; set before `update`."
         self.accused = False
-        "Whether others did not see this node, and it has met none of them yet; set before `update`."
+        "Whether others did not see this node, and it has met none of them yet; as the above."
         self.complete: bool = True
         "Whether besides nobody is awaited whom this node has not met since it started."
         self.complete_since: int = 0
