@@ -16,7 +16,8 @@ takes over the time of those who are anchored, whatever its own clock shows. Mem
 the same (clocks drift, clusters meet) follow the lower median of their times, if it is certainly
 further away than `max_skew / 4`. Each sees all others too slow by the time on the way, so nothing
 moves on the strength of one direction: an answer to a ping says what the ping's clock looked like,
-and both directions together bound the difference from both sides.
+and both directions together bound the difference from both sides. Nor does anything move because a
+member's last word is older than a correction that both have agreed to.
 
 **Nothing expires by a step.** An agreed correction is slewed: a twelfth faster or slower. A node
 that must step forward to be with the others stamps by their time at once, and lets values expire
@@ -89,6 +90,8 @@ class _Reading:
     "Negated, so that the largest counts there, too."
     claim: Claim | None = None
     claimed_at: int = 0
+    slewed_ms: int = 0
+    "How far this node had been slewed by then."
 
     @property
     def answered(self) -> bool:
@@ -109,6 +112,19 @@ class _Reading:
         """Return cluster time minus their own clock, as they claim it to be now."""
         assert self.claim is not None
         return toward(self.claim.offset_ms, self.claim.target_ms, mono - self.claimed_at)
+
+    def offsets(self, mono: int, slewed_ms: int) -> tuple[int, int]:
+        """Return the least and the largest that this offset may be by now.
+
+        Where it said to be going, or as far on as this node has been slewed since: it may have
+        agreed to the same correction behind its last word.
+
+        Args:
+            slewed_ms: how far this node has been slewed up to now.
+        """
+        assert self.claim is not None
+        said, along = self.offset(mono), self.claim.offset_ms + slewed_ms - self.slewed_ms
+        return min(said, along), max(said, along)
 
 
 def toward(start_ms: int, end_ms: int, elapsed_ns: int) -> int:
@@ -131,6 +147,8 @@ class ClusterClock:
         self._offset_ms = self._target_ms = 0
         self._lag_ms = 0
         "By how much what expires lags behind, so that a step forward expires nothing."
+        self._slewed_ms = 0
+        "How far this node has been slewed since it started: forward less back."
         self._shift_ms = 0
         "Offset without lag: all that is added when the time is read."
         self._moved_at = now.mono
@@ -140,6 +158,8 @@ class ClusterClock:
         "Whether enough other clocks were read to trust this one; once true it stays so."
         self.last: Stamp = 0
         "The largest stamp made or seen; grows only."
+        self._seen_first: Stamp | None = None
+        "What `last` was before this node made its first stamp."
 
     # -------------------------------------------------------------- reading the time
 
@@ -179,8 +199,15 @@ class ClusterClock:
         """Return a stamp above all made or seen here and above `seen`, and remember it."""
         if self.trust is Trust.FREE:
             self._anchor()
+        if self._seen_first is None:
+            self._seen_first = self.last
         self.last = max(self.agreed_ms(cluster_ms) << COUNTER_BITS, self.last + 1, seen + 1)
         return self.last
+
+    @property
+    def above(self) -> Stamp:
+        """What all stamps made here since the start exceed, those to come included."""
+        return self.last if self._seen_first is None else self._seen_first
 
     def witness(self, stamp: Stamp) -> None:
         """Remember a stamp that was accepted; own stamps will exceed it."""
@@ -252,6 +279,7 @@ class ClusterClock:
         if claim is not None:
             met = reading.claim is None
             reading.claim, reading.claimed_at = claim, mono
+            reading.slewed_ms = self._slewed_ms
             if met and self.trust is not Trust.FREE:
                 self.follow(mono)  # Before anything of a newly met member is judged by the time.
         if self.trust is Trust.FREE:
@@ -296,7 +324,9 @@ class ClusterClock:
         """Slew what is to be slewed, and look at the others' times. O(members log members)."""
         elapsed_ns = mono - self._moved_at
         self._moved_at = mono - elapsed_ns % (SLEW * MILLISECOND)  # What is left over counts later.
-        self._offset_ms = toward(self._offset_ms, self._target_ms, elapsed_ns)
+        slewed_ms = toward(self._offset_ms, self._target_ms, elapsed_ns) - self._offset_ms
+        self._offset_ms += slewed_ms
+        self._slewed_ms += slewed_ms
         self._lag_ms = toward(self._lag_ms, 0, elapsed_ns)
         if self.trust is Trust.FREE:
             self._choose(mono)
@@ -387,9 +417,9 @@ class ClusterClock:
         highs: list[tuple[int, _Reading | None]] = [(0, None)]
         for reading in self._anchored():
             low, high = reading.bounds()
-            apart = reading.offset(mono) - mine
-            lows.append((low + apart, reading))
-            highs.append((high + apart, reading))
+            least, most = reading.offsets(mono, self._slewed_ms)
+            lows.append((low + least - mine, reading))
+            highs.append((high + most - mine, reading))
         middle = _lower_middle(len(lows))
         forward, leading = sorted(lows, key=_time)[middle]
         back, trailing = sorted(highs, key=_time)[middle]

@@ -223,6 +223,8 @@ class Member(NamedTuple):
     "New, and has not pulled all its slots yet: owns them, but leads none that another owner can."
     slow: bool = False
     "The others found it many times slower than the rest: it leads nothing that another owner can."
+    stamps_above: Stamp = 0
+    "All stamps of this life are larger; 0 = not known."
 
     @property
     def follows(self) -> bool:

@@ -206,6 +206,15 @@ def evictions_believed(core: NodeCore) -> None:
     _replace(core.held.store.comparison, "owed", lambda slot: NOTHING_OWED)
 
 
+def begun_unsaid(core: NodeCore) -> None:
+    """A newcomer does not say above which stamp it began to write."""
+    membership = core.membership
+    filled = membership.filled
+    _replace(
+        membership, "filled", lambda mono, ms, *, stamps_above: filled(mono, ms, stamps_above=0)
+    )
+
+
 def released_unpaid(core: NodeCore) -> None:
     """A former owner releases a slot to owners that have only seen it, and hold nothing."""
     _replace(core.held.store.comparison, "owes", lambda slot, owed: False)
@@ -253,6 +262,21 @@ def late_word(core: NodeCore) -> None:
     clock = core.clock
     _replace(clock, "_agreeing", lambda mono: clock._anchored())
     _replace(clock, "_answered", lambda readings: readings)
+
+
+def old_word_believed(core: NodeCore) -> None:
+    """A node that is slewed takes it that others, heard before, have stayed where they were."""
+    clock = core.clock
+    keep_up = clock._keep_up
+
+    def mutant(mono: int) -> None:
+        for reading in clock._others.values():
+            if reading.claim is not None:
+                stayed_ms = reading.claim.offset_ms - reading.offset(mono)
+                reading.slewed_ms = clock._slewed_ms + stayed_ms
+        keep_up(mono)
+
+    _replace(clock, "_keep_up", mutant)
 
 
 def corrected_at_once(core: NodeCore) -> None:
@@ -404,10 +428,10 @@ MUTATIONS: Mapping[str, Plant] = {
     for plant in (
         keeps_older, order_reversed, second_version, late_write, early_answer, forgotten_early,
         unready_answers, repair_resurrects, refill_without_mark, refill_without_list,
-        evictions_believed, released_unpaid,
+        evictions_believed, begun_unsaid, released_unpaid,
         no_retargeting, blind_expiry, no_eviction, one_stamp, no_exchange,
         sure_alone, serves_in_doubt, primary_uncounted, remembers_all, no_reserve, time_by_votes,
-        corrected_at_once, gray_leads, impatient, late_read, forgets_unseen,
+        corrected_at_once, old_word_believed, gray_leads, impatient, late_read, forgets_unseen,
         twin_unasked, twin_believed, unreached_ready, rows_believed, fetch_unnamed,
         remembers_for_ever, lists_in_doubt, silent_given_up,
         taken_for_alive, late_word,

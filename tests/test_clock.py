@@ -210,6 +210,21 @@ def test_one_member_that_claims_anything_moves_nothing() -> None:
         assert right.cluster_ms(now) == START_MS + second * 1_000
 
 
+def test_who_is_corrected_is_not_set_back_by_what_others_said_before() -> None:
+    """They may have agreed to the correction behind their last word, or not: the next one tells."""
+    founder = anchored(120_000)
+    for member in (1, 2):
+        hear(founder, member, 0, offset_ms=120_000, trust=ANCHORED)
+    for second in range(7):
+        founder.follow(second * SECOND)
+        assert founder.trust is CONFIRMED
+        assert abs(agreed(founder, second * SECOND) - 120_000 + second * 1_000 // 12) <= 1
+    for member in (1, 2):
+        hear(founder, member, 0, 6 * SECOND, offset_ms=120_000, trust=ANCHORED)
+    founder.follow(6 * SECOND)
+    assert agreed(founder, 6 * SECOND) == 120_000
+
+
 def test_who_meets_a_majority_that_is_ahead_stamps_by_it_and_expires_nothing() -> None:
     behind = anchored(-120_000)
     before = behind.cluster_ms(0)
@@ -293,6 +308,16 @@ def test_a_stamp_exceeds_the_last_one_what_was_seen_and_the_time() -> None:
     assert right.next_stamp(START_MS, seen=first + 9) == first + 10
     right.witness(first + 20)
     assert right.next_stamp(START_MS) == first + 21
+
+
+def test_what_all_own_stamps_exceed_is_fixed_by_the_first() -> None:
+    right = clock()
+    seen = (START_MS << 16) + 7
+    right.witness(seen)
+    assert right.above == seen
+    first = right.next_stamp(START_MS)
+    right.witness(first + 20)
+    assert right.next_stamp(START_MS) > first > right.above == seen
 
 
 def test_a_full_counter_carries_into_the_milliseconds() -> None:

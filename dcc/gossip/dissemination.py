@@ -27,7 +27,7 @@ RETRANSMIT_MULT = 4
 PACKET_BYTES = 119
 "Upper bound of a gossip message without rumors: topic, prefix, header, seq, target, root."
 
-MEMBER_BYTES = 62
+MEMBER_BYTES = 71
 "Upper bound of a packed member without its texts: nine bytes a number, length bytes, flags."
 
 MISFITS_MAX = 8

@@ -29,7 +29,7 @@ from dcc.gossip.hearing import Hearing
 from dcc.gossip.own import OwnRow
 from dcc.gossip.parts import Parts
 from dcc.gossip.rows import notice
-from dcc.types import Member, NodeKey, Settings, Standing
+from dcc.types import Member, NodeKey, Settings, Stamp, Standing
 from dcc.units import NEVER
 from dcc.wire.codec import Header
 from dcc.wire.messages import Message, PushPull, PushPullReply
@@ -185,10 +185,10 @@ class Membership:
         self._turn(now, cluster_ms)
         return self._own.announce(draining=True)
 
-    def filled(self, now: int, cluster_ms: int) -> list[Effect]:
+    def filled(self, now: int, cluster_ms: int, *, stamps_above: Stamp) -> list[Effect]:
         """Tell the others that this node has pulled all its slots, under a new incarnation."""
         self._turn(now, cluster_ms)
-        return self._own.announce(filling=False)
+        return self._own.announce(filling=False, stamps_above=stamps_above)
 
     def leave(self, now: int, cluster_ms: int) -> list[Effect]:
         """Return the second step of leaving: LEFT, told to the others until `gone`."""

@@ -76,7 +76,8 @@ class Lifecycle:
         fit = self.in_service and self._company.reached
         if not (machines.membership.me.filling and fit and machines.caught_up):
             return []
-        return machines.membership.filled(at.mono, at.ms)
+        above = machines.clock.above
+        return machines.membership.filled(at.mono, at.ms, stamps_above=above)
 
     def _go_on_leaving(self, at: Instant) -> list[Effect]:
         machines = self._machines

@@ -81,13 +81,14 @@ def plausible_rows(message: Message, now_ms: int) -> Message:
 
 
 def _rows(rows: tuple[Member, ...], latest_ms: int) -> tuple[Member, ...]:
-    for row in rows:
-        if row.incarnation > latest_ms or row.boot >> BOOT_BITS > latest_ms:
-            return tuple([
-                row for row in rows
-                if row.incarnation <= latest_ms and row.boot >> BOOT_BITS <= latest_ms
-            ])  # fmt: skip
-    return rows
+    if all(_is_of_our_time(row, latest_ms) for row in rows):
+        return rows
+    return tuple([row for row in rows if _is_of_our_time(row, latest_ms)])
+
+
+def _is_of_our_time(row: Member, latest_ms: int) -> bool:
+    began_ms = max(row.boot >> BOOT_BITS, row.stamps_above >> COUNTER_BITS)
+    return row.incarnation <= latest_ms and began_ms <= latest_ms
 
 
 def plausible_reading(said_ms: int, now_ms: int) -> bool:

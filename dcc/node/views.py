@@ -38,6 +38,7 @@ class Views:
         boots = dict(view.boots)
         view.awaiting = bool(membership.awaited)
         change = view.update(membership.members, membership.settings.replicas, at.mono)
+        machines.held.store.comparison.births = view.births
         machines.held.unasked.view_changed()
         if not change.any:
             return []

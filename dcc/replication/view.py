@@ -18,7 +18,7 @@ from typing import NamedTuple
 from dcc.limits import SLOT_COUNT
 from dcc.ring.placement import place_of
 from dcc.ring.slots import SlotMap
-from dcc.types import Boot, Member, NodeKey, Standing
+from dcc.types import Boot, Member, NodeKey, Origin, Stamp, Standing
 
 
 class ViewChange(NamedTuple):
@@ -59,6 +59,8 @@ class View:
         self.alive: frozenset[NodeKey] = frozenset((me,))
         self.boots: dict[NodeKey, Boot] = {}
         "Boot of every member in the ring."
+        self.births: dict[Origin, Stamp] = {}
+        "Above which stamp members of the table began to write, where they have said so."
         self.holder_since: array[int] = array("q", bytes(8 * SLOT_COUNT))
         "Monotonic ns of the last change of the slot's `near` members."
         self.alive_since: dict[NodeKey, int] = {}
@@ -132,6 +134,9 @@ class View:
             self.complete_since = mono
         self.complete = complete
         self.all_up = all_up
+        self.births = {
+            (key, m.boot): m.stamps_above for key, m in members.items() if m.stamps_above
+        }
         alive = {key: m.boot for key, m in ring.items() if m.standing is Standing.ALIVE}
         alive.setdefault(self.me, 0)
         risen = tuple(

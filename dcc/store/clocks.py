@@ -47,6 +47,11 @@ from dcc.types import Origin, Stamp, Version
 
 Clock = Mapping[Origin, Stamp]
 
+Births = Mapping[Origin, Stamp]
+"Origins of which it is known that all their stamps, in any slot, are larger than this one."
+
+NO_BIRTHS: Births = {}
+
 STAMP_BYTES = 8
 COLUMN_BYTES = 400
 "An origin's tuple and integers, its array's head, its place in two dictionaries."
@@ -92,8 +97,10 @@ def clock_exceeds(clock: Clock, other: Clock) -> bool:
     )
 
 
-def clock_below(clock: Clock, other: Clock, mark: Stamp) -> bool:
+def clock_below(clock: Clock, other: Clock, mark: Stamp, births: Births = NO_BIRTHS) -> bool:
     """Return whether `clock` may lack a write up to `mark` that `other` has seen. O(origins).
+
+    Of an origin in `births` that wrote nothing up to the mark it lacks nothing there.
 
     Of origins that `other` has folded nothing can be told by name; but its base is the stamp of
     the last write of one of them, and where `clock` has just that entry it is the clock of a
@@ -104,8 +111,15 @@ def clock_below(clock: Clock, other: Clock, mark: Stamp) -> bool:
     (True, False)
     >>> clock_below({(7, 1): 5}, {(7, 1): 7}, 5), clock_below({(7, 1): 5}, {(7, 1): 7}, 6)
     (False, True)
+    >>> clock_below({}, {(7, 1): 9}, 5, {(7, 1): 5}), clock_below({}, {(7, 1): 9}, 5, {(7, 1): 4})
+    (False, True)
     """
-    if any(min(other[o], mark) > clock_seen(clock, o) for o in other if o != BASE):
+    late = any(
+        min(stamp, mark) > clock_seen(clock, origin) and births.get(origin, 0) < mark
+        for origin, stamp in other.items()
+        if origin != BASE
+    )
+    if late:
         return True
     base = other.get(BASE, 0)
     if min(base, mark) <= clock.get(BASE, 0):

@@ -16,7 +16,17 @@ from dataclasses import dataclass
 
 from xxhash import xxh3_64_intdigest
 
-from dcc.store.clocks import BASE, Clock, Clocks, clock_covers, clock_exceeds, clock_seen, digest_of
+from dcc.store.clocks import (
+    BASE,
+    NO_BIRTHS,
+    Births,
+    Clock,
+    Clocks,
+    clock_covers,
+    clock_exceeds,
+    clock_seen,
+    digest_of,
+)
 from dcc.store.doubt import NOTHING_OWED, Listing, Owed, Span, content, is_below
 from dcc.store.entry import BARREN, HEARD
 from dcc.store.graves import Graves
@@ -56,6 +66,9 @@ class Comparison:
 
     def __init__(self, memory: Memory, clocks: Clocks, graves: Graves) -> None:
         self._memory, self._clocks, self._graves = memory, clocks, graves
+        self.births: Births = NO_BIRTHS
+        """Of members: above which stamp they began to write. Who is *told* something is judged
+        without it, since he may not know as much."""
 
     # -------------------------------------------------------------- is there anything to tell
 
@@ -203,7 +216,8 @@ class Comparison:
 
     def is_below(self, slot: int, holder: Listing) -> bool:
         """Return whether writes may be missing here that a holder has seen and forgotten."""
-        return is_below(self._clocks.clock(slot), holder.clock, holder.mark, holder.spans)
+        clock = self._clocks.clock(slot)
+        return is_below(clock, holder.clock, holder.mark, holder.spans, self.births)
 
     def trusts(self, slot: int, sender: Clock | None) -> bool:
         """Return whether a holder with that clock has seen all that may be forgotten here.
@@ -215,7 +229,8 @@ class Comparison:
         clocks, memory = self._clocks, self._memory
         mark = max(memory.marks[slot], memory.agreed_marks[slot])
         loose = [(origin, 0, stamp) for origin, stamp in clocks.loose(slot)]
-        return not is_below(sender, clocks.clock(slot), mark, [*clocks.spans(slot), *loose])
+        spans = [*clocks.spans(slot), *loose]
+        return not is_below(sender, clocks.clock(slot), mark, spans, self.births)
 
     def knows_gone(self, slot: int, version: Version, clock: Clock) -> bool:
         """Return whether a value that a holder has, and this node has not, was deleted.
@@ -227,7 +242,7 @@ class Comparison:
         clocks, mark = self._clocks, self._memory.marks[slot]
         if version.stamp > mark or not clocks.covers(slot, version):
             return False
-        return is_below(clock, clocks.clock(slot), mark, clocks.spans(slot))
+        return is_below(clock, clocks.clock(slot), mark, clocks.spans(slot), self.births)
 
     # -------------------------------------------------------------- inside
 

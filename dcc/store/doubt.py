@@ -5,6 +5,10 @@ forget mark. Whoever has not seen all that the holder saw up to there is *below*
 value whose newer version, or deletion, the holder has seen and forgotten. So he lays what he holds
 beside the list of what the holder still has, and doubts what is not in it. What others list who are
 not below themselves is vouched for: had there been anything to hide it they would have seen it.
+
+A node that began to write above the mark hid nothing under it, so its writes put nobody below.
+Members say what all their stamps exceed (`Member.stamps_above`): else a node that stood still would
+be below everybody as soon as a newcomer has written.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from typing import NamedTuple
 
 from xxhash import xxh3_64_intdigest
 
-from dcc.store.clocks import Clock, clock_below, clock_covers, clock_seen
+from dcc.store.clocks import NO_BIRTHS, Births, Clock, clock_below, clock_covers, clock_seen
 from dcc.store.entry import HEARD, Entry
 from dcc.types import Kind, Origin, Stamp, Version
 
@@ -43,14 +47,17 @@ def content(entries: Iterable[Entry], low: Stamp, high: Stamp) -> int:
     return found
 
 
-def is_below(clock: Clock, other: Clock, mark: Stamp, spans: Sequence[Span]) -> bool:
+def is_below(
+    clock: Clock, other: Clock, mark: Stamp, spans: Sequence[Span], births: Births = NO_BIRTHS
+) -> bool:
     """Return whether `clock` may lack a write that a holder has seen and forgotten.
 
     `other` is the holder's clock, `mark` his forget mark, `spans` what he has seen beyond gaps: it
-    may be forgotten, too.
+    may be forgotten, too. Who began to write above the mark, by `births`, hid nothing under it.
     """
-    return clock_below(clock, other, mark) or any(
-        low < mark and clock_seen(clock, origin) < min(high, mark) for origin, low, high in spans
+    return clock_below(clock, other, mark, births) or any(
+        max(low, births.get(origin, 0)) < mark and clock_seen(clock, origin) < min(high, mark)
+        for origin, low, high in spans
     )
 
 
@@ -78,9 +85,11 @@ class Listing:
         seen = version[0] <= self.mark or clock_covers(self.clock, version)
         return seen and name not in self.listed
 
-    def vouches_for(self, other: Listing) -> bool:
+    def vouches_for(self, other: Listing, births: Births = NO_BIRTHS) -> bool:
         """Return whether this holder has seen all that the `other` may have forgotten."""
-        return self is not other and not is_below(self.clock, other.clock, other.mark, other.spans)
+        return self is not other and not is_below(
+            self.clock, other.clock, other.mark, other.spans, births
+        )
 
     def bytes_used(self) -> int:
         """Return what this costs while it waits."""

@@ -343,7 +343,10 @@ class Store:
         To be called when all records of these holders were applied.
         """
         taken = 0
-        vouched = [[one for one in listings if one.vouches_for(other)] for other in listings]
+        births = self.comparison.births
+        vouched = [
+            [one for one in listings if one.vouches_for(other, births)] for other in listings
+        ]
         for entry in list(self.tables[slot].values()) if listings else ():
             if entry.kind not in (Kind.VALUE, Kind.EVICTED):
                 continue

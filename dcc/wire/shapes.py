@@ -380,7 +380,7 @@ NAME = _label(1)
 ZONE = _label(0)
 MEMBER = struct_of(
     Member, NAME, ADDRESS, ADDRESS, ZONE, WEIGHT, U64, U64,
-    _enum(Standing), MS, BOOL, U64, BOOL, BOOL, later=(False,),
+    _enum(Standing), MS, BOOL, U64, BOOL, BOOL, U64, later=(False, 0),
 )  # fmt: skip
 MEMBERS = tuple_of(MEMBER, MEMBERS_MAX)
 RECORDS = tuple_of(RECORD, BATCH_KEYS_MAX)

@@ -550,9 +550,9 @@ def test_a_newcomer_that_is_filled_says_so_in_another_incarnation() -> None:
     bench.gossip("a", row("me", MS, Standing.SUSPECT, filling=True))
     assert bench.machine.me.filling, "who refutes is no fuller for that"
     refuted = bench.machine.me.incarnation
-    bench.machine.filled(bench.now, bench.cluster_ms)
+    bench.machine.filled(bench.now, bench.cluster_ms, stamps_above=5)
     me = bench.machine.me
-    assert (me.filling, me.incarnation) == (False, refuted + 1)
+    assert (me.filling, me.incarnation, me.stamps_above) == (False, refuted + 1, 5)
     assert me in gossiped(bench.pass_time(1), "a")
 
 

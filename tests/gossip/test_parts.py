@@ -145,6 +145,7 @@ members = st.builds(
     since_ms=st.integers(0, 1 << 47),
     draining=st.booleans(),
     accuser=st.integers(0, U64_MAX),
+    stamps_above=st.integers(0, U64_MAX),
 )
 
 

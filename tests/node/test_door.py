@@ -156,12 +156,13 @@ def test_a_clock_of_another_boot_is_not_read(cores: Cores) -> None:
     assert abs(cores["a"].clock.offset_ms) < 100
 
 
-@pytest.mark.parametrize("field", ["incarnation", "boot"])
+@pytest.mark.parametrize("field", ["incarnation", "boot", "stamps_above"])
 def test_a_row_from_the_future_is_left_out_and_breaks_no_encoder(cores: Cores, field: str) -> None:
     a = cores["a"]
     for name in ("a", "b"):
         row = a.membership.members[cores[name].key]._replace(standing=Standing.SUSPECT)
-        far = row._replace(boot=U64_MAX) if field == "boot" else row._replace(incarnation=U64_MAX)
+        fields: dict[str, Any] = {field: U64_MAX}
+        far = row._replace(**fields)
         forged(cores, "b", m.Rumors(rumors=(far,), settings=a.membership.settings))
         forged(cores, "b", m.PushPull(members=(far,), settings=a.membership.settings))
     cores.run(3)

@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from dcc.node.core import NodeCore
 from dcc.ring.hashing import slot_of
 from dcc.types import PREV_UNKNOWN, Kind, Record, Version
 from dcc.units import KIB, MIB, MILLISECOND, SECOND
@@ -15,8 +16,9 @@ from simulations.budgets import Budgets
 from simulations.checkers import limits, silence
 from simulations.faults import ClockDrift, ClockStep, Drop, Fault, Partition, Pause, Restart
 from simulations.history import End
+from simulations.mutations import core_with
 from simulations.scenario import Scenario
-from simulations.stage import Stage
+from simulations.stage import MakeCore, Stage
 from simulations.workload import Workload, WorkloadSettings
 from simulations.world import ClockSettings
 
@@ -79,11 +81,7 @@ def test_what_a_small_node_evicted_no_join_and_no_restart_loses(change: str) -> 
     with Stage(scenario) as stage:
         stage.warm_up()
         keys = [b"k%d" % i for i in range(3_000)]
-        for first in range(0, len(keys), 250):
-            items = tuple((key, b"v" * 500) for key in keys[first : first + 250])
-            stage.call("c0", WriteMany(op=Op.PUT, items=items, w=255))
-            stage.play(50 * MILLISECOND)
-        stage.play(10 * SECOND)
+        fill(stage, keys)
         assert stage.core("n0").held.store.evicted_total > 1_000
         if change == "join":
             stage.world.start("n2")
@@ -97,6 +95,60 @@ def test_what_a_small_node_evicted_no_join_and_no_restart_loses(change: str) -> 
             assert core.held.store.evicted_total == 0
             assert [key for key in owned if name not in stage.values(key)] == []
         assert silence.check_traffic(stage.traffic_in(10 * SECOND), 0) == []
+
+
+def lost_by_who_stood_still(make: MakeCore = NodeCore) -> dict[str, int]:
+    """Return how many keys the large nodes lack of what they own, all of which one of them had.
+
+    n0 and n1 have all; n1 is small and has long forgotten most. While n0 stands still n2 joins
+    and writes.
+    """
+    scenario = Scenario(
+        seed=1, nodes=2, replicas=1, slots=64, exchange_interval_ns=2 * SECOND,
+        rebalance_delay_ns=60 * SECOND, memory_limits_bytes=(64 * MIB, MIB, 64 * MIB),
+    )  # fmt: skip
+    keys = [b"k%d" % i for i in range(3_000)]
+    with Stage(scenario, make) as stage:
+        stage.warm_up()
+        fill(stage, keys)
+        assert stage.core("n1").held.store.evicted_total > 1_000
+        stage.world.schedule((Pause(at_ns=stage.world.now_ns, lasts_ns=9 * SECOND, node="n0"),))
+        stage.play(3 * SECOND)
+        stage.world.start("n2")
+        stage.play(4 * SECOND)
+        assert stage.core("n2").slots_ready
+        for i in range(300):
+            stage.put("c0", b"x%d" % i, b"v")
+        assert stage.world.nodes["n0"].paused
+        stage.play(30 * SECOND)
+        held = {key: stage.values(key) for key in keys}
+        lost: dict[str, int] = {}
+        for name in ("n0", "n2"):
+            core = stage.core(name)
+            assert core.slots_ready
+            assert core.held.store.evicted_total == 0
+            owned = [key for key in keys if core.held.view.owns(slot_of(key))]
+            assert len(owned) > 1_000
+            lost[name] = sum(name not in held[key] for key in owned)
+        return lost
+
+
+def fill(stage: Stage, keys: list[bytes]) -> None:
+    """Write half a kilobyte under each of `keys` to all owners, and let that settle."""
+    for first in range(0, len(keys), 250):
+        items = tuple((key, b"v" * 500) for key in keys[first : first + 250])
+        stage.call("c0", WriteMany(op=Op.PUT, items=items, w=255))
+        stage.play(50 * MILLISECOND)
+    stage.play(10 * SECOND)
+
+
+def test_who_stood_still_gives_what_a_small_node_evicted_to_who_joined_meanwhile() -> None:
+    assert lost_by_who_stood_still() == {"n0": 0, "n2": 0}
+
+
+def test_a_newcomer_that_does_not_say_when_it_began_costs_who_stood_still_values() -> None:
+    lost = lost_by_who_stood_still(core_with("begun-unsaid"))
+    assert min(lost.values()) > 100
 
 
 # ------------------------------------------------------------------ expiry

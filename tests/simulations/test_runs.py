@@ -26,6 +26,7 @@ from simulations.runs import Report, run
 from simulations.scenario import WARM_UP_NS, Scenario
 from simulations.workload import WorkloadSettings
 from tests.simulations.test_behind import made_of_what_is_forgotten, reads_behind_a_long_silence
+from tests.simulations.test_promises import lost_by_who_stood_still
 from tests.support.paths import ROOT
 
 
@@ -234,6 +235,14 @@ WRONG_CLOCK = Scenario(
     ),
     faults_ns=15 * SECOND,
 )
+TWO_WRONG = replace(
+    WRONG_CLOCK,
+    nodes=2,
+    replicas=1,
+    wrong_clocks=(("n0", 7 * SECOND), ("n1", -275 * SECOND)),
+    faults=tuple(f.Join(at_ns=at(14 + 3 * i), node=f"n{2 + i}") for i in range(3)),
+    faults_ns=16 * SECOND,
+)
 GRAY = Scenario(
     seed=1,
     nodes=3,
@@ -411,6 +420,7 @@ CAUGHT = {
     "late-read": (STOPPED, "late reads are not served"),
     "gray-leads": (GRAY, "a gray node is gone round"),
     "time-by-votes": (WRONG_CLOCK, "time does not jump"),
+    "old-word-believed": (TWO_WRONG, "time does not jump"),
     "corrected-at-once": (WRONG_CLOCK, "time does not jump"),
     "sure-alone": (SEEDLESS, "promised writes survive"),
     "early-answer": (COPIES_LOST, "promised writes survive"),
@@ -439,6 +449,7 @@ CAUGHT = {
 DIRECTED = {
     "fetch-unnamed": made_of_what_is_forgotten,
     "silent-given-up": reads_behind_a_long_silence,
+    "begun-unsaid": lost_by_who_stood_still,
 }
 "Bugs that a scenario directed step by step shows, and no checker of whole runs looks for."
 

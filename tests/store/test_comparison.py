@@ -124,3 +124,37 @@ def test_a_value_is_gone_if_it_was_seen_here_and_its_end_was_forgotten() -> None
     assert not store.comparison.knows_gone(SLOT, version, {OTHER: 6}), "merely evicted here"
     assert not store.comparison.knows_gone(SLOT, Version(7, *OTHER), {OTHER: 5})
     assert not store.comparison.knows_gone(SLOT, Version(5, *ME), {OTHER: 5})
+
+
+def test_who_began_to_write_above_the_mark_hid_nothing_under_it() -> None:
+    """A newcomer took over the mark 5 and wrote 9; who was away before lacks only the 9."""
+    store = make()
+    store.merge_clock(SLOT, {OTHER: 5}, mark=5)
+    store.write(SLOT, put(9, b"new", origin=ME, prev=0), 0)
+    away, version = {OTHER: 5}, Version(5, *OTHER)
+    told = Listing(store.clock(SLOT), [], store.mark(SLOT))
+    returned = make()
+    returned.apply(SLOT, put(5, prev=0), 0)
+    for births in ({}, {ME: 4}):
+        store.comparison.births = returned.comparison.births = births
+        assert not store.comparison.trusts(SLOT, away)
+        assert store.comparison.knows_gone(SLOT, version, away)
+        assert returned.comparison.is_below(SLOT, told)
+    store.comparison.births = returned.comparison.births = {ME: 5}
+    assert store.comparison.trusts(SLOT, away)
+    assert not store.comparison.knows_gone(SLOT, version, away)
+    assert not returned.comparison.is_below(SLOT, told)
+    found = store.comparison.difference(SLOT, away)
+    assert store.comparison.ending(SLOT, away, found).listed, "he may not know when ME began"
+    vouching = Listing(away, [], 0)
+    assert not vouching.vouches_for(told)
+    assert vouching.vouches_for(told, {ME: 5})
+
+
+def test_a_span_of_who_began_above_the_mark_hides_nothing_under_it() -> None:
+    told = Listing({OTHER: 5}, [(ME, 2, 9)], 5)
+    store = make()
+    store.merge_clock(SLOT, {OTHER: 5})
+    assert store.comparison.is_below(SLOT, told)
+    store.comparison.births = {ME: 5}
+    assert not store.comparison.is_below(SLOT, told)

@@ -32,7 +32,7 @@ U64_MAX = (1 << 64) - 1
 LARGE = b"large value " * 400
 MEMBER = Member(
     "node-1", "127.0.0.1:6740", "127.0.0.1:6741", "zone-a", 1.5, 111411200001, 1700000000000,
-    Standing.SUSPECT, 1700000000001, True, 77, True, True,
+    Standing.SUSPECT, 1700000000001, True, 77, True, True, 111411200000004,
 )  # fmt: skip
 VERSION = Version(111411200000000, 0xFEDCBA9876543210, 111411200000001)
 SETTINGS = Settings(2, 111411200000002, 111411200000003)
@@ -159,7 +159,7 @@ records = st.builds(
 )
 members = st.builds(
     Member, labels.filter(bool), addresses, addresses, labels, st.floats(0.001, 1e6), u64s, u64s,
-    st.sampled_from(Standing), ms, st.booleans(), u64s,
+    st.sampled_from(Standing), ms, st.booleans(), u64s, stamps_above=u64s,
 )  # fmt: skip
 
 
