@@ -129,6 +129,12 @@ def expected_version(version: Version | None) -> Version:
     """Return the condition of a replace or delete as it travels."""
     if version is not None and not isinstance(version, Version):
         raise TypeError(f"version: Version or None, got {type(version).__name__}")
+    if version is not None:
+        for part in version:
+            if type(part) is not int:
+                raise TypeError(f"version: made of ints, got {type(part).__name__}")
+            if not 0 <= part < 1 << 64:
+                raise ValueError(f"version: parts of 64 bits without a sign, got {version}")
     return version or NO_VERSION
 
 

@@ -31,7 +31,7 @@ ROUND = 1_024
 
 
 class Spreading:
-    """The keys that one client knows to be hot. Looking takes no lock, noting does."""
+    """The keys that one client knows to be hot. Looking takes no lock, changing the keys does."""
 
     __slots__ = ("_asked", "_lock", "_round", "enabled", "keys", "spread")
 
@@ -63,7 +63,9 @@ class Spreading:
         if until is None:
             return None
         if mono >= until:
-            self.keys.pop(key, None)
+            with self._lock:  # `note` must not lose the key that it is about to drop.
+                if self.keys.get(key) == until:
+                    del self.keys[key]
             return None
         asked, best, least = self._asked, None, 0
         for target in view.targets(slot_of(key)):

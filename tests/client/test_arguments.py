@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dcc.client import arguments as args
+from dcc.client.operations import expected_version
 from dcc.client.sync import Client
 from dcc.errors import InvalidKey, ValueTooLarge
 from dcc.limits import KEY_BYTES_MAX, VALUE_BYTES_MAX
+from dcc.types import Version
 
 
 @pytest.mark.parametrize("key", ["", "x" * (KEY_BYTES_MAX + 1), "ä" * 257, "\ud800"])
@@ -159,3 +161,15 @@ def test_an_impossible_option_or_one_of_a_later_part_is_refused_at_once(
 ) -> None:
     with pytest.raises(error):
         Client("127.0.0.1:1", **options)
+
+
+@pytest.mark.parametrize("stamp", [-1, 1 << 64])
+def test_a_version_that_cannot_travel_is_a_value_error(stamp: int) -> None:
+    with pytest.raises(ValueError, match="version"):
+        expected_version(Version(stamp, 1, 1))
+
+
+@pytest.mark.parametrize("stamp", ["1", 1.0, True, None])
+def test_a_version_that_is_not_made_of_ints_is_a_type_error(stamp: Any) -> None:
+    with pytest.raises(TypeError, match="version"):
+        expected_version(Version(stamp, 1, 1))

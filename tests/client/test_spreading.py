@@ -98,3 +98,23 @@ def test_an_answer_notes_that_its_key_is_hot() -> None:
     bench.peers[bench.order(KEY)[0]].answer = lambda _header, _message: [told]
     assert bench.do(Get(key=KEY)) == told
     assert list(bench.core.hot.keys) == [KEY]
+
+
+def test_a_key_that_another_thread_notes_anew_as_it_ends_stays_hot() -> None:
+    class Between:
+        """A lock whose holder before us has noted the key."""
+
+        def __enter__(self) -> None:
+            if hot is not None:
+                hot.keys[KEY] = 2 * HOT_NS
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    hot: Spreading | None = None
+    spreading = Spreading(Between())
+    spreading.note([KEY], 0)
+    hot = spreading
+    view = view_of(Bench("ab", replicas=1).learn())
+    assert hot.owner(KEY, view, (), HOT_NS) is None
+    assert hot.keys == {KEY: 2 * HOT_NS}
