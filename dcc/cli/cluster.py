@@ -166,7 +166,7 @@ def hotkeys(client: Client, options: argparse.Namespace) -> int:
 
 
 def name_of(key: str) -> str:
-    """Return `key` as a terminal may show it.
+    r"""Return `key` as a terminal may show it.
 
     >>> print(name_of("motd"), name_of("\x1b[2J"))
     motd '\x1b[2J'

@@ -68,7 +68,8 @@ def test_the_types_of_the_options_have_all_that_a_cache_takes() -> None:
 def test_the_types_of_the_options_have_all_that_a_node_takes() -> None:
     named = {option.name.replace("-", "_") for option in OPTIONS}
     tuning = {name for name in NodeConfig.__slots__ if name.endswith(("_ns", "_ms", "_max"))}
-    assert keys(NodeOptions) == (named | tuning) - {"bind", "http", "log_format", "log_level"}
+    of_the_program = {"bind", "http", "http_token", "log_format", "log_level"}
+    assert keys(NodeOptions) == (named | tuning) - of_the_program
     assert keys(ClusterOptions) == keys(NodeOptions) - {"replicas"}
 
 
