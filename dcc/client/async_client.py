@@ -62,6 +62,7 @@ from dcc.client.operations import (
     name_partial,
     names_and_raws,
     slots_by_primary,
+    stats_question,
     value_in,
     version_if_done,
 )
@@ -83,7 +84,6 @@ from dcc.wire.messages import (
     Op,
     Scan,
     SetReplicas,
-    StatsGet,
     StatsReply,
     TopologyGet,
     WriteReply,
@@ -333,7 +333,7 @@ class AsyncClient(AsyncCountsNumbers, AsyncMakesValues):
 
     async def stats(self, *, hot_keys: bool = False) -> ClusterStats:
         """Return the statistics of every member that answers in time, as `Client.stats`."""
-        answers: dict[str, StatsReply | str] = await self._call(StatsGet(hot_keys=hot_keys))
+        answers: dict[str, StatsReply | str] = await self._call(stats_question(hot_keys))
         return cluster_stats(answers)
 
     async def inspect(self, key: str) -> dict[str, Entry | str | None]:

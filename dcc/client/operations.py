@@ -25,7 +25,17 @@ from dcc.client.stampede import SUFFIX
 from dcc.errors import InvalidKey, MaybeStored, NodeUnavailable, NotAllowed
 from dcc.limits import SLOT_COUNT
 from dcc.types import NO_VERSION, Version
-from dcc.wire.messages import Get, GetReply, Op, Outcome, Status, Write, WriteMany, WriteReply
+from dcc.wire.messages import (
+    Get,
+    GetReply,
+    Op,
+    Outcome,
+    StatsGet,
+    Status,
+    Write,
+    WriteMany,
+    WriteReply,
+)
 
 SCAN_SLOTS = 512
 "Slots asked for in one step of a scan: a step is one call with a deadline of its own."
@@ -135,7 +145,16 @@ def expected_version(version: Version | None) -> Version:
                 raise TypeError(f"version: made of ints, got {type(part).__name__}")
             if not 0 <= part < 1 << 64:
                 raise ValueError(f"version: parts of 64 bits without a sign, got {version}")
+        if version == NO_VERSION:
+            raise ValueError("version: no entry has that of one that is not there")
     return version or NO_VERSION
+
+
+def stats_question(hot_keys: bool) -> StatsGet:
+    """Return the question for statistics. TypeError unless `hot_keys` is a bool."""
+    if type(hot_keys) is not bool:
+        raise TypeError(f"hot_keys: bool, got {type(hot_keys).__name__}")
+    return StatsGet(hot_keys=hot_keys)
 
 
 def names_and_raws(keys: Iterable[str]) -> tuple[list[str], list[bytes]]:

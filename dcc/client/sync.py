@@ -58,6 +58,7 @@ from dcc.client.operations import (
     is_done,
     name_partial,
     names_and_raws,
+    stats_question,
     value_in,
     version_if_done,
 )
@@ -78,7 +79,6 @@ from dcc.wire.messages import (
     InspectReply,
     Op,
     SetReplicas,
-    StatsGet,
     StatsReply,
     TopologyGet,
     WriteReply,
@@ -394,7 +394,7 @@ class Client(CountsNumbers, MakesValues):
         Raises:
             NotAllowed: the key of this client is bound to some keys, and it wants the hot ones.
         """
-        answers: dict[str, StatsReply | str] = self._call(StatsGet(hot_keys=hot_keys))
+        answers: dict[str, StatsReply | str] = self._call(stats_question(hot_keys))
         return cluster_stats(answers)
 
     def inspect(self, key: str) -> dict[str, Entry | str | None]:

@@ -84,6 +84,8 @@ def _kept(
         if value is not UNREADABLE:
             return value
         yield from plans.invalidate(key)
+        if made.data is not None:  # By this very caller: it would come out the same.
+            break
     return _FAILED if made.data is None else made.loaded()
 
 

@@ -287,10 +287,11 @@ class Plans:
         return f"{space.name}:{stamp}:"
 
     def _asked_stamp(self, space: Space) -> Plan[str]:
-        found: bytes | None = yield Ask("get", (space.key,))
+        # Not `get`: that of a hot key may lag behind, and a clear is to be seen in `clear_age`.
+        found = yield Ask("entry", (space.key,))
         if found is None:
             mine = self._new_stamp()
             if (yield Ask("add", (space.key, mine.encode()), {"ttl": None})):
                 return mine
-            found = yield Ask("get", (space.key,))
-        return mine if found is None else found.decode("ascii", "replace")
+            found = yield Ask("entry", (space.key,))
+        return mine if found is None else found.value.decode("ascii", "replace")

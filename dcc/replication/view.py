@@ -67,9 +67,9 @@ class View:
         "Monotonic ns since when a member has been alive in its present boot."
         self.all_up: bool = True
         "Whether no remembered member is down, those removed from the ring included."
-        self.awaiting = False
+        self.awaiting: bool = False
         "Whether there may be members that were unknown so far; set before `update`."
-        self.accused = False
+        self.accused: bool = False
         "Whether others did not see this node, and it has met none of them yet; as the above."
         self.complete: bool = True
         "Whether besides nobody is awaited whom this node has not met since it started."

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dcc.client import arguments as args
-from dcc.client.operations import expected_version
+from dcc.client.operations import expected_version, stats_question
 from dcc.client.sync import Client
 from dcc.errors import InvalidKey, ValueTooLarge
 from dcc.limits import KEY_BYTES_MAX, VALUE_BYTES_MAX
@@ -163,10 +163,16 @@ def test_an_impossible_option_or_one_of_a_later_part_is_refused_at_once(
         Client("127.0.0.1:1", **options)
 
 
-@pytest.mark.parametrize("stamp", [-1, 1 << 64])
-def test_a_version_that_cannot_travel_is_a_value_error(stamp: int) -> None:
+@pytest.mark.parametrize("version", [Version(-1, 1, 1), Version(1 << 64, 1, 1), Version(0, 0, 0)])
+def test_a_version_that_cannot_travel_or_means_none_is_a_value_error(version: Version) -> None:
     with pytest.raises(ValueError, match="version"):
-        expected_version(Version(stamp, 1, 1))
+        expected_version(version)
+
+
+@pytest.mark.parametrize("wish", ["yes", 1, None])
+def test_a_wish_for_hot_keys_is_a_bool(wish: Any) -> None:
+    with pytest.raises(TypeError, match="hot_keys"):
+        stats_question(wish)
 
 
 @pytest.mark.parametrize("stamp", ["1", 1.0, True, None])
