@@ -147,7 +147,8 @@ class Observer:
         """Note a message of a client to a node; None if there is none at that address."""
         stopped_ns = getattr(to, "paused_ns", NEVER)
         if to is not None and stopped_ns < NEVER and tag_of(frames[0]) in WRITES:
-            self.sendings.written(client, to.name, now_ns - stopped_ns, now_ns)
+            header, _ = self._codec.decode(frames)
+            self.sendings.written(client, to.name, header.request, now_ns - stopped_ns, now_ns)
 
     def records_in(self, frames: list[bytes]) -> tuple[Record, ...]:
         """Return the records that a message carries."""
