@@ -230,6 +230,11 @@ class Clocks:
         notes = self._notes.get(slot)
         return [] if notes is None else notes.loose()
 
+    def removed(self, slot: int) -> None:
+        """Take in that a record of the slot is held no more: it may have been loose. O(1)."""
+        if self.has_loose(slot):
+            self.changed.add(slot)
+
     def slots_with_loose(self) -> list[int]:
         """Return the slots where something is held that is not covered. O(slots with notes)."""
         return [slot for slot, notes in self._notes.items() if notes.has_loose]

@@ -51,6 +51,8 @@ class Memory:
     def __init__(self, limit_bytes: int, eviction: str) -> None:
         self.on_newer: Callable[[bytes, Stamp], None] = lambda key, stamp: None
         "Told each time that a newer version of a key is held."
+        self.on_removed: Callable[[int], None] = lambda slot: None
+        "Told the slot of each entry that is let go of."
         self.tables: list[Table] = [EMPTY] * SLOT_COUNT
         self.limit_bytes = limit_bytes
         self.valueless_bytes_max: int = limit_bytes // VALUELESS_SHARE
@@ -152,6 +154,7 @@ class Memory:
         slot = entry.slot
         table = self.tables[slot]
         del table[entry.key]
+        self.on_removed(slot)
         if not table:
             self.tables[slot] = EMPTY
             self.entry_bytes -= self._table_bytes[slot]

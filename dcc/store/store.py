@@ -81,6 +81,7 @@ class Store:
         self.changed: set[int] = self._clocks.changed
         "Slots whose `digest` may have changed; whoever keeps a tree of digests takes them out."
         self._memory = Memory(memory_limit_bytes, eviction)
+        self._memory.on_removed = self._clocks.removed
         self.tables: list[Table] = self._memory.tables
         "By slot: key -> entry, whatever its kind. To read only; a slot's table may be replaced."
         self.evicted_marks: array[int] = self._memory.evicted_marks

@@ -1,6 +1,6 @@
 """Which slots a tree of digests has to look at again, sentence by sentence.
 
-`test_store_model.py` has the rule itself: under any calls, a slot whose digest changed is named.
+`test_model.py` has the rule itself: under any calls, a slot whose digest changed is named.
 """
 
 from __future__ import annotations
@@ -63,12 +63,26 @@ def test_marks_change_nothing_that_is_compared_and_released_slots_are_named() ->
     store.merge_clock(SLOT, {}, mark=9)
     assert taken(store) == []
     for stamp in range(1, 9):
-        record = Record(b"%d" % stamp, Kind.TOMBSTONE, b"", Version(stamp, 1, 1), 0, PREV_UNKNOWN)
+        record = Record(b"%d" % stamp, Kind.TOMBSTONE, b"", Version(stamp, 1, 1), 0, 0)
         store.apply(stamp, record, 0)
     taken(store)
-    store.apply(20, Record(b"20", Kind.TOMBSTONE, b"", Version(20, 1, 1), 0, PREV_UNKNOWN), 0)
+    store.apply(20, Record(b"20", Kind.TOMBSTONE, b"", Version(20, 1, 1), 0, 0), 0)
     named = taken(store)
     assert named == [20]
     assert any(map(store.mark, range(1, 9)))
     store.drop_slot(20)
     assert taken(store) == [20]
+
+
+def test_a_loose_write_that_is_let_go_of_names_its_slot() -> None:
+    """A grave, as here, or too little room: nothing else of the slot changes."""
+    store, other = Store(memory_limit_bytes=1 * MIB), Store(memory_limit_bytes=1 * MIB)
+    other.apply(SLOT, put(6, b"k", 2, prev=0)._replace(kind=Kind.TOMBSTONE, value=b""), 0)
+    other.forgetting.forget_covered(SLOT, [])
+    store.apply(SLOT, put(5, b"k", 1), 0)
+    before = store.comparison.digest(SLOT)
+    taken(store)
+    store.forgetting.bury(SLOT, other.graves.lacking(SLOT, {}))
+    assert store.peek(SLOT, b"k") is None
+    assert store.comparison.digest(SLOT) != before
+    assert taken(store) == [SLOT]
