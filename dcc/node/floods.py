@@ -13,12 +13,15 @@ libzmq by which connection each message came that the node was given. Then
 
 What grows more slowly than that is not noticed.
 
+What a flood took is freed by libzmq, but the C library keeps it; so that is asked to give it back.
+
 An honest sender is hit if the node stands still for a moment while it has more on its way than one
 message may have: its connection comes back by itself. Linux only; elsewhere nothing is looked at.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from collections import deque
@@ -51,6 +54,8 @@ SUBSCRIBERS_LOOKS = 20
 "Subscribers are looked at once in so many looks whatever the process does: topics may come slowly."
 SUBSCRIBED_BYTES_MAX = 4 * KIB
 "A member sends a handshake and two topics: with keys some 600 bytes."
+GIVE_BACK_LOOKS = 20
+"From the end of a connection until libzmq has surely freed what had come by it."
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -77,6 +82,7 @@ class Floods:
         self._quiet = self._looks = 0
         self._began_bytes = 0
         self._seen: dict[tuple[int, str], _Seen] = {}
+        self._give_back_in = 0
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dcc-floods", daemon=True)
 
@@ -107,6 +113,10 @@ class Floods:
 
     def look(self, resident: int) -> None:
         """Look at all connections if the process, of so many bytes now, has grown fast."""
+        if self._give_back_in:
+            self._give_back_in -= 1
+            if not self._give_back_in:
+                _give_back()
         self._resident.append(resident)
         lowest = min(self._resident)
         self._quiet = 0 if resident - lowest > RISE_BYTES else self._quiet + 1
@@ -150,4 +160,11 @@ class Floods:
 
     def _end(self, one: Inbound, reason: str) -> None:
         hang_up(one.fd, frozenset({one.port}), reset=True)
+        self._give_back_in = GIVE_BACK_LOOKS
         self._refusals.add(reason, one.peer.rpartition(":")[0], address=one.peer)
+
+
+def _give_back() -> None:
+    """Let the C library return what is free to the system, if it is one that can."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
