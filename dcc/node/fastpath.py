@@ -1,6 +1,7 @@
 """The hot path: a GET of one small frame, or of many keys, from request bytes to reply bytes.
 
-A read after its deadline is dropped before anything is looked up (`lateness`). Everything else,
+A read after its deadline is dropped before anything is looked up (`lateness`), and so is a write of
+one frame while many come late. Everything else,
 and everything odd, returns None and takes the ordinary path, which decodes again; so this function
 may be terse but may not decide anything differently. It answers a hit on the primary (or, where the
 client wants any holder, on a holder) and an authoritative miss.
@@ -20,17 +21,21 @@ from dcc.replication.staleness import EVERY
 from dcc.ring.hashing import slot_of, slots_of
 from dcc.store.entry import Entry
 from dcc.types import NO_VERSION, Now, Version
-from dcc.wire.codec import HEADER_FIELDS, PREFIX_BYTES
-from dcc.wire.messages import TAG, Get, GetMany, GetManyReply, GetReply, Status
+from dcc.wire.codec import HEADER_FIELDS, ITEMS_MAX, PREFIX_BYTES
+from dcc.wire.messages import TAG, Get, GetMany, GetManyReply, GetReply, Status, Write
 
 FRAME_BYTES = 1_024
 "A GET of the longest key is below; bounds what unpacking a hostile frame may allocate."
+
+WRITE_BYTES = INLINE_VALUE_BYTES_MAX + FRAME_BYTES
+"A write above takes the ordinary path, too late or not."
 
 MANY_BYTES = 64 * 1_024
 "A GetMany above takes the ordinary path, which looks at its nesting first."
 
 GET, GET_REPLY = TAG[Get], TAG[GetReply]
 GET_MANY, GET_MANY_REPLY = TAG[GetMany], TAG[GetManyReply]
+WRITE = TAG[Write]
 ITEMS_MANY = HEADER_FIELDS + 1
 "And one more: what is held, too, whoever leads it."
 PLAIN, PLAIN_ONCE = [1, False], [1]
@@ -38,6 +43,9 @@ PLAIN, PLAIN_ONCE = [1, False], [1]
 TAG_AT = PREFIX_BYTES + 1
 "After the prefix and the array's header: a tag below 128 is one byte."
 GET_BYTE, GET_MANY_BYTE = bytes([GET]), bytes([GET_MANY])
+LONG_TAG_END = PREFIX_BYTES + 4
+"Of 16 fields or more the array's header takes three bytes, of which the first says so."
+LONG_WRITE = bytes([0xDC, WRITE])
 HIT, MISS, ELSEWHERE = int(Status.HIT), int(Status.MISS), int(Status.ELSEWHERE)
 DROPPED = b""
 "Instead of a reply: nobody waits for it any more."
@@ -60,11 +68,12 @@ class FastPath:
         self._at = Instant(0, 0)
         self._lateness = machines.lateness
         self._late_before = 0
+        self._writes = machines.writes
 
     def serve(self, _route: bytes, frame: bytes, now: Now) -> bytes | None:
         """Return the reply's frame, `DROPPED`, or None: the ordinary path has to look at it."""
         if len(frame) > FRAME_BYTES or frame[TAG_AT : TAG_AT + 1] != GET_BYTE:
-            return None
+            return self._late_write(frame, now) if self._lateness.strained else None
         if not frame.startswith(self._prefix):
             return None
         try:
@@ -133,6 +142,28 @@ class FastPath:
         if until < self._late_before and until:
             return self._late(until)
         return self._many(keys, request, direct)
+
+    def _late_write(self, frame: bytes, now: Now) -> bytes | None:
+        """Return `DROPPED` for a write of one frame that is late while many are, else None."""
+        if frame[PREFIX_BYTES:LONG_TAG_END:3] != LONG_WRITE or len(frame) > WRITE_BYTES:
+            return None
+        if not frame.startswith(self._prefix):
+            return None
+        try:
+            items = msgpack.unpackb(frame[PREFIX_BYTES:], max_array_len=ITEMS_MAX)
+            tag, _sender, _boot, _epoch, hops, _request, until, _op, _key, value, *_ = items
+        except (ValueError, TypeError, msgpack.exceptions.UnpackException):
+            return None
+        # A forwarded one has somebody who waits for the answer, and the value may come behind.
+        if tag != WRITE or hops != 0 or type(value) is not bytes or type(until) is not int:
+            return None
+        if now is not self._now:
+            self._begin_turn(now)
+        if not 0 < until < self._late_before:
+            return None
+        dropped = self._late(until)
+        self._writes.too_late += dropped is not None
+        return dropped
 
     def _begin_turn(self, now: Now) -> None:
         self._now, self._at = now, self._turn(now)

@@ -81,6 +81,7 @@ class Requests:
             return refuse(asker, m.Code.NOT_READY, "the node does not know the time yet")
         if header.at and at.ms > header.at:
             self._writes.too_late += 1
+            self._machines.lateness.tell(header.at, at)
             return refuse(asker, m.Code.TOO_LATE, f"read {at.ms - header.at} ms too late")
         if write.boot and write.boot != self._held.boot:
             return refuse(asker, m.Code.MAYBE, "the node restarted since the first sending")
